@@ -1,0 +1,167 @@
+//! Lays a TOML file, the environment and flags over the defaults and checks the whole.
+
+use std::collections::HashMap;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    Config, ConfigError, RegistryKind,
+    error::Origin,
+    settings::{SETTINGS, Setting},
+};
+
+/// A configuration in the making: later layers win over earlier ones.
+#[derive(Default)]
+pub struct Layers {
+    config: Config,
+    origins: HashMap<&'static str, Origin>,
+    errors: Vec<ConfigError>,
+}
+
+impl Layers {
+    /// Lays the TOML in `text` over what is there; `name` names the file in errors.
+    pub fn toml(mut self, name: &str, text: &str) -> Self {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let offset = error.span().map_or(0, |span| span.start);
+            self.wrong(Origin::at(name, text, offset), format!("this is not TOML: {}", error.message()));
+        }
+        if errors.is_empty() {
+            self.table(&File { name, text }, "", table.get_ref());
+        }
+        self
+    }
+
+    /// Lays the variables that name a setting over what is there; an empty variable counts as not set.
+    pub fn env(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        for setting in SETTINGS {
+            let name = setting.env();
+            if let Some(text) = variable(&name).filter(|text| !text.is_empty()) {
+                self.text(setting, &text, Origin::Env(name));
+            }
+        }
+        self
+    }
+
+    /// Sets `key` as the flag `flag` says.
+    pub fn flag(mut self, flag: &str, key: &str, text: &str) -> Self {
+        let origin = Origin::Flag(flag.into());
+        match SETTINGS.iter().find(|setting| setting.key == key) {
+            Some(setting) => self.text(setting, text, origin),
+            None => self.wrong(origin, unknown(key)),
+        }
+        self
+    }
+
+    /// The configuration, or everything that is wrong with it.
+    pub fn finish(mut self) -> Result<Config, Vec<ConfigError>> {
+        if self.errors.is_empty() {
+            self.check();
+        }
+        if self.errors.is_empty() { Ok(self.config) } else { Err(self.errors) }
+    }
+
+    /// The checks that take more than one setting.
+    fn check(&mut self) {
+        let Config { signal, pods, registry, .. } = &self.config;
+        let mut wrong = Vec::new();
+        if signal.max_queue < signal.max_frame {
+            wrong.push((
+                "signal.max_queue",
+                "must be at least signal.max_frame, or the largest frame could never be sent",
+            ));
+        }
+        if signal.max_queue_total < signal.max_queue {
+            wrong.push(("signal.max_queue_total", "must be at least signal.max_queue"));
+        }
+        if signal.max_frame.as_u64() > 16 << 20 {
+            wrong.push(("signal.max_frame", "must be 16 MiB or less"));
+        }
+        if pods.upload_memory.as_u64() < 2 * pods.max_blob.as_u64() {
+            wrong.push((
+                "pods.upload_memory",
+                "must be at least twice pods.max_blob, or the largest upload could never be taken",
+            ));
+        }
+        if pods.max_manifest > pods.max_blob {
+            wrong.push(("pods.max_manifest", "must be at most pods.max_blob"));
+        }
+        if *registry == RegistryKind::Memory && pods.memory_limit < pods.max_blob {
+            wrong.push(("pods.memory_limit", "must be at least pods.max_blob"));
+        }
+        for (key, problem) in wrong {
+            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+            self.wrong(origin, format!("{key} {problem}"));
+        }
+    }
+
+    fn table(&mut self, file: &File<'_>, section: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let key = if section.is_empty() {
+                name.get_ref().to_string()
+            } else {
+                format!("{section}.{}", name.get_ref())
+            };
+            self.entry(file, &key, name.span().start, value);
+        }
+    }
+
+    fn entry(&mut self, file: &File<'_>, key: &str, key_offset: usize, value: &Spanned<DeValue<'_>>) {
+        let is_section = SETTINGS.iter().any(|setting| setting.split().0 == key);
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+            let origin = file.origin(value.span().start);
+            match (setting.set_toml)(&mut self.config, value.get_ref()) {
+                Ok(()) => drop(self.origins.insert(setting.key, origin)),
+                Err(problem) => self.wrong(origin, format!("{key}: {problem}")),
+            }
+        } else if let (true, DeValue::Table(inner)) = (is_section, value.get_ref()) {
+            self.table(file, key, inner);
+        } else if is_section {
+            self.wrong(
+                file.origin(value.span().start),
+                format!("{key}: expected a table, written as [{key}]"),
+            );
+        } else {
+            self.wrong(file.origin(key_offset), unknown(key));
+        }
+    }
+
+    fn text(&mut self, setting: &'static Setting, text: &str, origin: Origin) {
+        match (setting.set_text)(&mut self.config, text) {
+            Ok(()) => drop(self.origins.insert(setting.key, origin)),
+            Err(problem) => self.wrong(origin, format!("{}: {problem}", setting.key)),
+        }
+    }
+
+    fn wrong(&mut self, origin: Origin, problem: String) {
+        self.errors.push(ConfigError { origin, problem });
+    }
+}
+
+struct File<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn origin(&self, offset: usize) -> Origin {
+        Origin::at(self.name, self.text, offset)
+    }
+}
+
+/// The sentence for a key that no setting has: it names the nearest one, by its full name or by its last part.
+fn unknown(key: &str) -> String {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |setting: &&Setting| {
+        strsim::jaro_winkler(setting.key, key)
+            .max(0.99 * strsim::jaro_winkler(&last(setting.key), &last(key)))
+    };
+    let nearest = SETTINGS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|setting| likeness(setting) > 0.7) {
+        Some(setting) => format!("unknown key {key:?}; did you mean {:?}?", setting.key),
+        None => format!("unknown key {key:?}; `gemmapod-signal settings` lists all that there are"),
+    }
+}

@@ -1,0 +1,192 @@
+//! Every setting: its name, its kind, its default and what it means. Nothing about a setting stands elsewhere.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
+use salvo::http::HeaderValue;
+use toml::de::DeValue;
+
+use super::value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Value, known};
+
+/// One setting as the command line, the documentation and the checks see it.
+pub struct Setting {
+    /// The name in TOML, with its section: `signal.max_frame`.
+    pub key: &'static str,
+    /// The environment variable that sets it, where that is not derived from the key.
+    env: Option<&'static str>,
+    /// What it means, for people.
+    pub doc: &'static str,
+    /// Completes the sentence "expected …".
+    pub expected: &'static str,
+    pub(super) default: fn() -> Option<String>,
+    pub(super) set_text: fn(&mut Config, &str) -> Result<(), String>,
+    pub(super) set_toml: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    pub fn env(&self) -> String {
+        match self.env {
+            Some(name) => name.into(),
+            None => format!("GEMMAPOD_SIGNAL_{}", self.key.replace('.', "_").to_ascii_uppercase()),
+        }
+    }
+
+    /// The default as TOML writes it, or nothing where the setting is not set by default.
+    pub fn default(&self) -> Option<String> {
+        (self.default)()
+    }
+
+    /// The section and the name within it; the section of a top-level key is empty.
+    pub fn split(&self) -> (&'static str, &'static str) {
+        self.key.split_once('.').unwrap_or(("", self.key))
+    }
+}
+
+/// Writes the configuration's types and the table of all settings from one list.
+macro_rules! settings {
+    (
+        top { $( $(#[doc = $top_doc:literal])* $top:ident $( [$top_env:literal] )? : $top_ty:ty = $top_default:expr; )* }
+        $(
+            $(#[doc = $section_doc:literal])*
+            $section:ident : $name:ident { $( $(#[doc = $doc:literal])* $key:ident $( [$env:literal] )? : $ty:ty = $default:expr; )* }
+        )*
+    ) => {
+        /// What the broker does: the defaults, changed by a file, the environment and flags.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct Config {
+            $( $(#[doc = $top_doc])* pub $top: $top_ty, )*
+            $( $(#[doc = $section_doc])* pub $section: $name, )*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $( $top: $top_default, )* $( $section: $name::default(), )* }
+            }
+        }
+
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Clone, Debug, PartialEq)]
+            #[non_exhaustive]
+            pub struct $name { $( $(#[doc = $doc])* pub $key: $ty, )* }
+
+            impl Default for $name {
+                fn default() -> Self {
+                    Self { $( $key: $default, )* }
+                }
+            }
+        )*
+
+        /// All settings, in the order of the documentation.
+        pub static SETTINGS: &[Setting] = &[
+            $( setting!(stringify!($top), [$($top_env)?], concat!($($top_doc, "\n"),*), $top_ty, $top), )*
+            $( $( setting!(
+                concat!(stringify!($section), ".", stringify!($key)),
+                [$($env)?], concat!($($doc, "\n"),*), $ty, $section . $key
+            ), )* )*
+        ];
+    };
+}
+
+macro_rules! setting {
+    ($key:expr, [$($env:literal)?], $doc:expr, $ty:ty, $($field:ident).+) => {
+        Setting {
+            key: $key,
+            env: setting!(@env $($env)?),
+            doc: $doc,
+            expected: <$ty as Value>::EXPECTED,
+            default: || Config::default().$($field).+.to_toml(),
+            set_text: |config, text| { config.$($field).+ = Value::from_text(text)?; Ok(()) },
+            set_toml: |config, value| { config.$($field).+ = Value::from_toml(value)?; Ok(()) },
+        }
+    };
+    (@env) => { None };
+    (@env $env:literal) => { Some($env) };
+}
+
+settings! {
+    top {
+        /// TCP port to listen on. 0 lets the system choose a free one; the log says which.
+        port ["PORT"]: u16 = 8080;
+        /// Address or host name to listen on. `0.0.0.0` is every IPv4 address of the host, `::` every address.
+        hostname ["HOST"]: Hostname = known("0.0.0.0");
+        /// Where pods are kept: `redb` (in the data directory, safe against a power cut) or `memory` (lost at the end).
+        registry: RegistryKind = RegistryKind::Redb;
+        /// The directory that holds everything that lasts. It is made if it is missing; only one broker can use it at a time.
+        data_dir ["GEMMAPOD_SIGNAL_DATA"]: PathBuf = known("./gemmapod-signal-data");
+        /// The URL under which the world reaches this broker: it begins the `url` of an uploaded pod. Without it, the `Host` header of the upload is used.
+        public_url: Option<PublicUrl> = None;
+        /// How long a stopping broker waits for running uploads, downloads and sockets before it ends them.
+        drain_timeout: Duration = known("10s");
+    }
+
+    /// What is logged, and how.
+    log: LogSettings {
+        /// Which lines are written: a level, or `target=level` pairs with commas between them.
+        level ["RUST_LOG"]: LogLevel = known("info");
+        /// `text` for people, `json` for machines (one object a line).
+        format: LogFormat = LogFormat::Text;
+    }
+
+    /// Limits of the signalling sockets at `/signal`.
+    signal: SignalSettings {
+        /// Open sockets in all; a further upgrade is answered with 503.
+        max_sockets: u32 = 20_000;
+        /// A socket that sends no frame for this long after the upgrade is closed with 1008.
+        first_frame_timeout: Duration = known("30s");
+        /// A peer that was silent for this long is pinged. One that leaves two pings without an answer, half this time each, is gone.
+        ping_interval: Duration = known("30s");
+        /// Largest frame that a client may send; over it the socket is closed with 1009.
+        max_frame: ByteSize = ByteSize::kib(256);
+        /// Bytes that may wait for one peer that does not read; over it the socket is closed with 1013.
+        max_queue: ByteSize = ByteSize::mib(1);
+        /// Bytes that may wait for all peers together; over it the peer that a further frame is for is closed with 1013.
+        max_queue_total: ByteSize = ByteSize::mib(64);
+        /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue.
+        frames_per_second: u32 = 500;
+        /// Pod ids that one origin's socket may register.
+        pods_per_socket: u32 = 1;
+        /// Sessions that one visitor's socket may hold at a time.
+        sessions_per_socket: u32 = 8;
+        /// Candidates that each side of a session may send for one offer.
+        candidates_per_session: u32 = 256;
+        /// Longest pod id, in bytes.
+        max_pod_id: u32 = 128;
+        /// Longest session id, in bytes.
+        max_session_id: u32 = 128;
+    }
+
+    /// Limits of uploads, and the headers that pods are served with.
+    pods: PodSettings {
+        /// Largest pod that is taken; over it the upload is answered with 413.
+        max_blob: ByteSize = ByteSize::mib(50);
+        /// Largest signed manifest within a pod, before base64.
+        max_manifest: ByteSize = ByteSize::kib(256);
+        /// Uploads that are read at the same time; the others wait.
+        max_uploads: u32 = 32;
+        /// Memory for the bodies of all running uploads together. An upload takes its `Content-Length`, or `max_blob` where that is not known, twice as much for JSON.
+        upload_memory: ByteSize = ByteSize::mib(160);
+        /// How long an upload waits for its turn before it is answered with 503.
+        upload_wait: Duration = known("20s");
+        /// An upload whose body arrives slower than this many bytes a second, after ten seconds of grace, is answered with 408.
+        min_upload_rate: ByteSize = ByteSize::kib(4);
+        /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
+        memory_limit: ByteSize = ByteSize::mib(256);
+        /// The `Content-Security-Policy` of served pods.
+        content_security_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_CSP);
+        /// The `Permissions-Policy` of served pods.
+        permissions_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_PERMISSIONS);
+    }
+
+    /// Time-outs of HTTP connections.
+    http: HttpSettings {
+        /// A request's head must have arrived within this time.
+        head_timeout: Duration = known("15s");
+        /// A connection on which nothing moves for this long is closed.
+        idle_timeout: Duration = known("1m");
+        /// A client that takes nothing of an answer for this long is cut off.
+        write_timeout: Duration = known("30s");
+    }
+}

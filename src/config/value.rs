@@ -1,0 +1,326 @@
+//! The kinds of values that settings take, and the sentence that each kind answers a wrong value with.
+
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
+use salvo::http::{HeaderValue, uri::Uri};
+use toml::de::DeValue;
+
+/// A type that a setting can have.
+///
+/// Every kind is read from text (a flag or an environment variable); one that TOML writes as something other
+/// than a string says so in [`Value::from_toml`].
+pub trait Value: Sized {
+    /// Completes the sentence "expected …".
+    const EXPECTED: &'static str;
+
+    /// Reads the value from `text`; the error completes "expected …" or is a sentence of its own.
+    fn from_text(text: &str) -> Result<Self, String>;
+
+    /// Reads the value from a TOML value.
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        match value {
+            DeValue::String(text) => Self::from_text(text),
+            other => Err(expected::<Self>(&describe(other))),
+        }
+    }
+
+    /// The value as TOML writes it, or nothing for one that is not set.
+    fn to_toml(&self) -> Option<String>;
+}
+
+fn expected<T: Value>(found: &str) -> String {
+    format!("expected {}, found {found}", T::EXPECTED)
+}
+
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Datetime(date) => format!("the date {date}"),
+        DeValue::Array(_) => "a list".into(),
+        DeValue::Table(_) => "a table".into(),
+    }
+}
+
+/// Lets a kind be written as a bare TOML integer too.
+fn integer_or_text<T: Value>(value: &DeValue<'_>) -> Result<T, String> {
+    match value {
+        DeValue::Integer(number) if number.radix() == 10 => T::from_text(&number.as_str().replace('_', "")),
+        DeValue::String(text) => T::from_text(text),
+        other => Err(expected::<T>(&describe(other))),
+    }
+}
+
+/// A TCP port; 0 lets the system choose one.
+impl Value for u16 {
+    const EXPECTED: &'static str = "a port from 0 to 65535";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
+    }
+
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        integer_or_text(value)
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+/// A number of things, at least one.
+impl Value for u32 {
+    const EXPECTED: &'static str = "a whole number from 1 to 1000000000";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(number) if (1..=1_000_000_000).contains(&number) => Ok(number),
+            _ => Err(expected::<Self>(&format!("{text:?}"))),
+        }
+    }
+
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        integer_or_text(value)
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+/// A number of bytes, at least one and less than 1 TiB.
+impl Value for ByteSize {
+    const EXPECTED: &'static str = "a size such as \"256 KiB\" or a number of bytes";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.parse::<ByteSize>() {
+            Ok(size) if (1..ByteSize::tib(1).0).contains(&size.0) => Ok(size),
+            Ok(_) => Err(format!("expected a size from 1 byte to below 1 TiB, found {text:?}")),
+            Err(_) => Err(expected::<Self>(&format!("{text:?}"))),
+        }
+    }
+
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        integer_or_text(value)
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        Some(match UNITS.iter().find(|(unit, _)| self.0.is_multiple_of(*unit)) {
+            Some((unit, name)) => format!("\"{} {name}\"", self.0 / unit),
+            None => self.0.to_string(),
+        })
+    }
+}
+
+/// A length of time from one millisecond to a day.
+impl Value for Duration {
+    const EXPECTED: &'static str = "a time such as \"30s\", \"5m\" or \"500ms\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match humantime::parse_duration(text) {
+            Ok(time) if (Duration::from_millis(1)..=Duration::from_hours(24)).contains(&time) => Ok(time),
+            Ok(_) => Err(format!("expected a time from \"1ms\" to \"1day\", found {text:?}")),
+            Err(_) => Err(expected::<Self>(&format!("{text:?}"))),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("\"{}\"", humantime::format_duration(*self)))
+    }
+}
+
+impl Value for PathBuf {
+    const EXPECTED: &'static str = "the path of a directory";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.contains('\0') {
+            return Err(expected::<Self>(&format!("{text:?}")));
+        }
+        Ok(Self::from(text))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("{:?}", self.display().to_string()))
+    }
+}
+
+/// The address or host name that a listener binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hostname(String);
+
+impl Hostname {
+    /// The name as it was written, without the brackets of an IPv6 address.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Hostname {
+    const EXPECTED: &'static str =
+        "an IP address or a host name such as \"0.0.0.0\", \"::\" or \"localhost\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        let is_name = !text.is_empty()
+            && text.len() <= 253
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if bare.parse::<IpAddr>().is_ok() || is_name {
+            Ok(Self(bare.into()))
+        } else {
+            Err(expected::<Self>(&format!("{text:?}")))
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("{:?}", self.0))
+    }
+}
+
+/// The URL under which the world reaches the broker, without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Value for Option<PublicUrl> {
+    const EXPECTED: &'static str = "a URL of scheme and host such as \"https://pods.example.org\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let bare = text.strip_suffix('/').unwrap_or(text);
+        let plain = bare.parse::<Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.path() == "/"
+                && uri.query().is_none()
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        });
+        if plain && !bare.ends_with('/') {
+            Ok(Some(PublicUrl(bare.into())))
+        } else {
+            Err(expected::<Self>(&format!("{text:?}")))
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        self.as_ref().map(|url| format!("{:?}", url.0))
+    }
+}
+
+/// The value of an HTTP response header.
+impl Value for HeaderValue {
+    const EXPECTED: &'static str = "the text of one HTTP header, not empty and without a line break";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match HeaderValue::from_str(text) {
+            Ok(value) if !text.trim().is_empty() && value.to_str().is_ok() => Ok(value),
+            _ => Err(expected::<Self>(&format!("{text:?}"))),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        self.to_str().ok().map(|text| format!("{text:?}"))
+    }
+}
+
+/// Which registry keeps the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistryKind {
+    /// In memory: everything is lost when the broker stops.
+    Memory,
+    /// On disk, in the data directory: an acknowledged pod survives a power cut.
+    Redb,
+}
+
+impl Value for RegistryKind {
+    const EXPECTED: &'static str = "\"redb\" (on disk) or \"memory\" (lost at the end)";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            "redb" => Ok(Self::Redb),
+            "sqlite" => {
+                Err("this broker keeps pods in redb, not in SQLite: use \"redb\" (it is the default)".into())
+            }
+            _ => Err(expected::<Self>(&format!("{text:?}"))),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(match self {
+            Self::Memory => "\"memory\"".into(),
+            Self::Redb => "\"redb\"".into(),
+        })
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Value for LogFormat {
+    const EXPECTED: &'static str = "\"text\" or \"json\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(expected::<Self>(&format!("{text:?}"))),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(match self {
+            Self::Text => "\"text\"".into(),
+            Self::Json => "\"json\"".into(),
+        })
+    }
+}
+
+/// Which log lines are written: a level, or `target=level` pairs with commas between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLevel(String);
+
+impl LogLevel {
+    /// The directives as `tracing_subscriber::filter::Targets` reads them.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for LogLevel {
+    const EXPECTED: &'static str =
+        "\"error\", \"warn\", \"info\", \"debug\", \"trace\", \"off\" or \"target=level\" pairs";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let level_of = |part: &str| part.rsplit('=').next().unwrap_or(part).trim().to_ascii_lowercase();
+        let known = |part: &str| {
+            matches!(level_of(part).as_str(), "error" | "warn" | "info" | "debug" | "trace" | "off")
+        };
+        if text.split(',').all(known) && text.parse::<tracing_subscriber::filter::Targets>().is_ok() {
+            Ok(Self(text.into()))
+        } else {
+            Err(expected::<Self>(&format!("{text:?}")))
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("{:?}", self.0))
+    }
+}
+
+/// Makes a value from text that is known to be right: for the table of defaults.
+pub(super) fn known<T: Value>(text: &str) -> T {
+    T::from_text(text).unwrap_or_else(|problem| panic!("a default is wrong: {problem}"))
+}

@@ -1,0 +1,141 @@
+//! `GET|HEAD /:slug`: a pod, with the headers that fence it in.
+
+use std::{ops::Bound, sync::Arc};
+
+use bytes::Bytes;
+use salvo::{
+    Request, Response, handler,
+    http::{
+        HeaderValue, Method, StatusCode, header,
+        headers::{ContentRange, ETag, HeaderMapExt, IfNoneMatch, IfRange, Range},
+    },
+};
+
+use super::{App, error::HttpError};
+use crate::pods::{PodRecord, Slug};
+
+/// What a pod may load and talk to: inline scripts, WebAssembly, any signalling broker, and the model CDNs of the
+/// in-browser fallback. The same, value by value, as the reference's.
+pub const POD_CSP: &str = "default-src 'none'; \
+    script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' https://cdn.jsdelivr.net; \
+    style-src 'self' 'unsafe-inline'; \
+    connect-src 'self' wss: stun: https://cdn.jsdelivr.net https://huggingface.co https://*.hf.co https://cas-bridge.xethub.hf.co; \
+    worker-src 'self' blob:; \
+    img-src 'self' data: blob:; \
+    font-src 'self' data:; \
+    frame-ancestors *; \
+    form-action 'none'; \
+    base-uri 'self'";
+
+/// The browser features that a pod may not use.
+pub const POD_PERMISSIONS: &str = "camera=(), microphone=(), geolocation=(), payment=(), usb=(), \
+    magnetometer=(), accelerometer=(), gyroscope=()";
+
+pub struct Download(pub Arc<App>);
+
+#[handler]
+impl Download {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let slug = slug_of(request, "")?;
+        let record = app.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?;
+        let etag = etag(&record);
+        self.fence(response, &record);
+        response.headers_mut().typed_insert(etag.clone());
+        let is_get = request.method() == Method::GET;
+        if request.headers().typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&etag))
+        {
+            response.status_code(StatusCode::NOT_MODIFIED);
+        } else if is_get {
+            let blob = app.registry.get_blob(&slug).await?.ok_or(HttpError::NotFound)?;
+            send(response, blob, wanted_range(request, &etag, record.blob_size))?;
+        } else {
+            response.headers_mut().insert(header::CONTENT_LENGTH, record.blob_size.into());
+        }
+        if is_get {
+            app.hits.count(slug);
+        }
+        Ok(())
+    }
+}
+
+impl Download {
+    fn fence(&self, response: &mut Response, record: &PodRecord) {
+        let settings = &self.0.config.pods;
+        let owner = HeaderValue::try_from(record.owner_key.to_string()).expect("hex digits fit a header");
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, settings.content_security_policy.clone());
+        headers.insert("permissions-policy", settings.permissions_policy.clone());
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
+        headers
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert("x-pod-owner", owner);
+    }
+}
+
+/// The slug in a path of the form `/SLUG` and `suffix`, to the letter.
+pub fn slug_of(request: &Request, suffix: &str) -> Result<Slug, HttpError> {
+    let path = request.uri().path();
+    let slug = path.strip_prefix('/').and_then(|path| path.strip_suffix(suffix));
+    slug.and_then(|slug| slug.parse().ok()).ok_or(HttpError::NotFound)
+}
+
+fn etag(record: &PodRecord) -> ETag {
+    format!("\"{}\"", record.digest).parse().expect("hex digits fit an entity tag")
+}
+
+/// Which part of `length` bytes is asked for.
+enum Wanted {
+    All,
+    Part(u64, u64),
+    Unsatisfiable,
+}
+
+/// What the `Range` header asks for (RFC 9110, section 14). A list of ranges is answered with the whole.
+fn wanted_range(request: &Request, etag: &ETag, length: u64) -> Wanted {
+    let headers = request.headers();
+    let Some(range) = headers.typed_get::<Range>() else { return Wanted::All };
+    if headers.typed_get::<IfRange>().is_some_and(|condition| condition.is_modified(Some(etag), None)) {
+        return Wanted::All;
+    }
+    let several = headers.get(header::RANGE).is_some_and(|value| value.as_bytes().contains(&b','));
+    if several {
+        return Wanted::All;
+    }
+    let Some((start, end)) = range.satisfiable_ranges(length).next() else { return Wanted::Unsatisfiable };
+    let start = match start {
+        Bound::Included(start) => start,
+        Bound::Excluded(start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match end {
+        Bound::Included(end) => end.saturating_add(1).min(length),
+        Bound::Excluded(end) => end.min(length),
+        Bound::Unbounded => length,
+    };
+    if start < end { Wanted::Part(start, end) } else { Wanted::Unsatisfiable }
+}
+
+fn send(response: &mut Response, blob: Bytes, wanted: Wanted) -> Result<(), HttpError> {
+    let length = blob.len() as u64;
+    let body = match wanted {
+        Wanted::All => blob,
+        Wanted::Part(start, end) => {
+            let range = ContentRange::bytes(start..end, length).expect("the range is within the blob");
+            response.status_code(StatusCode::PARTIAL_CONTENT);
+            response.headers_mut().typed_insert(range);
+            blob.slice(start as usize..end as usize)
+        }
+        Wanted::Unsatisfiable => {
+            response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(length));
+            let message = format!("the range is outside of the pod's {length} bytes");
+            return Err(HttpError::new(StatusCode::RANGE_NOT_SATISFIABLE, message));
+        }
+    };
+    response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+    response.body(body);
+    Ok(())
+}

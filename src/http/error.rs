@@ -1,0 +1,87 @@
+//! What a request is refused with: a status and one sentence, as `{"error": "…"}`.
+
+use std::time::Duration;
+
+use salvo::{
+    Depot, Request, Response, Writer, async_trait,
+    http::{HeaderValue, StatusCode, header},
+};
+use serde::Serialize;
+
+use super::not_found::render_not_found;
+use crate::pods::{RegistryError, Rejected};
+
+/// A refused request.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error("{1}")]
+    Refused(StatusCode, String),
+    /// The same later may work.
+    #[error("{message}")]
+    Busy { message: &'static str, retry_after: Duration },
+    /// There is nothing under this path. Answered as the reference does, in plain text.
+    #[error("404 Not Found")]
+    NotFound,
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl HttpError {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::Refused(status, message.into())
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(status, _) => *status,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Rejected(Rejected::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Rejected(_) => StatusCode::BAD_REQUEST,
+            Self::Registry(RegistryError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Registry(RegistryError::Failed(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the client is told. The cause of a failure of our own is for the log.
+    fn sentence(&self) -> String {
+        match self {
+            Self::Registry(RegistryError::Full(_)) => "this broker has no room left for the pod".into(),
+            Self::Registry(RegistryError::Failed(_)) => "this broker could not reach its registry".into(),
+            other => other.to_string(),
+        }
+    }
+}
+
+#[async_trait]
+impl Writer for HttpError {
+    async fn write(self, _: &mut Request, _: &mut Depot, response: &mut Response) {
+        if let Self::NotFound = self {
+            return render_not_found(response);
+        }
+        if let Self::Registry(error) = &self {
+            tracing::error!(%error, "the registry could not serve a request");
+        }
+        if let Self::Busy { retry_after, .. } = &self {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after.as_secs().max(1).into());
+        }
+        response.status_code(self.status());
+        render_json(response, &ErrorBody { error: &self.sentence() });
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+}
+
+/// Writes `body` as the JSON of a response.
+pub fn render_json(response: &mut Response, body: &impl Serialize) {
+    let json = serde_json::to_vec(body).expect("the bodies of answers are plain data");
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, json.len().into());
+    response.body(json);
+}

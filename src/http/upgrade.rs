@@ -1,0 +1,140 @@
+//! `GET /signal`: from an HTTP request to a WebSocket (RFC 6455, section 4.2).
+
+use std::{sync::Arc, time::Duration};
+
+use salvo::{
+    ConnCtrl, Request, Response, handler,
+    http::{HeaderValue, Method, StatusCode, header},
+    hyper::upgrade::OnUpgrade,
+    rt::tokio::TokioIo,
+};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
+};
+
+use super::{App, error::HttpError};
+use crate::signal::socket;
+
+/// When a refused client may come back.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+pub struct Upgrade(pub Arc<App>);
+
+#[handler]
+impl Upgrade {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let key = match accept_key(request) {
+            Ok(key) => key,
+            Err(error) => {
+                explain(&error, response);
+                return Err(error);
+            }
+        };
+        let room = self.admit()?;
+        let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(not_an_upgrade)?;
+        if let Some(connection) = request.extensions().get::<ConnCtrl>() {
+            connection.relax_timeouts();
+        }
+        response.status_code(StatusCode::SWITCHING_PROTOCOLS);
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+        self.serve(on_upgrade, room);
+        Ok(())
+    }
+}
+
+impl Upgrade {
+    fn admit(&self) -> Result<OwnedSemaphorePermit, HttpError> {
+        let Self(app) = self;
+        if app.hub.stop.is_cancelled() {
+            return Err(HttpError::Busy { message: "this broker is stopping", retry_after: RETRY_AFTER });
+        }
+        app.socket_room.clone().try_acquire_owned().map_err(|_| HttpError::Busy {
+            message: "this broker has no room for another socket",
+            retry_after: RETRY_AFTER,
+        })
+    }
+
+    fn serve(&self, on_upgrade: OnUpgrade, room: OwnedSemaphorePermit) {
+        let hub = self.0.hub.clone();
+        self.0.sockets.spawn(async move {
+            let _room = room;
+            // A client that goes away before the upgrade is done is no news.
+            let Ok(upgraded) = on_upgrade.await else { return };
+            let config = socket::websocket_config(&hub.limits);
+            let socket =
+                WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+            socket::serve(socket, hub).await;
+        });
+    }
+}
+
+/// The answer to the client's key, if the request is a proper upgrade.
+fn accept_key(request: &Request) -> Result<HeaderValue, HttpError> {
+    let uri = request.uri();
+    if uri.path() != "/signal" {
+        return Err(HttpError::new(
+            StatusCode::NOT_FOUND,
+            "the signalling endpoint is /signal, without a slash at its end",
+        ));
+    }
+    if request.method() != Method::GET {
+        return Err(HttpError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "the signalling endpoint takes GET with an upgrade to websocket",
+        ));
+    }
+    let has_token = |name: header::HeaderName, token: &str| {
+        let values = request.headers().get_all(name);
+        values
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    if !has_token(header::CONNECTION, "upgrade") || !has_token(header::UPGRADE, "websocket") {
+        return Err(not_an_upgrade());
+    }
+    if uri.query().is_some() {
+        return Err(HttpError::new(
+            StatusCode::NOT_FOUND,
+            "the signalling endpoint is /signal, without a query",
+        ));
+    }
+    if !has_token(header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, "expected Sec-WebSocket-Version: 13"));
+    }
+    let key = request
+        .headers()
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes)
+        .filter(|key| key.len() == 24);
+    let key = key.ok_or_else(|| {
+        HttpError::new(StatusCode::BAD_REQUEST, "expected a Sec-WebSocket-Key of 24 characters")
+    })?;
+    Ok(HeaderValue::try_from(derive_accept_key(key)).expect("base64 fits a header"))
+}
+
+fn not_an_upgrade() -> HttpError {
+    HttpError::new(StatusCode::UPGRADE_REQUIRED, "expected an upgrade to websocket")
+}
+
+/// The headers that go with a refusal.
+fn explain(error: &HttpError, response: &mut Response) {
+    let headers = response.headers_mut();
+    match error {
+        HttpError::Refused(StatusCode::UPGRADE_REQUIRED, _) => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        HttpError::Refused(StatusCode::METHOD_NOT_ALLOWED, _) => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
+        _ => {}
+    }
+}

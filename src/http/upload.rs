@@ -1,0 +1,249 @@
+//! `POST /pods`: a body becomes a verified pod in the registry. `OPTIONS /pods` lets any page do it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use salvo::{
+    Depot, FlowCtrl, Request, Response, handler,
+    http::{
+        HeaderValue, ReqBody, StatusCode, header,
+        headers::{ContentLength, HeaderMapExt},
+        uri::Authority,
+    },
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    App,
+    error::{HttpError, render_json},
+};
+use crate::{config::PodSettings, pods::VerifiedPod};
+
+/// How long an upload may be slower than `min_upload_rate`.
+const SLOW_GRACE: Duration = Duration::from_secs(10);
+
+pub struct Upload(pub Arc<App>);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    id: String,
+    url: String,
+    owner_pubkey: String,
+    blob_size: u64,
+}
+
+#[handler]
+impl Upload {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        if request.uri().path() != "/pods" {
+            return Err(HttpError::NotFound);
+        }
+        let format = Format::of(request)?;
+        let limit = app.config.pods.max_blob.as_u64();
+        let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
+        if length.is_some_and(|length| length > limit) {
+            return Err(too_large(limit));
+        }
+        let _turn = app.uploads.enter(format.memory(length.unwrap_or(limit))).await?;
+        let body = read(request.take_body(), length, &app.config.pods).await?;
+        let max_manifest = app.config.pods.max_manifest.as_u64() as usize;
+        let verified = tokio::task::spawn_blocking(move || {
+            Ok::<_, HttpError>(VerifiedPod::verify(format.html(body)?, max_manifest)?)
+        });
+        let pod = verified
+            .await
+            .map_err(|_| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "verification failed"))??;
+        let record = pod.record();
+        let answer = Answer {
+            id: record.slug.to_string(),
+            url: format!("{}/{}", base_url(app, request), record.slug),
+            owner_pubkey: record.owner_key.to_string(),
+            blob_size: record.blob_size,
+        };
+        app.registry.put_pod(pod).await?;
+        tracing::info!(slug = answer.id, bytes = answer.blob_size, "pod uploaded");
+        render_json(response, &answer);
+        Ok(())
+    }
+}
+
+/// How the HTML comes.
+#[derive(Clone, Copy)]
+enum Format {
+    /// As the body.
+    Html,
+    /// As the field `html` of a JSON object.
+    Json,
+}
+
+impl Format {
+    fn of(request: &Request) -> Result<Self, HttpError> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        match media_type.to_ascii_lowercase().as_str() {
+            "text/html" | "text/plain" => Ok(Self::Html),
+            "application/json" => Ok(Self::Json),
+            _ => Err(HttpError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "expected content-type text/html or application/json {html}",
+            )),
+        }
+    }
+
+    /// The memory that a body of `length` bytes takes until it is stored.
+    fn memory(self, length: u64) -> u64 {
+        match self {
+            Self::Html => length,
+            Self::Json => 2 * length,
+        }
+    }
+
+    fn html(self, body: Bytes) -> Result<Bytes, HttpError> {
+        match self {
+            Self::Html => Ok(body),
+            Self::Json => {
+                html_of_json(&body).map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))
+            }
+        }
+    }
+}
+
+fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        html: Option<&'a RawValue>,
+    }
+    let body: Body<'_> =
+        serde_json::from_slice(body).map_err(|_| "the body is not a JSON object with one field 'html'")?;
+    let html = body.html.map(RawValue::get).filter(|html| *html != "null").ok_or("missing 'html' field")?;
+    let html: String = serde_json::from_str(html).map_err(|_| "expected the 'html' field to be a string")?;
+    if html.is_empty() { Err("missing 'html' field") } else { Ok(html.into()) }
+}
+
+/// Reads a body whole, as long as it comes fast enough and stays within the limit.
+async fn read(mut body: ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Bytes, HttpError> {
+    let limit = settings.max_blob.as_u64();
+    let mut bytes = Vec::with_capacity(length.unwrap_or_default() as usize);
+    let start = Instant::now();
+    loop {
+        let paid = Duration::from_secs_f64(bytes.len() as f64 / settings.min_upload_rate.as_u64() as f64);
+        let frame = match timeout_at(start + SLOW_GRACE + paid, body.next()).await {
+            Ok(None) => return Ok(bytes.into()),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => {
+                return Err(HttpError::new(
+                    StatusCode::BAD_REQUEST,
+                    "the body ended before its announced length",
+                ));
+            }
+            Err(_) => {
+                let message =
+                    format!("the body came slower than {} bytes a second", settings.min_upload_rate.as_u64());
+                return Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, message));
+            }
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() as u64 + data.len() as u64 > limit {
+            return Err(too_large(limit));
+        }
+        bytes.extend_from_slice(&data);
+    }
+}
+
+fn too_large(limit: u64) -> HttpError {
+    HttpError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("blob too large: this broker takes at most {limit} bytes"),
+    )
+}
+
+/// Scheme and host under which the pod will be found.
+fn base_url(app: &App, request: &Request) -> String {
+    if let Some(url) = &app.config.public_url {
+        return url.to_string();
+    }
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = host.and_then(|host| host.parse::<Authority>().ok());
+    let authority = authority.map(|authority| authority.to_string());
+    let local = || request.local_addr().clone().into_std().map(|addr| addr.to_string()).unwrap_or_default();
+    format!("{}://{}", request.scheme(), authority.unwrap_or_else(local))
+}
+
+/// Lets a bounded number of uploads, of bounded size together, be read at a time.
+pub struct Turnstile {
+    slots: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    wait: Duration,
+}
+
+impl Turnstile {
+    /// Memory is counted in units of this many bytes.
+    const UNIT: u64 = 1024;
+
+    pub fn new(settings: &PodSettings) -> Self {
+        let units = settings.upload_memory.as_u64() / Self::UNIT;
+        Self {
+            slots: Arc::new(Semaphore::new(settings.max_uploads as usize)),
+            memory: Arc::new(Semaphore::new(units as usize)),
+            wait: settings.upload_wait,
+        }
+    }
+
+    async fn enter(&self, bytes: u64) -> Result<[OwnedSemaphorePermit; 2], HttpError> {
+        let units = u32::try_from(bytes.div_ceil(Self::UNIT)).unwrap_or(u32::MAX);
+        let turn = async {
+            let slot = self.slots.clone().acquire_owned().await?;
+            Ok::<_, tokio::sync::AcquireError>([slot, self.memory.clone().acquire_many_owned(units).await?])
+        };
+        match timeout(self.wait, turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(HttpError::Busy {
+                message: "too many uploads are running; try again later",
+                retry_after: self.wait,
+            }),
+        }
+    }
+}
+
+/// Pages of any origin may upload.
+pub struct AllowAnyOrigin;
+
+#[handler]
+impl AllowAnyOrigin {
+    async fn handle(
+        &self,
+        request: &mut Request,
+        depot: &mut Depot,
+        response: &mut Response,
+        flow: &mut FlowCtrl,
+    ) {
+        flow.call_next(request, depot, response).await;
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+}
+
+/// Answers a browser that asks whether it may upload.
+pub struct Preflight;
+
+#[handler]
+impl Preflight {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        if request.uri().path() != "/pods" {
+            return Err(HttpError::NotFound);
+        }
+        response.status_code(StatusCode::NO_CONTENT);
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST,OPTIONS"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+        Ok(())
+    }
+}

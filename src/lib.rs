@@ -1,0 +1,46 @@
+//! The signalling broker and pod host of GemmaPod, as a library.
+//!
+//! Origins register pod ids at `WS /signal`, visitors exchange SDP and ICE candidates with them; owners upload
+//! signed pods at `POST /pods`, visitors fetch them at `GET /:slug`. The binary `gemmapod-signal` is a thin
+//! command line on top of this crate.
+//!
+//! ```no_run
+//! use gemmapod_signal::{Config, MemoryRegistry, SignalServer};
+//!
+//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = Config::default();
+//! config.port = 0;
+//! let server = SignalServer::builder().config(config).registry(MemoryRegistry::new(64 << 20)).bind().await?;
+//! println!("listening on {}", server.local_addrs()[0]);
+//! let handle = server.handle();
+//! let serving = tokio::spawn(server.serve());
+//! handle.shutdown();
+//! serving.await??;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! To keep pods elsewhere, implement [`Registry`]; to serve routes beside the broker's own, hand a
+//! [`salvo::Router`] to [`Builder::routes`].
+
+pub mod config;
+mod http;
+mod net;
+mod pods;
+mod server;
+pub mod signal;
+pub mod telemetry;
+
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
+pub use salvo;
+
+pub use self::{
+    config::Config,
+    net::listener::BindError,
+    pods::{
+        Digest, MemoryRegistry, OpenError, OwnerKey, PodRecord, RedbRegistry, Registry, RegistryError,
+        Rejected, Slug, VerifiedPod,
+    },
+    server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
+};

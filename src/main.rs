@@ -1,0 +1,85 @@
+//! Starts the process: command line, log, server, signals, exit code.
+
+mod cli;
+
+use std::{fmt::Display, process::ExitCode};
+
+use clap::Parser;
+use gemmapod_signal::{Config, ServerHandle, SignalServer, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::cli::{Cli, Command};
+
+/// Wrong flags and wrong configuration.
+const USAGE: u8 = 2;
+/// Failures at run time.
+const FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match &cli.command {
+        Some(Command::CheckConfig { file }) => match cli::check_config(file) {
+            Ok(()) => {
+                println!("{} is right", file.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(&error, USAGE),
+        },
+        Some(Command::Settings { markdown }) => {
+            print!("{}", if *markdown { cli::settings_markdown() } else { cli::settings_toml() });
+            ExitCode::SUCCESS
+        }
+        None => match cli.config() {
+            Ok(config) => run(config),
+            Err(error) => complain(&error, USAGE),
+        },
+    }
+}
+
+fn complain(problem: &dyn Display, code: u8) -> ExitCode {
+    for line in problem.to_string().lines() {
+        eprintln!("gemmapod-signal: {line}");
+    }
+    ExitCode::from(code)
+}
+
+fn run(config: Config) -> ExitCode {
+    telemetry::init(&config.log);
+    let room = u64::from(config.signal.max_sockets) + 1000;
+    if rlimit::increase_nofile_limit(u64::MAX).is_ok_and(|files| files < room) {
+        tracing::warn!(
+            "the limit of open files is too low for signal.max_sockets; raise it (LimitNOFILE in systemd)"
+        );
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, FAILURE),
+    };
+    match runtime.block_on(serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error, FAILURE),
+    }
+}
+
+async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let server = SignalServer::builder().config(config).bind().await?;
+    tokio::spawn(stop_on_signal(server.handle()));
+    server.serve().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The first SIGTERM or SIGINT drains, the second ends the process at once.
+async fn stop_on_signal(server: ServerHandle) -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut next = async || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    tracing::info!("{} received, stopping", next().await);
+    server.shutdown();
+    tracing::warn!("{} received again, ending at once", next().await);
+    std::process::exit(FAILURE.into());
+}

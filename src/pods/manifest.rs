@@ -1,0 +1,211 @@
+//! Finds the signed manifest in a pod, decodes it within limits and verifies its signature.
+//!
+//! A manifest is a CBOR map of `sig` (64 bytes) and `payload` (CBOR too, signed as these very bytes), in base64,
+//! assigned to `window.__GEMMAPOD_MANIFEST_B64` by a script in the HTML.
+
+use std::time::{Duration, SystemTime};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use ed25519_dalek::{Signature, VerifyingKey};
+use memchr::memmem;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    cbor::{self, CborError},
+    record::{Digest, OwnerKey, PodRecord, Slug},
+};
+
+const NAME: &str = "__GEMMAPOD_MANIFEST_B64";
+/// CBOR items in a payload. Real ones have a few dozen.
+const MAX_PAYLOAD_ITEMS: usize = 10_000;
+/// Bytes in a pod's display name.
+const MAX_NAME: usize = 1024;
+
+/// A pod whose signature fits. Only [`VerifiedPod::verify`] makes one, so that nothing else reaches a registry.
+///
+/// ```compile_fail
+/// use gemmapod_signal::{PodRecord, VerifiedPod};
+///
+/// fn forge(record: PodRecord, blob: bytes::Bytes) -> VerifiedPod {
+///     VerifiedPod { record, blob } // error: the fields are private
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct VerifiedPod {
+    record: PodRecord,
+    blob: Bytes,
+}
+
+/// Why an upload is not a pod: sentences for the person who uploaded it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The bytes are not UTF-8.
+    #[error("the pod is not valid UTF-8")]
+    NotUtf8,
+    /// Nothing is assigned to `__GEMMAPOD_MANIFEST_B64`.
+    #[error("blob is missing __GEMMAPOD_MANIFEST_B64")]
+    NoManifest,
+    /// There is more than one assignment: a browser would run the last.
+    #[error("the pod assigns __GEMMAPOD_MANIFEST_B64 more than once; expected exactly one manifest")]
+    SeveralManifests,
+    /// What is assigned is not a string of base64.
+    #[error(
+        "the manifest is not valid base64: expected the standard alphabet with padding, in double quotes"
+    )]
+    NotBase64,
+    /// The manifest is over the limit.
+    #[error("the manifest is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The CBOR of the signed manifest is out of bounds.
+    #[error("the signed manifest is refused: {0}")]
+    Envelope(CborError),
+    /// The CBOR of the payload is out of bounds.
+    #[error("the manifest's payload is refused: {0}")]
+    Payload(CborError),
+    /// A field is missing or of the wrong type.
+    #[error("the {part} is not as expected: {problem}")]
+    Shape {
+        /// Which of the two CBOR items.
+        part: &'static str,
+        /// What the decoder says.
+        problem: String,
+    },
+    /// `owner_pubkey` is no Ed25519 public key.
+    #[error("invalid public key in manifest")]
+    BadOwnerKey,
+    /// The signature does not fit the payload and the owner key.
+    #[error("signature verification failed")]
+    BadSignature,
+    /// The display name is too long.
+    #[error("the manifest's name is longer than {MAX_NAME} bytes")]
+    NameTooLong,
+}
+
+impl VerifiedPod {
+    /// Verifies the one manifest in `html`, which may be at most `max_manifest` bytes, and gives the pod a new slug.
+    ///
+    /// # Errors
+    ///
+    /// `html` is not a pod, or its signature does not fit. See [`Rejected`].
+    pub fn verify(html: Bytes, max_manifest: usize) -> Result<Self, Rejected> {
+        let text = std::str::from_utf8(&html).map_err(|_| Rejected::NotUtf8)?;
+        let base64 = find(text)?;
+        if base64.len() / 4 * 3 > max_manifest {
+            return Err(Rejected::TooLarge(max_manifest));
+        }
+        let signed = BASE64_STANDARD.decode(base64).map_err(|_| Rejected::NotBase64)?;
+        let manifest = verify(&signed)?;
+        let record = PodRecord {
+            slug: Slug::random(),
+            name: manifest.name,
+            owner_key: manifest.owner_key,
+            manifest_size: signed.len() as u64,
+            blob_size: html.len() as u64,
+            created_at: now(),
+            hits: 0,
+            digest: Digest::of(&html),
+        };
+        Ok(Self { record, blob: html })
+    }
+
+    /// What is known of the pod.
+    pub fn record(&self) -> &PodRecord {
+        &self.record
+    }
+
+    /// The HTML.
+    pub fn blob(&self) -> &Bytes {
+        &self.blob
+    }
+
+    /// Record and HTML.
+    pub fn into_parts(self) -> (PodRecord, Bytes) {
+        (self.record, self.blob)
+    }
+}
+
+/// The time, cut to the millisecond that a record keeps.
+fn now() -> SystemTime {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_millis(since_epoch.as_millis() as u64)
+}
+
+/// The base64 in the one assignment to [`NAME`]; reading the variable, as the shim does, is no assignment.
+fn find(html: &str) -> Result<&str, Rejected> {
+    let mut assigned =
+        memmem::find_iter(html.as_bytes(), NAME).filter_map(|at| assignment(&html[at + NAME.len()..]));
+    let value = assigned.next().ok_or(Rejected::NoManifest)?;
+    if assigned.next().is_some() {
+        return Err(Rejected::SeveralManifests);
+    }
+    let quoted = value.strip_prefix('"').ok_or(Rejected::NotBase64)?;
+    let end = memchr::memchr(b'"', quoted.as_bytes()).ok_or(Rejected::NotBase64)?;
+    Ok(&quoted[..end])
+}
+
+/// What is assigned, if an assignment follows the name: `x = …`, `window["x"] = …`, but not `x == …`.
+fn assignment(rest: &str) -> Option<&str> {
+    let rest = rest.trim_start_matches(['"', '\'', '`', ']']).trim_start();
+    let value = rest.strip_prefix('=')?;
+    (!value.starts_with('=')).then(|| value.trim_start())
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    sig: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// The fields that the clients need, and no more: unknown ones are for newer clients.
+#[derive(Deserialize)]
+struct Payload {
+    #[serde(rename = "v")]
+    _version: u8,
+    #[serde(rename = "id")]
+    _id: String,
+    name: String,
+    #[serde(rename = "persona")]
+    _persona: String,
+    #[serde(rename = "system_prompt")]
+    _system_prompt: String,
+    owner_pubkey: String,
+    #[serde(rename = "transport")]
+    _transport: Transport,
+}
+
+#[derive(Deserialize)]
+struct Transport {}
+
+struct Manifest {
+    name: String,
+    owner_key: OwnerKey,
+}
+
+fn verify(signed: &[u8]) -> Result<Manifest, Rejected> {
+    cbor::check(signed, signed.len()).map_err(Rejected::Envelope)?;
+    let envelope: Envelope = decode("signed manifest", signed)?;
+    cbor::check(&envelope.payload, MAX_PAYLOAD_ITEMS).map_err(Rejected::Payload)?;
+    let payload: Payload = decode("manifest's payload", &envelope.payload)?;
+    let owner_key: OwnerKey = payload.owner_pubkey.parse().map_err(|_| Rejected::BadOwnerKey)?;
+    let key = VerifyingKey::from_bytes(&owner_key.0).map_err(|_| Rejected::BadOwnerKey)?;
+    if key.is_weak() {
+        return Err(Rejected::BadOwnerKey);
+    }
+    let signature = Signature::from_slice(&envelope.sig).map_err(|_| Rejected::BadSignature)?;
+    key.verify_strict(&envelope.payload, &signature).map_err(|_| Rejected::BadSignature)?;
+    if payload.name.len() > MAX_NAME {
+        return Err(Rejected::NameTooLong);
+    }
+    Ok(Manifest { name: payload.name, owner_key })
+}
+
+fn decode<T: DeserializeOwned>(part: &'static str, cbor: &[u8]) -> Result<T, Rejected> {
+    ciborium::from_reader(cbor).map_err(|error| {
+        let problem = match error {
+            ciborium::de::Error::Semantic(_, problem) => problem,
+            _ => "it is not well-formed CBOR".into(),
+        };
+        Rejected::Shape { part, problem }
+    })
+}

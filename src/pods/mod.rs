@@ -1,0 +1,23 @@
+//! Pods: self-contained HTML files with a signed manifest, verified before they are stored.
+//!
+//! An upload goes from [`manifest`] (find, decode, verify) as a [`VerifiedPod`] into a [`Registry`]; a download
+//! comes from there. [`MemoryRegistry`] and [`RedbRegistry`] are the registries of the broker itself.
+
+mod blobs;
+mod cbor;
+mod hits;
+mod manifest;
+mod memory;
+mod record;
+mod redb;
+mod registry;
+mod tables;
+
+pub use self::{
+    hits::HitCounter,
+    manifest::{Rejected, VerifiedPod},
+    memory::MemoryRegistry,
+    record::{Digest, OwnerKey, PodRecord, Slug},
+    redb::{OpenError, RedbRegistry},
+    registry::{Registry, RegistryError},
+};

@@ -1,0 +1,216 @@
+//! Who holds which pod id and session, and where a frame goes. The states are a table in [`crate::signal`].
+//!
+//! This is the one place that knows where a pod's origin is. A socket hands its frames in and finds what is meant
+//! for it in its [`Outbox`]; nothing else passes between the two.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use serde_json::value::RawValue;
+
+use super::{
+    outbox::{Close, Outbox, Pushed},
+    state::{PodId, Refusal, Role, SocketId, State},
+    wire::{self, Frame, FrameError, Id, Kind},
+};
+use crate::config::SignalSettings;
+
+/// All sockets, who they are and whom they talk to.
+#[derive(Debug)]
+pub struct Directory {
+    state: Mutex<State>,
+    next_socket: AtomicU64,
+    limits: SignalSettings,
+}
+
+/// How much is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Pod ids that an origin holds.
+    pub origins: usize,
+    /// Sessions between a visitor and an origin.
+    pub sessions: usize,
+}
+
+/// A socket's place in the directory; dropping it is leaving.
+#[derive(Debug)]
+pub struct Place {
+    directory: Arc<Directory>,
+    id: SocketId,
+    outbox: Arc<Outbox>,
+}
+
+impl Directory {
+    /// An empty directory.
+    pub fn new(limits: SignalSettings) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), next_socket: AtomicU64::new(0), limits })
+    }
+
+    /// Lets a socket in; what is meant for it goes into `outbox`.
+    pub fn join(self: &Arc<Self>, outbox: Arc<Outbox>) -> Place {
+        let id = self.next_socket.fetch_add(1, Ordering::Relaxed);
+        self.lock().join(id, outbox.clone());
+        Place { directory: self.clone(), id, outbox }
+    }
+
+    /// The pod ids that are held, in no order.
+    pub fn origins(&self) -> Vec<String> {
+        self.lock().origins().map(ToString::to_string).collect()
+    }
+
+    /// How much is live.
+    pub fn live(&self) -> Live {
+        let state = self.lock();
+        Live { origins: state.origins().len(), sessions: state.sessions() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Does what the frame in `bytes` asks for, or tells the sender why not.
+    pub fn handle(&self, bytes: &[u8]) {
+        let frame = match Frame::parse(bytes) {
+            Ok(frame) => frame,
+            Err(error @ (FrameError::InvalidJson | FrameError::TooDeep)) => {
+                return self.tell(None, &error.to_string());
+            }
+        };
+        let mut state = self.directory.lock();
+        if let Role::Replaced = state.role(self.id) {
+            return;
+        }
+        let done = match frame.kind {
+            Kind::Register => self.register(state, &frame),
+            Kind::Offer => self.offer(state, &frame),
+            Kind::Answer => self.answer(state, &frame),
+            Kind::Candidate => self.candidate(state, &frame),
+            Kind::Error => self.peer_error(state, &frame),
+            Kind::Unknown => return,
+        };
+        if let Err(refusal) = done {
+            self.tell(text_of(&frame.session_id), &refusal.to_string());
+            if frame.kind == Kind::Register && refusal != Refusal::AlreadyInitialized {
+                self.outbox.close(Close::REGISTRATION_REFUSED);
+            }
+        }
+    }
+
+    fn register(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+        if let Role::Visitor { .. } = state.role(self.id) {
+            return Err(Refusal::AlreadyInitialized);
+        }
+        let pod: PodId = self.pod_id(frame)?.ok_or(Refusal::Required("podId"))?.into();
+        state.register(self.id, pod.clone(), self.limits().pods_per_socket)?;
+        drop(state);
+        tracing::info!(pod_id = &*pod, "origin registered");
+        self.push(wire::registered(&pod));
+        Ok(())
+    }
+
+    fn offer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+        let named = self.pod_id(frame);
+        let first_pod = state.visit(self.id, named.as_ref().ok().copied().flatten())?;
+        let pod = match named? {
+            Some(pod) => pod.into(),
+            None => first_pod.ok_or(Refusal::Required("podId"))?,
+        };
+        let session_id = self.session_id(frame)?;
+        let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
+        let origin = state.open_session(self.id, session_id, pod, self.limits().sessions_per_socket)?;
+        drop(state);
+        self.pass(&origin, frame.kind, session_id, sdp)
+    }
+
+    fn answer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+        let Role::Origin { .. } = state.role(self.id) else { return Err(Refusal::WrongRole) };
+        let session_id = self.session_id(frame)?;
+        let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
+        let Some(visitor) = state.peer_of(self.id, session_id) else { return Ok(()) };
+        drop(state);
+        self.pass(&visitor, frame.kind, session_id, sdp)
+    }
+
+    fn candidate(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+        if let Role::New = state.role(self.id) {
+            return Err(Refusal::Uninitialized);
+        }
+        let session_id = self.session_id(frame)?;
+        let candidate = frame.payload.ok_or(Refusal::Required("candidate"))?;
+        let Some(peer) = state.peer_of(self.id, session_id) else {
+            return match state.role(self.id) {
+                Role::Visitor { .. } => Err(Refusal::OriginOffline),
+                _ => Ok(()),
+            };
+        };
+        state.count_candidate(self.id, session_id, self.limits().candidates_per_session)?;
+        drop(state);
+        self.pass(&peer, frame.kind, session_id, candidate)
+    }
+
+    fn peer_error(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+        let (Some(session_id), Some(message)) = (text_of(&frame.session_id), frame.payload) else {
+            return Ok(());
+        };
+        let Some(peer) = state.peer_of(self.id, session_id) else { return Ok(()) };
+        drop(state);
+        self.pass(&peer, frame.kind, session_id, message)
+    }
+
+    /// Passes an opaque value on to the other side of a session.
+    fn pass(&self, to: &Outbox, kind: Kind, session_id: &str, payload: &RawValue) -> Result<(), Refusal> {
+        match to.push(wire::relayed(kind, session_id, payload)) {
+            Pushed::Queued | Pushed::Closed => Ok(()),
+            Pushed::Overflowed => Err(Refusal::PeerTooSlow),
+        }
+    }
+
+    fn pod_id<'a>(&self, frame: &'a Frame<'_>) -> Result<Option<&'a str>, Refusal> {
+        match &frame.pod_id {
+            Id::Missing => Ok(None),
+            Id::NotText => Err(Refusal::Required("podId")),
+            Id::Text(text) => short("podId", text, self.limits().max_pod_id).map(Some),
+        }
+    }
+
+    fn session_id<'a>(&self, frame: &'a Frame<'_>) -> Result<&'a str, Refusal> {
+        let text = text_of(&frame.session_id).ok_or(Refusal::Required("sessionId"))?;
+        short("sessionId", text, self.limits().max_session_id)
+    }
+
+    fn limits(&self) -> &SignalSettings {
+        &self.directory.limits
+    }
+
+    /// Tells this socket that something is wrong. A session id that is too long is not repeated.
+    fn tell(&self, session_id: Option<&str>, message: &str) {
+        let session_id = session_id.filter(|id| id.len() <= self.limits().max_session_id as usize);
+        self.push(wire::error(session_id, message));
+    }
+
+    fn push(&self, frame: String) {
+        // A socket that does not read its own errors is closed by its outbox.
+        let _ = self.outbox.push(frame);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.directory.lock().leave(self.id);
+    }
+}
+
+fn text_of<'a>(id: &'a Id<'_>) -> Option<&'a str> {
+    match id {
+        Id::Text(text) => Some(text),
+        Id::Missing | Id::NotText => None,
+    }
+}
+
+fn short<'a>(name: &'static str, text: &'a str, limit: u32) -> Result<&'a str, Refusal> {
+    if text.len() > limit as usize { Err(Refusal::TooLong { name, limit }) } else { Ok(text) }
+}

@@ -1,0 +1,55 @@
+//! Signalling: origins register pod ids, visitors negotiate sessions with them.
+//!
+//! [`wire`] reads and writes frames, [`directory`] knows who holds which pod id and session, [`outbox`] is what
+//! waits for one socket, [`socket`] is one connection's life. A frame goes from one socket through the directory
+//! into the outbox of another.
+//!
+//! # A socket's states
+//!
+//! A socket is *new*, then for the rest of its life an *origin* or a *visitor*.
+//!
+//! | state | it sends | what happens |
+//! | --- | --- | --- |
+//! | new | `register` with a pod id | it becomes an origin and holds the pod id; it is told `registered` |
+//! | new | `register` with a pod id that another origin holds | the same; the other loses its sessions and is closed with 4001 |
+//! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
+//! | new | `offer` | it becomes a visitor, whatever comes of the offer |
+//! | new | `answer` | `wrong role` |
+//! | new | `candidate` | `uninitialized socket` |
+//! | new | nothing in time | closed with 1008 |
+//! | origin | `register` | `already initialized`, unless `pods_per_socket` lets it hold one more |
+//! | origin | `offer` | `wrong role` |
+//! | origin | `answer`, `candidate` or `error` of a session of its own | it goes to the session's visitor |
+//! | origin | `answer`, `candidate` or `error` of any other session | dropped: the visitor has gone, or never offered to this origin |
+//! | visitor | `register` | `already initialized` |
+//! | visitor | `answer` | `wrong role` |
+//! | visitor | `offer` with a new session id | the session begins; the offer goes to the pod's origin |
+//! | visitor | `offer` with a session id of its own | it goes to the same origin (renegotiation) |
+//! | visitor | `offer` with a session id of its own, for another pod | `session belongs to another pod` |
+//! | visitor | `offer` with a session id that another visitor of this origin holds | `session id is taken` |
+//! | visitor | `offer` while it holds `sessions_per_socket` others | `too many sessions` |
+//! | visitor | `offer` without a pod id on the socket's first offer | `podId required` |
+//! | visitor | `offer` for a pod id that no origin holds | `origin offline` |
+//! | visitor | `candidate` or `error` of a session of its own | it goes to the session's origin |
+//! | visitor | `candidate` of any other session | `origin offline` |
+//! | visitor | `error` of any other session | dropped |
+//! | any | bytes that are not JSON, or `null` | `invalid json` |
+//! | any | a frame of an unknown kind, or JSON that is no object | dropped |
+//!
+//! # How sessions end
+//!
+//! | event | who is told what |
+//! | --- | --- |
+//! | the visitor's socket ends | nobody: later answers are dropped |
+//! | the origin's socket ends, or another takes its pod id | each of its visitors: `origin offline`, with the session id |
+//! | a peer does not read what it is sent | it is closed with 1013; the other: `peer does not read`, with the session id; then as above |
+//! | the broker stops | every socket is closed with 1012 |
+//!
+//! A refused frame never closes a socket, except a refused registration: real hosts take no notice of an error
+//! frame without a session id and would believe themselves registered.
+
+pub mod directory;
+pub mod outbox;
+pub mod socket;
+mod state;
+pub mod wire;

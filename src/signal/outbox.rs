@@ -1,0 +1,231 @@
+//! What waits to be sent to one socket: bounded in bytes, for the socket and for all sockets together.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+/// Bookkeeping for one waiting frame beside its text.
+const FRAME_OVERHEAD: usize = 64;
+
+/// Why the broker closes a socket: the code and the reason of the close frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// The close code (RFC 6455, section 7.4; 4000 and above are GemmaPod's own).
+    pub code: u16,
+    /// The reason, for people.
+    pub reason: &'static str,
+}
+
+impl Close {
+    /// Another socket registered the pod id.
+    pub const REPLACED: Self = Self { code: 4001, reason: "replaced by new origin" };
+    /// The registration was refused; an error frame said why.
+    pub const REGISTRATION_REFUSED: Self = Self { code: 1008, reason: "registration refused" };
+    /// Nothing came after the upgrade.
+    pub const SILENT: Self = Self { code: 1008, reason: "no frame arrived in time" };
+    /// A frame or message was larger than the limit.
+    pub const TOO_BIG: Self = Self { code: 1009, reason: "frame too big" };
+    /// A text message was not UTF-8.
+    pub const NOT_UTF8: Self = Self { code: 1007, reason: "text is not UTF-8" };
+    /// The bytes were not WebSocket.
+    pub const PROTOCOL: Self = Self { code: 1002, reason: "protocol error" };
+    /// The broker stops or restarts.
+    pub const RESTART: Self = Self { code: 1012, reason: "service restart" };
+    /// The peer does not read what it is sent.
+    pub const TOO_SLOW: Self = Self { code: 1013, reason: "too many unread frames" };
+}
+
+/// Bytes that wait in all outboxes together.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), limit })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What happened to a frame that was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Pushed {
+    /// It waits to be sent.
+    Queued,
+    /// The socket is being closed already: the frame is dropped.
+    Closed,
+    /// This frame was one too many: the socket is closed with 1013 and all that waited is dropped.
+    Overflowed,
+}
+
+/// The outgoing queue of one socket.
+#[derive(Debug)]
+pub struct Outbox {
+    inner: Mutex<Inner>,
+    budget: Arc<Budget>,
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    frames: VecDeque<String>,
+    bytes: usize,
+    close: Option<Close>,
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    /// An empty queue that holds at most `limit` bytes.
+    pub fn new(limit: usize, budget: Arc<Budget>) -> Self {
+        Self { inner: Mutex::default(), budget, limit }
+    }
+
+    /// Adds a frame behind those that wait.
+    pub fn push(&self, frame: String) -> Pushed {
+        let mut inner = self.lock();
+        if inner.close.is_some() {
+            return Pushed::Closed;
+        }
+        let cost = frame.len() + FRAME_OVERHEAD;
+        if inner.bytes + cost > self.limit || !self.budget.take(cost) {
+            self.clear(&mut inner);
+            Self::end(&mut inner, Close::TOO_SLOW);
+            return Pushed::Overflowed;
+        }
+        inner.bytes += cost;
+        inner.frames.push_back(frame);
+        if let Some(waker) = inner.waker.take() {
+            waker.wake();
+        }
+        Pushed::Queued
+    }
+
+    /// Asks for the socket to be closed after what waits was sent. The first reason stays.
+    pub fn close(&self, close: Close) {
+        let mut inner = self.lock();
+        if inner.close.is_none() {
+            Self::end(&mut inner, close);
+        }
+    }
+
+    /// The next frame to send, or why there will be none any more.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<String, Close>> {
+        let mut inner = self.lock();
+        if let Some(frame) = self.pop(&mut inner) {
+            return Poll::Ready(Ok(frame));
+        }
+        match &inner.close {
+            Some(close) => Poll::Ready(Err(close.clone())),
+            None => {
+                inner.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next frame if one waits.
+    pub fn try_next(&self) -> Option<String> {
+        self.pop(&mut self.lock())
+    }
+
+    /// Ready once the queue overflowed: what is being written to the socket is not worth waiting for any more.
+    pub fn poll_overflowed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.lock();
+        if inner.close == Some(Close::TOO_SLOW) {
+            return Poll::Ready(());
+        }
+        inner.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn pop(&self, inner: &mut Inner) -> Option<String> {
+        let frame = inner.frames.pop_front()?;
+        let cost = frame.len() + FRAME_OVERHEAD;
+        inner.bytes -= cost;
+        self.budget.give_back(cost);
+        if inner.frames.is_empty() {
+            inner.frames = VecDeque::new();
+        }
+        Some(frame)
+    }
+
+    fn clear(&self, inner: &mut Inner) {
+        self.budget.give_back(inner.bytes);
+        inner.bytes = 0;
+        inner.frames = VecDeque::new();
+    }
+
+    fn end(inner: &mut Inner, close: Close) {
+        inner.close = Some(close);
+        if let Some(waker) = inner.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let bytes = self.lock().bytes;
+        self.budget.give_back(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_overflows_forgets_all_and_closes_with_1013() {
+        let budget = Budget::new(10_000);
+        let outbox = Outbox::new(1000, budget.clone());
+        assert_eq!(outbox.push("x".repeat(900)), Pushed::Queued);
+        assert_eq!(outbox.push("x".repeat(100)), Pushed::Overflowed);
+        assert_eq!(outbox.push("x".into()), Pushed::Closed);
+        assert_eq!(outbox.try_next(), None);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Err(Close::TOO_SLOW)));
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_common_budget_bounds_all_queues_together() {
+        let budget = Budget::new(1000);
+        let (one, two) = (Outbox::new(1000, budget.clone()), Outbox::new(1000, budget.clone()));
+        assert_eq!(one.push("x".repeat(800)), Pushed::Queued);
+        assert_eq!(two.push("x".repeat(800)), Pushed::Overflowed);
+        drop(one);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_waits_is_sent_before_the_close() {
+        let outbox = Outbox::new(1000, Budget::new(1000));
+        assert_eq!(outbox.push("a".into()), Pushed::Queued);
+        outbox.close(Close::REPLACED);
+        outbox.close(Close::RESTART);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Ok("a".into())));
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Err(Close::REPLACED)));
+    }
+}

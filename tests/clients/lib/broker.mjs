@@ -1,0 +1,99 @@
+// The broker under test: the binary that GEMMAPOD_SIGNAL_BIN names, or the reference from npm.
+
+import { once } from "node:events";
+import { createRequire } from "node:module";
+import { createServer } from "node:net";
+import { dirname, isAbsolute, join } from "node:path";
+import { Child } from "./child.mjs";
+import { curl } from "./curl.mjs";
+
+const LISTENING = /listening on (https?:\/\/[^\s/]+:\d+)/;
+
+const underTest = chooseBroker();
+
+/** The registry whose pods outlive the process. */
+export const DURABLE = underTest.durable;
+
+export class Broker {
+  name = "broker";
+  #lives = []; // one process for each start
+  #args;
+  #folder;
+
+  /**
+   * `args` are flags of the broker's own, such as `--config FILE`; `ca` is the file of the private
+   * authority that signed its certificate, when it speaks https.
+   */
+  static async start(scene, { registry, args = [], ca } = {}) {
+    const broker = scene.add(new Broker());
+    broker.ca = ca;
+    broker.#folder = await scene.newFolder("broker");
+    broker.#args = [...(registry ? ["-r", registry, "-d", join(broker.#folder, "data")] : []), ...args];
+    await broker.#launch(await underTest.port());
+    return broker;
+  }
+
+  get signalUrl() {
+    return `${this.url.replace(/^http/, "ws")}/signal`;
+  }
+
+  async health() {
+    return JSON.parse(await curl(`${this.url}/health`, { ca: this.ca }));
+  }
+
+  /** Uploads a pod file as its owner would; the record that the broker answered with. */
+  async upload(htmlPath) {
+    const args = ["--header", "content-type: text/html", "--data-binary", `@${htmlPath}`];
+    return JSON.parse(await curl(`${this.url}/pods`, { ca: this.ca, args }));
+  }
+
+  /** The pod as it is served. */
+  download(slug) {
+    return curl(`${this.url}/${slug}`, { ca: this.ca });
+  }
+
+  async stop() {
+    await this.#lives.at(-1)?.end("SIGTERM");
+  }
+
+  async kill() {
+    await this.#lives.at(-1).end("SIGKILL");
+  }
+
+  /** Starts anew on the same port and the same data. */
+  restart() {
+    return this.#launch(new URL(this.url).port);
+  }
+
+  evidence() {
+    return this.#lives.flatMap((life) => life.evidence());
+  }
+
+  async #launch(port) {
+    const args = [...underTest.args, "-H", "127.0.0.1", "-p", String(port), ...this.#args];
+    const env = { HOME: this.#folder, RUST_BACKTRACE: "1" };
+    const life = new Child(this.name, underTest.command, args, { cwd: this.#folder, env });
+    this.#lives.push(life);
+    [, this.url] = await life.waitForLine(LISTENING, "the broker to listen");
+  }
+}
+
+function chooseBroker() {
+  const { GEMMAPOD_SIGNAL_BIN: binary, GEMMAPOD_SIGNAL_REFERENCE: reference } = process.env;
+  if (reference === "1") {
+    const home = dirname(createRequire(import.meta.url).resolve("@gemmapod/signal/package.json"));
+    return { command: process.execPath, args: [join(home, "dist", "cli.js")], durable: "sqlite", port: freePort };
+  }
+  if (binary && isAbsolute(binary)) return { command: binary, args: [], durable: "redb", port: () => 0 };
+  throw new Error("set GEMMAPOD_SIGNAL_BIN to the absolute path of a broker, or GEMMAPOD_SIGNAL_REFERENCE=1");
+}
+
+/** The reference refuses port 0, so a port is found for it. */
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
