@@ -28,7 +28,7 @@ mod http;
 mod net;
 mod pods;
 mod server;
-pub mod signal;
+mod signal;
 pub mod telemetry;
 
 pub use async_trait::async_trait;

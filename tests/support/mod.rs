@@ -1,0 +1,12 @@
+//! What integration tests stand on: a real server on a free port, a WebSocket client, signed pods.
+#![allow(dead_code, reason = "each test binary uses its own part of it")]
+
+pub mod pod;
+pub mod process;
+pub mod server;
+pub mod socket;
+
+use std::time::Duration;
+
+/// How long a test waits for something that should come at once.
+pub const SOON: Duration = Duration::from_secs(10);

@@ -1,0 +1,78 @@
+//! The real binary as a process of its own.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+};
+
+use super::SOON;
+
+/// A running broker process; dropping it kills it.
+pub struct Broker {
+    pub child: Child,
+    /// `host:port`.
+    pub address: String,
+    log: Receiver<String>,
+}
+
+impl Broker {
+    /// Starts the binary on a free port with `args` and waits until it listens.
+    pub fn start(args: &[&str]) -> Self {
+        let mut child = command().args(["-H", "127.0.0.1", "-p", "0"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, log) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        let mut broker = Self { child, address: String::new(), log };
+        let line = broker.wait_for("listening on http://");
+        let address = line.split("http://").nth(1).unwrap();
+        broker.address = address.split([' ', '"']).next().unwrap().to_owned();
+        broker
+    }
+
+    /// The next line of the log that holds `text`.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(SOON).unwrap_or_else(|_| panic!("the log never said {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, then waits for the end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.child.wait().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary with an environment that sets nothing.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gemmapod-signal"));
+    command.env_clear();
+    command
+}

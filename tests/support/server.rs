@@ -1,0 +1,90 @@
+//! A broker in this process, on a free port.
+
+use gemmapod_signal::{Builder, Config, MemoryRegistry, ServeError, ServerHandle, SignalServer};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::socket::Socket;
+
+/// A running broker.
+pub struct TestServer {
+    /// `host:port`.
+    pub address: String,
+    pub http: reqwest::Client,
+    pub handle: ServerHandle,
+    serving: JoinHandle<Result<(), ServeError>>,
+}
+
+impl TestServer {
+    /// With a registry in memory and the default settings.
+    pub async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// With the settings in `toml`.
+    pub async fn with(toml: &str) -> Self {
+        let config = config(toml);
+        let registry = MemoryRegistry::new(config.pods.memory_limit.as_u64());
+        Self::from(SignalServer::builder().config(config).registry(registry)).await
+    }
+
+    pub async fn from(builder: Builder) -> Self {
+        let server = builder.bind().await.unwrap();
+        let address = server.local_addrs()[0].to_string();
+        let handle = server.handle();
+        Self { address, http: reqwest::Client::new(), handle, serving: tokio::spawn(server.serve()) }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn connect(&self) -> Socket {
+        Socket::connect(&self.address).await
+    }
+
+    /// A socket that holds `pod_id`.
+    pub async fn origin(&self, pod_id: &str) -> Socket {
+        let mut socket = self.connect().await;
+        socket.send(serde_json::json!({ "t": "register", "podId": pod_id })).await;
+        assert_eq!(socket.receive().await, serde_json::json!({ "t": "registered", "podId": pod_id }));
+        socket
+    }
+
+    pub async fn health(&self) -> Value {
+        self.http.get(self.url("/health")).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Waits until `/health` looks as it should.
+    pub async fn until_health(&self, what: &str, fits: impl Fn(&Value) -> bool) {
+        let poll = async {
+            while !fits(&self.health().await) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::SOON, poll).await.unwrap_or_else(|_| panic!("/health never showed {what}"));
+    }
+
+    pub async fn upload(&self, html: impl Into<reqwest::Body>) -> reqwest::Response {
+        self.http.post(self.url("/pods")).header("content-type", "text/html").body(html).send().await.unwrap()
+    }
+
+    /// Uploads a pod that must be taken; its slug.
+    pub async fn store(&self, html: String) -> String {
+        let answer = self.upload(html).await;
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Stops the broker and waits until it has drained.
+    pub async fn stop(self) {
+        self.handle.shutdown();
+        self.serving.await.unwrap().unwrap();
+    }
+}
+
+/// The settings in `toml` on a free port of this host.
+pub fn config(toml: &str) -> Config {
+    let here = "port = 0\nhostname = \"127.0.0.1\"\n";
+    Config::from_toml(&format!("{here}{toml}")).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
