@@ -15,6 +15,9 @@ const USAGE: u8 = 2;
 /// Failures at run time.
 const FAILURE: u8 = 1;
 
+/// Open files for HTTP connections, uploads and the registry.
+const FILES_BESIDE_SOCKETS: u64 = 2000;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match &cli.command {
@@ -45,12 +48,6 @@ fn complain(problem: &dyn Display, code: u8) -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     telemetry::init(&config.log);
-    let room = u64::from(config.signal.max_sockets) + 1000;
-    if rlimit::increase_nofile_limit(u64::MAX).is_ok_and(|files| files < room) {
-        tracing::warn!(
-            "the limit of open files is too low for signal.max_sockets; raise it (LimitNOFILE in systemd)"
-        );
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, FAILURE),
@@ -62,11 +59,25 @@ fn run(config: Config) -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let max_sockets = config.signal.max_sockets;
     let server = SignalServer::builder().config(config).bind().await?;
+    make_room_for(max_sockets);
     tokio::spawn(stop_on_signal(server.handle()));
     server.serve().await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Raises the limit of open files as far as the system allows.
+fn make_room_for(sockets: u32) {
+    let wanted = u64::from(sockets) + FILES_BESIDE_SOCKETS;
+    let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
+    if limit < wanted {
+        tracing::warn!(
+            "this process may open {limit} files, but signal.max_sockets = {sockets} takes {wanted}; \
+             raise the limit (LimitNOFILE in systemd) or lower the setting"
+        );
+    }
 }
 
 /// The first SIGTERM or SIGINT drains, the second ends the process at once.

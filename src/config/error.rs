@@ -32,6 +32,14 @@ impl Origin {
             column: before[line_start..].chars().count() + 1,
         }
     }
+
+    /// Line and column, to report errors in the order of the file.
+    pub(super) fn place(&self) -> (usize, usize) {
+        match self {
+            Self::File { line, column, .. } => (*line, *column),
+            Self::Env(_) | Self::Flag(_) | Self::Default => (0, 0),
+        }
+    }
 }
 
 impl fmt::Display for Origin {

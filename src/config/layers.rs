@@ -32,6 +32,7 @@ impl Layers {
         if errors.is_empty() {
             self.table(&File { name, text }, "", table.get_ref());
         }
+        self.errors.sort_by_key(|error| error.origin.place());
         self
     }
 
@@ -152,16 +153,20 @@ impl File<'_> {
     }
 }
 
-/// The sentence for a key that no setting has: it names the nearest one, by its full name or by its last part.
+/// The sentence for a key that no setting has: it names the nearest key or section, by its full name or its last part.
 fn unknown(key: &str) -> String {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let likeness = |setting: &&Setting| {
-        strsim::jaro_winkler(setting.key, key)
-            .max(0.99 * strsim::jaro_winkler(&last(setting.key), &last(key)))
+    let likeness = |known: &&str| {
+        strsim::jaro_winkler(known, key).max(0.99 * strsim::jaro_winkler(&last(known), &last(key)))
     };
-    let nearest = SETTINGS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match nearest.filter(|setting| likeness(setting) > 0.7) {
-        Some(setting) => format!("unknown key {key:?}; did you mean {:?}?", setting.key),
+    let sections = SETTINGS.iter().map(|setting| setting.split().0).filter(|section| !section.is_empty());
+    let nearest = SETTINGS
+        .iter()
+        .map(|setting| setting.key)
+        .chain(sections)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|known| likeness(known) > 0.75) {
+        Some(known) => format!("unknown key {key:?}; did you mean {known:?}?"),
         None => format!("unknown key {key:?}; `gemmapod-signal settings` lists all that there are"),
     }
 }

@@ -133,7 +133,7 @@ settings! {
     /// Limits of the signalling sockets at `/signal`.
     signal: SignalSettings {
         /// Open sockets in all; a further upgrade is answered with 503.
-        max_sockets: u32 = 20_000;
+        max_sockets: u32 = 16_000;
         /// A socket that sends no frame for this long after the upgrade is closed with 1008.
         first_frame_timeout: Duration = known("30s");
         /// A peer that was silent for this long is pinged. One that leaves two pings without an answer, half this time each, is gone.

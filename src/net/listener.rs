@@ -29,7 +29,8 @@ fn mend(error: &io::Error) -> String {
             "another process uses this address already; stop it, or choose another port with --port".into()
         }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 are for root; choose another with --port, or give this process CAP_NET_BIND_SERVICE".into()
+            "ports below 1024 are for root; choose another with --port, or give this process CAP_NET_BIND_SERVICE"
+                .into()
         }
         io::ErrorKind::AddrNotAvailable => {
             "this host has no such address; choose another with --hostname (0.0.0.0 is all of them)".into()

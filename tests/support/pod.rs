@@ -79,7 +79,8 @@ impl Pod {
 }
 
 pub fn envelope(signature: &[u8], payload: &[u8]) -> Vec<u8> {
-    let array = |bytes: &[u8]| Value::Array(bytes.iter().map(|byte| Value::Integer((*byte).into())).collect());
+    let array =
+        |bytes: &[u8]| Value::Array(bytes.iter().map(|byte| Value::Integer((*byte).into())).collect());
     encode(&Value::Map(vec![
         (Value::Text("sig".into()), array(signature)),
         (Value::Text("payload".into()), array(payload)),

@@ -20,7 +20,12 @@ pub struct Broker {
 impl Broker {
     /// Starts the binary on a free port with `args` and waits until it listens.
     pub fn start(args: &[&str]) -> Self {
-        let mut child = command().args(["-H", "127.0.0.1", "-p", "0"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command().args(["-H", "127.0.0.1", "-p", "0"]).args(args))
+    }
+
+    /// Starts what `command` says and waits until it listens.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (lines, log) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));

@@ -62,7 +62,9 @@ impl TestServer {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(super::SOON, poll).await.unwrap_or_else(|_| panic!("/health never showed {what}"));
+        tokio::time::timeout(super::SOON, poll)
+            .await
+            .unwrap_or_else(|_| panic!("/health never showed {what}"));
     }
 
     pub async fn upload(&self, html: impl Into<reqwest::Body>) -> reqwest::Response {

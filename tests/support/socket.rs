@@ -51,7 +51,9 @@ impl Socket {
         let close = async {
             loop {
                 match self.next().await {
-                    Some(Ok(Message::Close(Some(frame)))) => return (frame.code.into(), frame.reason.as_str().to_owned()),
+                    Some(Ok(Message::Close(Some(frame)))) => {
+                        return (frame.code.into(), frame.reason.as_str().to_owned());
+                    }
                     Some(Ok(Message::Text(_))) => {}
                     other => panic!("expected a close frame, got {other:?}"),
                 }
