@@ -6,7 +6,7 @@ use std::{fmt::Display, process::ExitCode};
 
 use clap::Parser;
 use gemmapod_signal::{Config, ServerHandle, SignalServer, telemetry};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::cli::{Cli, Command};
 
@@ -59,10 +59,11 @@ fn run(config: Config) -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let max_sockets = config.signal.max_sockets;
     let server = SignalServer::builder().config(config).bind().await?;
     make_room_for(max_sockets);
-    tokio::spawn(stop_on_signal(server.handle()));
+    tokio::spawn(stop_on(signals, server.handle()));
     server.serve().await?;
     tracing::info!("stopped");
     Ok(())
@@ -81,8 +82,7 @@ fn make_room_for(sockets: u32) {
 }
 
 /// The first SIGTERM or SIGINT drains, the second ends the process at once.
-async fn stop_on_signal(server: ServerHandle) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn stop_on([mut terminate, mut interrupt]: [Signal; 2], server: ServerHandle) {
     let mut next = async || {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
