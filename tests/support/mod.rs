@@ -3,6 +3,7 @@
 
 pub mod pod;
 pub mod process;
+pub mod raw;
 pub mod server;
 pub mod socket;
 

@@ -1,7 +1,7 @@
 //! A WebSocket client that says what it expects.
 
 use futures_util::{SinkExt, StreamExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -65,7 +65,7 @@ impl Socket {
     /// Proves that nothing is on its way to this socket: the answer to a frame sent now is the next to come.
     pub async fn nothing(&mut self) {
         self.send_text("{").await;
-        assert_eq!(self.receive().await, serde_json::json!({ "t": "error", "message": "invalid json" }));
+        assert_eq!(self.receive().await, json!({ "t": "error", "message": "invalid json" }));
     }
 
     async fn next(&mut self) -> Option<Result<Message, Error>> {
@@ -76,4 +76,8 @@ impl Socket {
             }
         }
     }
+}
+
+pub fn offer(pod_id: &str, session_id: &str, sdp: &str) -> Value {
+    json!({ "t": "offer", "podId": pod_id, "sessionId": session_id, "sdp": sdp })
 }
