@@ -101,11 +101,9 @@ impl Place {
     }
 
     fn register(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
-        if let Role::Visitor { .. } = state.role(self.id) {
-            return Err(Refusal::AlreadyInitialized);
-        }
+        state.has_room(self.id, self.limits().pods_per_socket)?;
         let pod: PodId = self.pod_id(frame)?.ok_or(Refusal::Required("podId"))?.into();
-        state.register(self.id, pod.clone(), self.limits().pods_per_socket)?;
+        state.register(self.id, pod.clone())?;
         drop(state);
         tracing::info!(pod_id = &*pod, "origin registered");
         self.push(wire::registered(&pod));

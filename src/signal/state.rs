@@ -107,14 +107,21 @@ impl State {
         self.sessions
     }
 
-    /// Makes a socket an origin, or one more pod its own; whoever held the pod id is replaced.
-    pub fn register(&mut self, id: SocketId, pod: PodId, pods_per_socket: u32) -> Result<(), Refusal> {
+    /// Whether a socket may take a pod id, whichever it is.
+    pub fn has_room(&mut self, id: SocketId, pods_per_socket: u32) -> Result<(), Refusal> {
         match self.role(id) {
-            Role::Origin { pods, .. } if pods.len() >= pods_per_socket as usize || pods.contains(&pod) => {
-                return Err(Refusal::AlreadyInitialized);
-            }
-            Role::Visitor { .. } => return Err(Refusal::AlreadyInitialized),
-            Role::New | Role::Origin { .. } | Role::Replaced => {}
+            Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize => Ok(()),
+            Role::Origin { .. } | Role::Visitor { .. } => Err(Refusal::AlreadyInitialized),
+            Role::New | Role::Replaced => Ok(()),
+        }
+    }
+
+    /// Makes a socket that has room an origin, or one more pod its own; whoever held the pod id is replaced.
+    pub fn register(&mut self, id: SocketId, pod: PodId) -> Result<(), Refusal> {
+        if let Role::Origin { pods, .. } = self.role(id)
+            && pods.contains(&pod)
+        {
+            return Err(Refusal::AlreadyInitialized);
         }
         if let Some(holder) = self.origins.get(&pod).copied() {
             self.replace(holder);
