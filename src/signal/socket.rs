@@ -1,10 +1,10 @@
 //! One connection's life: its frames go to the directory, its outbox goes to the wire, silence ends it.
 
-use std::{future::poll_fn, io, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{self, AsyncRead, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -199,13 +199,25 @@ where
             socket.feed(Message::text(frame)).await?;
         }
         socket.close(Some(frame)).await?;
-        while let Some(message) = socket.next().await {
-            message?;
+        let mut answered = false;
+        while let Some(Ok(message)) = socket.next().await {
+            answered |= message.is_close();
+        }
+        if !answered {
+            discard(socket.get_mut()).await?;
         }
         Ok::<(), Error>(())
     };
     // A peer that does not take part in the closing is cut off.
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
+}
+
+/// Reads on where the bytes are no frames any more, until the peer closes. A connection that is closed over unread
+/// bytes is reset, and the close frame may be lost with it.
+async fn discard<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
+    io::copy(stream, &mut io::sink()).await?;
+    Ok(())
 }
 
 /// When a peer was last heard of, and what its silence leads to.
