@@ -16,6 +16,7 @@
 //! | new | `offer` | it becomes a visitor, whatever comes of the offer |
 //! | new | `answer` | `wrong role` |
 //! | new | `candidate` | `uninitialized socket` |
+//! | new | `error` | dropped |
 //! | new | nothing in time | closed with 1008 |
 //! | origin | `register` | `already initialized`, unless `pods_per_socket` lets it hold one more |
 //! | origin | `offer` | `wrong role` |
@@ -34,6 +35,7 @@
 //! | visitor | `candidate` of any other session | `origin offline` |
 //! | visitor | `error` of any other session | dropped |
 //! | any | bytes that are not JSON, or `null` | `invalid json` |
+//! | any | a frame without what its kind carries | `sessionId required`, `sdp required`, `candidate required`; an `error` is dropped |
 //! | any | a frame of an unknown kind, or JSON that is no object | dropped |
 //!
 //! # How sessions end
