@@ -6,11 +6,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{
     row::{Judged, Row},
-    support::{
-        raw::ask,
-        server::TestServer,
-        socket::{Socket, offer},
-    },
+    support::{frames::offer, raw::ask, server::TestServer, socket::Socket},
 };
 
 /// What one frame on a new socket is answered with.

@@ -89,3 +89,7 @@ pub async fn ask(address: &str, request: &str) -> Answer {
     raw.send(request).await;
     raw.answer().await
 }
+
+/// Asks for a WebSocket at the signalling endpoint.
+pub const UPGRADE: &str = "GET /signal HTTP/1.1\nHost: broker\nConnection: Upgrade\nUpgrade: websocket\n\
+    Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n";

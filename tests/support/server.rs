@@ -4,7 +4,7 @@ use gemmapod_signal::{Builder, Config, MemoryRegistry, ServeError, ServerHandle,
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::socket::{Socket, offer};
+use super::{frames, socket::Socket};
 
 /// A running broker.
 pub struct TestServer {
@@ -46,17 +46,15 @@ impl TestServer {
     /// A socket that holds `pod_id`.
     pub async fn origin(&self, pod_id: &str) -> Socket {
         let mut socket = self.connect().await;
-        socket.send(serde_json::json!({ "t": "register", "podId": pod_id })).await;
-        assert_eq!(socket.receive().await, serde_json::json!({ "t": "registered", "podId": pod_id }));
+        socket.register(pod_id).await;
         socket
     }
 
     /// A socket that has begun the session `session_id` with `origin`, which holds `pod_id` and has seen the offer.
     pub async fn visitor(&self, origin: &mut Socket, pod_id: &str, session_id: &str) -> Socket {
         let mut socket = self.connect().await;
-        socket.send(offer(pod_id, session_id, "OFFER")).await;
-        let offered = serde_json::json!({ "t": "offer", "sessionId": session_id, "sdp": "OFFER" });
-        assert_eq!(origin.receive().await, offered);
+        socket.send(frames::offer(pod_id, session_id, "OFFER")).await;
+        origin.expect(frames::offered(session_id, "OFFER")).await;
         socket
     }
 

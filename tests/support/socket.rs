@@ -1,14 +1,19 @@
 //! A WebSocket client that says what it expects.
 
+use std::panic::Location;
+
 use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use serde_json::Value;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Error, Message},
 };
 
-use super::SOON;
+use super::{SOON, frames};
 
 pub struct Socket {
     pub stream: WebSocketStream<TcpStream>,
@@ -20,7 +25,18 @@ impl Socket {
     }
 
     pub async fn try_connect(address: &str, path: &str) -> Result<Self, Error> {
-        let tcp = TcpStream::connect(address).await?;
+        Self::over(TcpStream::connect(address).await?, address, path).await
+    }
+
+    /// One whose system takes hardly anything that it does not read.
+    pub async fn narrow(address: &str) -> Self {
+        let tcp = TcpSocket::new_v4().unwrap();
+        tcp.set_recv_buffer_size(4096).unwrap();
+        let tcp = tcp.connect(address.parse().unwrap()).await.unwrap();
+        Self::over(tcp, address, "/signal").await.unwrap()
+    }
+
+    async fn over(tcp: TcpStream, address: &str, path: &str) -> Result<Self, Error> {
         tcp.set_nodelay(true)?;
         let (stream, _) = client_async(format!("ws://{address}{path}"), tcp).await?;
         Ok(Self { stream })
@@ -31,7 +47,11 @@ impl Socket {
     }
 
     pub async fn send_text(&mut self, text: &str) {
-        self.stream.send(Message::text(text)).await.unwrap();
+        self.send_message(Message::text(text)).await;
+    }
+
+    pub async fn send_message(&mut self, message: Message) {
+        self.stream.send(message).await.unwrap();
     }
 
     /// The text of the next frame; pings are answered on the way.
@@ -44,6 +64,18 @@ impl Socket {
 
     pub async fn receive(&mut self) -> Value {
         serde_json::from_str(&self.receive_text().await).unwrap()
+    }
+
+    pub async fn register(&mut self, pod_id: &str) {
+        self.send(frames::register(pod_id)).await;
+        self.expect(frames::registered(pod_id)).await;
+    }
+
+    /// The next frame must be this one.
+    #[track_caller]
+    pub fn expect(&mut self, frame: Value) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move { assert_eq!(self.receive().await, frame, "at {caller}") }
     }
 
     /// The code and reason with which the broker closes, after frames that are passed over.
@@ -65,7 +97,7 @@ impl Socket {
     /// Proves that nothing is on its way to this socket: the answer to a frame sent now is the next to come.
     pub async fn nothing(&mut self) {
         self.send_text("{").await;
-        assert_eq!(self.receive().await, json!({ "t": "error", "message": "invalid json" }));
+        assert_eq!(self.receive().await, frames::refusal("invalid json"));
     }
 
     async fn next(&mut self) -> Option<Result<Message, Error>> {
@@ -76,8 +108,4 @@ impl Socket {
             }
         }
     }
-}
-
-pub fn offer(pod_id: &str, session_id: &str, sdp: &str) -> Value {
-    json!({ "t": "offer", "podId": pod_id, "sessionId": session_id, "sdp": sdp })
 }

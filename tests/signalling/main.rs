@@ -1,0 +1,12 @@
+//! The tables in `src/signal/mod.rs` row by row, and every limit of a socket, over real sockets.
+
+mod any;
+mod endings;
+mod limits;
+mod liveness;
+mod new;
+mod opaque;
+mod origin;
+#[path = "../support/mod.rs"]
+mod support;
+mod visitor;

@@ -1,0 +1,114 @@
+//! What a new socket sends, and what it becomes.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    frames::{answer, candidate, error, offer, offered, refusal, register, registered},
+    server::TestServer,
+};
+
+#[tokio::test]
+async fn register_with_a_pod_id() {
+    let server = TestServer::start().await;
+    let mut socket = server.connect().await;
+    socket.send(register("pod")).await;
+    socket.expect(registered("pod")).await;
+    assert_eq!(server.health().await["origins"], json!(["pod"]));
+}
+
+#[tokio::test]
+async fn register_with_a_pod_id_that_another_origin_holds() {
+    let server = TestServer::start().await;
+    let mut incumbent = server.origin("pod").await;
+    let mut visitor = server.visitor(&mut incumbent, "pod", "s").await;
+
+    let mut newcomer = server.origin("pod").await;
+
+    assert_eq!(incumbent.closed().await, (4001, "replaced by new origin".into()));
+    visitor.expect(error("s", "origin offline")).await;
+    visitor.send(offer("pod", "s", "AGAIN")).await;
+    newcomer.expect(offered("s", "AGAIN")).await;
+    let health = server.health().await;
+    assert_eq!((&health["origins"], &health["sessions"]), (&json!(["pod"]), &json!(1)));
+}
+
+#[tokio::test]
+async fn register_without_a_fit_pod_id() {
+    let server = TestServer::with("[signal]\nmax_pod_id = 4").await;
+    for (pod_id, problem) in [
+        (None, "podId required"),
+        (Some("null"), "podId required"),
+        (Some("\"\""), "podId required"),
+        (Some("7"), "podId required"),
+        (Some("[\"pod\"]"), "podId required"),
+        (Some("{}"), "podId required"),
+        (Some("\"\\ud800\""), "podId required"),
+        (Some("\"pod-1\""), "podId is longer than 4 bytes"),
+        (Some("\"äää\""), "podId is longer than 4 bytes"),
+    ] {
+        let mut socket = server.connect().await;
+        let field = pod_id.map(|value| format!(",\"podId\":{value}")).unwrap_or_default();
+        socket.send_text(&format!("{{\"t\":\"register\"{field}}}")).await;
+        socket.expect(refusal(problem)).await;
+        assert_eq!(socket.closed().await, (1008, "registration refused".into()), "{pod_id:?}");
+    }
+    assert_eq!(server.health().await["origins"], json!([]));
+}
+
+/// It is a visitor from then on, whatever came of the offer.
+#[tokio::test]
+async fn offer_makes_it_a_visitor() {
+    let server = TestServer::start().await;
+    for (offer, problem) in [
+        (offer("nobody", "s", "SDP"), error("s", "origin offline")),
+        (json!({ "t": "offer", "sessionId": "s", "sdp": "SDP" }), error("s", "podId required")),
+        (json!({ "t": "offer", "podId": "pod", "sessionId": "s" }), error("s", "sdp required")),
+        (json!({ "t": "offer", "podId": "pod", "sdp": "SDP" }), refusal("sessionId required")),
+        (json!({ "t": "offer", "podId": 7, "sessionId": "s", "sdp": "SDP" }), error("s", "podId required")),
+    ] {
+        let mut socket = server.connect().await;
+        socket.send(offer).await;
+        socket.expect(problem).await;
+        socket.send(register("pod")).await;
+        socket.expect(refusal("already initialized")).await;
+        socket.nothing().await;
+    }
+}
+
+/// Sends what only an origin or a visitor may; the socket stays new.
+async fn stays_new(frame: Value, told: Option<Value>) {
+    let server = TestServer::start().await;
+    let mut socket = server.connect().await;
+    socket.send(frame).await;
+    if let Some(told) = told {
+        socket.expect(told).await;
+    }
+    socket.nothing().await;
+    socket.register("pod").await;
+}
+
+#[tokio::test]
+async fn answer_is_refused() {
+    stays_new(answer("s", "SDP"), Some(error("s", "wrong role"))).await;
+}
+
+#[tokio::test]
+async fn candidate_is_refused() {
+    stays_new(candidate("s", "C"), Some(error("s", "uninitialized socket"))).await;
+}
+
+#[tokio::test]
+async fn error_is_dropped() {
+    stays_new(error("s", "boom"), None).await;
+}
+
+#[tokio::test]
+async fn nothing_in_time() {
+    let server = TestServer::with("[signal]\nfirst_frame_timeout = \"200ms\"").await;
+    let mut speaks = server.connect().await;
+    speaks.nothing().await;
+    let mut silent = server.connect().await;
+    assert_eq!(silent.closed().await, (1008, "no frame arrived in time".into()));
+    // Its own time ran out before that of the other.
+    speaks.nothing().await;
+}
