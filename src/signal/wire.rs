@@ -73,7 +73,8 @@ impl<'a> Frame<'a> {
     ///
     /// The bytes are not JSON, or nest too deeply.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
-        let frame: Self = serde_json::from_slice(bytes).map_err(|_| FrameError::InvalidJson)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| FrameError::InvalidJson)?;
+        let frame: Self = serde_json::from_str(text).map_err(|_| FrameError::InvalidJson)?;
         match frame.payload {
             Some(payload) if !is_shallow(payload.get()) => Err(FrameError::TooDeep),
             _ => Ok(frame),
@@ -303,7 +304,9 @@ mod tests {
         for json in ["null", "", "{", "nope", "{}{}", r#"{"t":"register",}"#, "\u{feff}{}"] {
             assert_eq!(Frame::parse(json.as_bytes()).unwrap_err(), FrameError::InvalidJson, "{json}");
         }
-        assert_eq!(Frame::parse(b"\"\xff\"").unwrap_err(), FrameError::InvalidJson);
+        for bytes in [b"\"\xff\"".as_slice(), b"{\"x\":\"\xff\"}", b"[\"\xff\"]"] {
+            assert_eq!(Frame::parse(bytes).unwrap_err(), FrameError::InvalidJson, "{bytes:?}");
+        }
     }
 
     #[test]
