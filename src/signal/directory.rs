@@ -212,3 +212,10 @@ fn text_of<'a>(id: &'a Id<'_>) -> Option<&'a str> {
 fn short<'a>(name: &'static str, text: &'a str, limit: u32) -> Result<&'a str, Refusal> {
     if text.len() > limit as usize { Err(Refusal::TooLong { name, limit }) } else { Ok(text) }
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod steps;

@@ -267,6 +267,9 @@ fn push_string(json: &mut String, text: &str) {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

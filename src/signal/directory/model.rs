@@ -1,0 +1,279 @@
+//! What the tables in [`crate::signal`] say, done the slow and obvious way: flat lists, searched from end to end.
+
+use serde_json::Value;
+
+use super::steps::{Ask, Id, Kind, Limits};
+
+/// Bookkeeping for one waiting frame beside its text.
+const FRAME_OVERHEAD: usize = 64;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Role {
+    New,
+    Origin(Vec<String>),
+    /// With the pod id of its first offer.
+    Visitor(Option<String>),
+    Replaced,
+}
+
+#[derive(Debug)]
+pub struct Socket {
+    pub role: Role,
+    /// What waits, one list of frames for each step; the frames of one step come in no order.
+    pub waiting: Vec<Vec<String>>,
+    pub closed: Option<u16>,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: String,
+    pod: String,
+    visitor: usize,
+    origin: usize,
+    candidates_of_visitor: usize,
+    candidates_of_origin: usize,
+}
+
+#[derive(Debug)]
+pub struct Model {
+    limits: Limits,
+    pub sockets: Vec<Socket>,
+    sessions: Vec<Session>,
+}
+
+impl Model {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, sockets: Vec::new(), sessions: Vec::new() }
+    }
+
+    /// Lets a socket in; its number.
+    pub fn join(&mut self) -> usize {
+        self.sockets.push(Socket { role: Role::New, waiting: Vec::new(), closed: None });
+        self.sockets.len() - 1
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The pod ids that are held, in order.
+    pub fn origins(&self) -> Vec<String> {
+        let mut pods: Vec<_> = self.sockets.iter().flat_map(|socket| pods(&socket.role)).cloned().collect();
+        pods.sort();
+        pods
+    }
+
+    pub fn begin_step(&mut self) {
+        self.sockets.iter_mut().for_each(|socket| socket.waiting.push(Vec::new()));
+    }
+
+    /// Takes what waits for a socket.
+    pub fn read(&mut self, me: usize) -> Vec<Vec<String>> {
+        std::mem::take(&mut self.sockets[me].waiting)
+    }
+
+    pub fn not_json(&mut self, me: usize) {
+        self.tell(me, None, "invalid json");
+    }
+
+    pub fn leave(&mut self, me: usize) {
+        self.end_sessions_of_origin(me);
+        self.sessions.retain(|session| session.visitor != me);
+        self.sockets[me].role = Role::Replaced;
+    }
+
+    pub fn ask(&mut self, me: usize, ask: &Ask) {
+        let done = match (self.sockets[me].role.clone(), ask.kind) {
+            (Role::Replaced, _) | (_, Kind::Unknown) => Ok(()),
+            (Role::Visitor(_), Kind::Register) => Err("already initialized".into()),
+            (Role::Origin(pods), Kind::Register) if pods.len() >= self.limits.pods_per_socket => {
+                Err("already initialized".into())
+            }
+            (Role::New | Role::Origin(_), Kind::Register) => self.register(me, ask),
+            (Role::Origin(_), Kind::Offer) => Err("wrong role".into()),
+            (Role::New | Role::Visitor(_), Kind::Offer) => self.offer(me, ask),
+            (Role::New | Role::Visitor(_), Kind::Answer) => Err("wrong role".into()),
+            (Role::Origin(_), Kind::Answer) => self.within_session(me, ask, "sdp"),
+            (Role::New, Kind::Candidate) => Err("uninitialized socket".into()),
+            (Role::Origin(_) | Role::Visitor(_), Kind::Candidate) => {
+                self.within_session(me, ask, "candidate")
+            }
+            (_, Kind::Error) => self.peer_error(me, ask),
+        };
+        if let Err(message) = done {
+            let session = match &ask.session {
+                Id::Text(session) if session.len() <= self.limits.max_id => Some(&**session),
+                _ => None,
+            };
+            self.tell(me, session, &message);
+        }
+    }
+
+    fn register(&mut self, me: usize, ask: &Ask) -> Result<(), String> {
+        let pod = match self.fit("podId", &ask.pod) {
+            Ok(pod) => pod,
+            Err(message) => {
+                self.tell(me, text(&ask.session).filter(|id| id.len() <= self.limits.max_id), &message);
+                self.close(me, 1008);
+                return Ok(());
+            }
+        };
+        let holds_it = |socket: &Socket| pods(&socket.role).contains(&pod);
+        if holds_it(&self.sockets[me]) {
+            return Err("already initialized".into());
+        }
+        if let Some(other) = self.sockets.iter().position(holds_it) {
+            self.end_sessions_of_origin(other);
+            self.sockets[other].role = Role::Replaced;
+            self.close(other, 4001);
+        }
+        let mut held = pods(&self.sockets[me].role).to_vec();
+        held.push(pod.clone());
+        self.sockets[me].role = Role::Origin(held);
+        self.send(me, format!(r#"{{"t":"registered","podId":{}}}"#, Value::from(pod)));
+        Ok(())
+    }
+
+    fn offer(&mut self, me: usize, ask: &Ask) -> Result<(), String> {
+        let pod = self.fit("podId", &ask.pod);
+        if self.sockets[me].role == Role::New {
+            self.sockets[me].role = Role::Visitor(pod.clone().ok());
+        }
+        let pod = match (&ask.pod, &self.sockets[me].role) {
+            (Id::Missing, Role::Visitor(Some(first))) => first.clone(),
+            _ => pod?,
+        };
+        let id = self.fit("sessionId", &ask.session)?;
+        let sdp = ask.payload.clone().ok_or("sdp required")?;
+        let origin = self.sockets.iter().position(|socket| pods(&socket.role).contains(&pod));
+        let mine = self.sessions.iter().filter(|session| session.visitor == me).count();
+        let origin = match self.sessions.iter_mut().find(|session| session.visitor == me && session.id == id)
+        {
+            Some(session) if session.pod != pod => return Err("session belongs to another pod".into()),
+            Some(session) => {
+                (session.candidates_of_visitor, session.candidates_of_origin) = (0, 0);
+                session.origin
+            }
+            None => {
+                let origin = origin.ok_or("origin offline")?;
+                if mine >= self.limits.sessions_per_socket {
+                    return Err("too many sessions".into());
+                }
+                if self.sessions.iter().any(|session| session.origin == origin && session.id == id) {
+                    return Err("session id is taken".into());
+                }
+                let (candidates_of_visitor, candidates_of_origin) = (0, 0);
+                let id = id.clone();
+                self.sessions.push(Session {
+                    id,
+                    pod,
+                    visitor: me,
+                    origin,
+                    candidates_of_visitor,
+                    candidates_of_origin,
+                });
+                origin
+            }
+        };
+        self.pass(origin, "offer", &id, "sdp", &sdp)
+    }
+
+    /// An answer or a candidate, by an origin or a visitor.
+    fn within_session(&mut self, me: usize, ask: &Ask, carries: &str) -> Result<(), String> {
+        let id = self.fit("sessionId", &ask.session)?;
+        let payload = ask.payload.clone().ok_or(format!("{carries} required"))?;
+        let limit = self.limits.candidates_per_session;
+        let Some(session) = self.session_of(me, &id) else {
+            return match self.sockets[me].role {
+                Role::Visitor(_) => Err("origin offline".into()),
+                _ => Ok(()),
+            };
+        };
+        let from_visitor = session.visitor == me;
+        let peer = if from_visitor { session.origin } else { session.visitor };
+        if ask.kind == Kind::Answer {
+            return self.pass(peer, "answer", &id, carries, &payload);
+        }
+        let sent =
+            if from_visitor { &mut session.candidates_of_visitor } else { &mut session.candidates_of_origin };
+        *sent += 1;
+        if *sent > limit {
+            return Err("too many candidates".into());
+        }
+        self.pass(peer, "candidate", &id, carries, &payload)
+    }
+
+    fn peer_error(&mut self, me: usize, ask: &Ask) -> Result<(), String> {
+        let (Some(id), Some(message)) = (text(&ask.session), &ask.payload) else { return Ok(()) };
+        let Some(session) = self.session_of(me, id) else { return Ok(()) };
+        let peer = if session.visitor == me { session.origin } else { session.visitor };
+        self.pass(peer, "error", id, "message", message)
+    }
+
+    fn session_of(&mut self, me: usize, id: &str) -> Option<&mut Session> {
+        self.sessions
+            .iter_mut()
+            .find(|session| (session.visitor == me || session.origin == me) && session.id == id)
+    }
+
+    fn end_sessions_of_origin(&mut self, origin: usize) {
+        let (ended, left) =
+            std::mem::take(&mut self.sessions).into_iter().partition(|session| session.origin == origin);
+        self.sessions = left;
+        let ended: Vec<Session> = ended;
+        for session in ended {
+            self.tell(session.visitor, Some(&session.id), "origin offline");
+        }
+    }
+
+    fn fit(&self, name: &str, id: &Id) -> Result<String, String> {
+        match id {
+            Id::Text(text) if text.len() <= self.limits.max_id => Ok(text.clone()),
+            Id::Text(_) => Err(format!("{name} is longer than {} bytes", self.limits.max_id)),
+            Id::Missing | Id::Number => Err(format!("{name} required")),
+        }
+    }
+
+    fn pass(&mut self, to: usize, tag: &str, id: &str, field: &str, payload: &str) -> Result<(), String> {
+        let was_open = self.sockets[to].closed.is_none();
+        self.send(to, format!(r#"{{"t":"{tag}","sessionId":{},"{field}":{payload}}}"#, Value::from(id)));
+        if was_open && self.sockets[to].closed.is_some() { Err("peer does not read".into()) } else { Ok(()) }
+    }
+
+    fn tell(&mut self, to: usize, session: Option<&str>, message: &str) {
+        let session = session.map_or(String::new(), |id| format!(r#""sessionId":{},"#, Value::from(id)));
+        self.send(to, format!(r#"{{"t":"error",{session}"message":{}}}"#, Value::from(message)));
+    }
+
+    fn send(&mut self, to: usize, frame: String) {
+        let socket = &mut self.sockets[to];
+        if socket.closed.is_some() {
+            return;
+        }
+        let cost = |frame: &String| frame.len() + FRAME_OVERHEAD;
+        if socket.waiting.iter().flatten().map(cost).sum::<usize>() + cost(&frame) > self.limits.queue {
+            socket.waiting.clear();
+            socket.closed = Some(1013);
+        } else {
+            socket.waiting.last_mut().expect("a step has begun").push(frame);
+        }
+    }
+
+    fn close(&mut self, me: usize, code: u16) {
+        self.sockets[me].closed.get_or_insert(code);
+    }
+}
+
+fn pods(role: &Role) -> &[String] {
+    match role {
+        Role::Origin(pods) => pods,
+        Role::New | Role::Visitor(_) | Role::Replaced => &[],
+    }
+}
+
+fn text(id: &Id) -> Option<&str> {
+    match id {
+        Id::Text(text) => Some(text),
+        Id::Missing | Id::Number => None,
+    }
+}

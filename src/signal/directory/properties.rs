@@ -1,0 +1,210 @@
+//! Whatever sockets do, the directory does what the tables in [`crate::signal`] say: it is run beside the
+//! [`model`](super::model), and what each socket is sent is compared after each step.
+
+use std::{
+    collections::HashSet,
+    task::{Context, Poll, Waker},
+};
+
+use bytesize::ByteSize;
+use proptest::{collection::vec, prelude::*};
+use serde_json::{Value, json};
+
+use super::{
+    super::outbox::Budget,
+    model::Model,
+    steps::{Ask, Id, Kind, Limits, PODS, SOCKETS, Step, limits, render, step},
+    *,
+};
+
+/// The directory and the model side by side.
+struct Both {
+    directory: Arc<Directory>,
+    budget: Arc<Budget>,
+    limits: Limits,
+    model: Model,
+    /// The outbox of every socket that ever was, by its number in the model.
+    outboxes: Vec<Arc<Outbox>>,
+    seats: Vec<Option<(usize, Place)>>,
+    /// Which sockets do not read until they are told to.
+    lazy: Vec<bool>,
+    /// What sockets themselves asked for, pods and sessions: who may hear whom follows from these alone.
+    registered: HashSet<(usize, String)>,
+    visited: HashSet<(usize, String)>,
+    offered: HashSet<(usize, String)>,
+}
+
+impl Both {
+    fn new(limits: Limits, lazy: Vec<bool>) -> Self {
+        let settings = SignalSettings {
+            pods_per_socket: limits.pods_per_socket as u32,
+            sessions_per_socket: limits.sessions_per_socket as u32,
+            candidates_per_session: limits.candidates_per_session as u32,
+            max_pod_id: limits.max_id as u32,
+            max_session_id: limits.max_id as u32,
+            max_queue: ByteSize(limits.queue as u64),
+            ..SignalSettings::default()
+        };
+        Self {
+            directory: Directory::new(settings),
+            budget: Budget::new(SOCKETS * limits.queue),
+            limits,
+            model: Model::new(limits),
+            outboxes: Vec::new(),
+            seats: (0..SOCKETS).map(|_| None).collect(),
+            lazy,
+            registered: HashSet::new(),
+            visited: HashSet::new(),
+            offered: HashSet::new(),
+        }
+    }
+
+    /// The socket on a seat; a new one if the last one left.
+    fn socket(&mut self, seat: usize) -> (usize, &Place) {
+        let (number, place) = self.seats[seat].get_or_insert_with(|| {
+            let outbox = Arc::new(Outbox::new(self.limits.queue, self.budget.clone()));
+            self.outboxes.push(outbox.clone());
+            (self.model.join(), self.directory.join(outbox))
+        });
+        (*number, place)
+    }
+
+    fn run(&mut self, step: Step, at: usize) -> Result<(), TestCaseError> {
+        match step {
+            Step::Ask { seat, ask } => self.ask(seat, ask, at),
+            Step::Noise { seat, text } => {
+                let (me, place) = self.socket(seat);
+                place.handle(text.as_bytes());
+                self.model.begin_step();
+                if serde_json::from_str::<Value>(text).map_or(true, |value| value.is_null()) {
+                    self.model.not_json(me);
+                }
+            }
+            Step::Leave { seat } => self.leave(seat),
+            Step::Read { seat } => {
+                let (me, _) = self.socket(seat);
+                return self.compare(me);
+            }
+        }
+        for seat in 0..SOCKETS {
+            if let (false, Some((me, _))) = (self.lazy[seat], &self.seats[seat]) {
+                self.compare(*me)?;
+            }
+        }
+        let live = Live { origins: self.model.origins().len(), sessions: self.model.sessions() };
+        prop_assert_eq!(self.directory.live(), live);
+        let mut origins = self.directory.origins();
+        origins.sort();
+        prop_assert_eq!(origins, self.model.origins());
+        Ok(())
+    }
+
+    fn ask(&mut self, seat: usize, mut ask: Ask, at: usize) {
+        let (me, place) = self.socket(seat);
+        // Each payload says who sent it in which step.
+        ask.payload = ask.payload.map(|padding| json!([me, at, padding]).to_string());
+        place.handle(&render(&ask));
+        self.model.begin_step();
+        self.model.ask(me, &ask);
+        self.note(me, &ask);
+        if self.model.sockets[me].closed == Some(Close::REGISTRATION_REFUSED.code) {
+            // The socket reads no more frames from now on.
+            self.leave(seat);
+        }
+    }
+
+    fn leave(&mut self, seat: usize) {
+        if let Some((me, place)) = self.seats[seat].take() {
+            drop(place);
+            self.model.begin_step();
+            self.model.leave(me);
+        }
+    }
+
+    /// What a socket was sent since it last read is what the model says, and nobody's but its peer's.
+    fn compare(&mut self, me: usize) -> Result<(), TestCaseError> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut frames = Vec::new();
+        let closed = loop {
+            match self.outboxes[me].poll_next(&mut cx) {
+                Poll::Ready(Ok(frame)) => frames.push(frame),
+                Poll::Ready(Err(close)) => break Some(close.code),
+                Poll::Pending => break None,
+            }
+        };
+        let mut rest = frames.as_mut_slice();
+        for mut expected in self.model.read(me) {
+            prop_assert!(rest.len() >= expected.len(), "socket {} lacks {:?} of {:?}", me, expected, rest);
+            let (step, later) = std::mem::take(&mut rest).split_at_mut(expected.len());
+            step.sort();
+            expected.sort();
+            prop_assert_eq!(&*step, expected.as_slice(), "socket {}", me);
+            rest = later;
+        }
+        prop_assert!(rest.is_empty(), "socket {} was sent {:?} too", me, rest);
+        prop_assert_eq!(closed, self.model.sockets[me].closed, "socket {}", me);
+        frames.iter().try_for_each(|frame| self.may_hear(me, frame))
+    }
+
+    /// Notes what a socket asks for, whatever comes of it.
+    fn note(&mut self, me: usize, ask: &Ask) {
+        if let Id::Text(pod) = &ask.pod {
+            match ask.kind {
+                Kind::Register => drop(self.registered.insert((me, pod.clone()))),
+                Kind::Offer => drop(self.visited.insert((me, pod.clone()))),
+                _ => {}
+            }
+        }
+        if let (Kind::Offer, Id::Text(session)) = (ask.kind, &ask.session) {
+            self.offered.insert((me, session.clone()));
+        }
+    }
+
+    /// What one peer sends another hears only within a session that the visitor asked for, with an origin of a pod
+    /// that the visitor named.
+    fn may_hear(&self, me: usize, frame: &str) -> Result<(), TestCaseError> {
+        let frame: Value =
+            serde_json::from_str(frame).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let sender = ["sdp", "candidate", "message"].iter().find_map(|field| frame[field][0].as_u64());
+        let (Some(sender), Some(session)) = (sender, frame["sessionId"].as_str()) else { return Ok(()) };
+        let opened = |visitor: usize, origin: usize| {
+            self.offered.contains(&(visitor, session.into()))
+                && PODS.iter().any(|pod| {
+                    self.visited.contains(&(visitor, (*pod).into()))
+                        && self.registered.contains(&(origin, (*pod).into()))
+                })
+        };
+        let sender = sender as usize;
+        prop_assert!(opened(me, sender) || opened(sender, me), "{} heard {} of {}", me, frame, sender);
+        Ok(())
+    }
+
+    /// After all left nothing is left.
+    fn end(mut self) -> Result<(), TestCaseError> {
+        (0..SOCKETS).for_each(|seat| self.leave(seat));
+        prop_assert_eq!(self.directory.live(), Live { origins: 0, sessions: 0 });
+        prop_assert_eq!(format!("{:?}", *self.directory.lock()), format!("{:?}", State::default()));
+        self.outboxes.clear();
+        let whole = SOCKETS * self.limits.queue;
+        let largest = Outbox::new(whole, self.budget.clone());
+        prop_assert_eq!(largest.push("x".repeat(whole - 64)), Pushed::Queued, "bytes of the budget are lost");
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_directory_does_what_the_tables_say(
+        limits in limits(),
+        lazy in vec(prop::bool::weighted(0.2), SOCKETS),
+        steps in vec(step(), 1..48),
+    ) {
+        let mut both = Both::new(limits, lazy);
+        for (at, step) in steps.into_iter().enumerate() {
+            both.run(step, at)?;
+        }
+        both.end()?;
+    }
+}

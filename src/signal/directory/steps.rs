@@ -1,0 +1,138 @@
+//! What sockets may do to a directory, and how it comes about.
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+/// Seats of sockets.
+pub const SOCKETS: usize = 6;
+pub const PODS: [&str; 3] = ["one", "two \"2\"", "drei-ü"];
+const SESSIONS: [&str; 4] = ["a", "b\\", "c\n", "d"];
+/// Longer than `max_id`.
+const TOO_LONG: &str = "this id is longer than all limits";
+const NOT_FRAMES: [&str; 8] = ["", "null", "nope", "{", "\"register\"", "[{}]", "17", "{}"];
+
+/// The limits that the tables speak of.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub pods_per_socket: usize,
+    pub sessions_per_socket: usize,
+    pub candidates_per_session: usize,
+    pub max_id: usize,
+    /// Bytes that may wait for one socket.
+    pub queue: usize,
+}
+
+/// An identifier as a frame may hold it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Id {
+    Missing,
+    Number,
+    Text(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Register,
+    Offer,
+    Answer,
+    Candidate,
+    Error,
+    Unknown,
+}
+
+/// A frame that a socket sends; the payload is a JSON text.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub kind: Kind,
+    pub pod: Id,
+    pub session: Id,
+    pub payload: Option<String>,
+}
+
+/// One step; sockets are seats that a new socket takes when the one before left.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Ask {
+        seat: usize,
+        ask: Ask,
+    },
+    /// Something that is no frame of a known kind.
+    Noise {
+        seat: usize,
+        text: &'static str,
+    },
+    Leave {
+        seat: usize,
+    },
+    /// A socket that does not read all the time reads now.
+    Read {
+        seat: usize,
+    },
+}
+
+fn id(names: &'static [&'static str]) -> impl Strategy<Value = Id> {
+    (0..40_usize).prop_map(|n| match n {
+        0 | 1 => Id::Missing,
+        2 => Id::Number,
+        3 => Id::Text(TOO_LONG.into()),
+        n => Id::Text(names[n % names.len()].into()),
+    })
+}
+
+pub fn step() -> impl Strategy<Value = Step> {
+    let kind = (0..20_u8).prop_map(|n| match n {
+        0..4 => Kind::Register,
+        4..10 => Kind::Offer,
+        10..14 => Kind::Answer,
+        14..18 => Kind::Candidate,
+        18 => Kind::Error,
+        _ => Kind::Unknown,
+    });
+    (0..SOCKETS, 0..28_u8, kind, id(&PODS), id(&SESSIONS), 0..12_usize).prop_map(
+        |(seat, what, kind, pod, session, n)| match what {
+            0 => Step::Noise { seat, text: NOT_FRAMES[n % NOT_FRAMES.len()] },
+            1 => Step::Leave { seat },
+            2 => Step::Read { seat },
+            _ => {
+                let payload = if n == 0 { None } else { Some("x".repeat(n % 4 * 20)) };
+                Step::Ask { seat, ask: Ask { kind, pod, session, payload } }
+            }
+        },
+    )
+}
+
+pub fn limits() -> impl Strategy<Value = Limits> {
+    (1..=3_usize, 1..=3_usize, 1..=4_usize, prop_oneof![Just(100_000_usize), 500..1500_usize]).prop_map(
+        |(pods_per_socket, sessions_per_socket, candidates_per_session, queue)| Limits {
+            pods_per_socket,
+            sessions_per_socket,
+            candidates_per_session,
+            max_id: 16,
+            queue,
+        },
+    )
+}
+
+/// The frame as its sender writes it.
+pub fn render(ask: &Ask) -> Vec<u8> {
+    let (tag, field) = match ask.kind {
+        Kind::Register => ("register", "sdp"),
+        Kind::Offer => ("offer", "sdp"),
+        Kind::Answer => ("answer", "sdp"),
+        Kind::Candidate => ("candidate", "candidate"),
+        Kind::Error => ("error", "message"),
+        Kind::Unknown => ("hello", "sdp"),
+    };
+    let mut frame = format!(r#"{{"t":"{tag}""#);
+    for (name, id) in [("podId", &ask.pod), ("sessionId", &ask.session)] {
+        match id {
+            Id::Missing => {}
+            Id::Number => frame += &format!(r#","{name}":7"#),
+            Id::Text(text) => frame += &format!(r#","{name}":{}"#, Value::from(&**text)),
+        }
+    }
+    if let Some(payload) = &ask.payload {
+        frame += &format!(r#","{field}":{payload}"#);
+    }
+    (frame + "}").into_bytes()
+}
