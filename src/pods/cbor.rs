@@ -43,7 +43,10 @@ pub fn check(bytes: &[u8], max_items: usize) -> Result<(), CborError> {
         if items > max_items {
             return Err(CborError::TooMany);
         }
+        let start = decoder.offset();
         let children = match decoder.pull().map_err(|_| CborError::Malformed)? {
+            // A simple value below 32 has one byte.
+            Header::Simple(..32) if decoder.offset() - start > 1 => return Err(CborError::Malformed),
             Header::Positive(_) | Header::Negative(_) | Header::Float(_) | Header::Simple(_) => 0,
             Header::Bytes(Some(length)) | Header::Text(Some(length)) => {
                 skip(&mut decoder, length)?;
@@ -97,6 +100,7 @@ mod tests {
             (b"\x82\x01", CborError::Malformed),
             (b"\x43ab", CborError::Malformed),
             (b"\x1c", CborError::Malformed),
+            (b"\xf8\x18", CborError::Malformed),
             (b"\x7b\xff\xff\xff\xff\xff\xff\xff\xff", CborError::Malformed),
             (b"\x9f\x01\xff", CborError::Indefinite),
             (b"\xbf\xff", CborError::Indefinite),
