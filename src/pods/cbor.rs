@@ -81,6 +81,9 @@ fn skip(decoder: &mut Decoder<&[u8]>, mut length: usize) -> Result<(), CborError
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
