@@ -55,6 +55,9 @@ impl Registry for MemoryRegistry {
     async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError> {
         let (record, blob) = pod.into_parts();
         let mut pods = self.write();
+        if pods.by_slug.contains_key(&record.slug) {
+            return Ok(());
+        }
         let bytes = pods.bytes + cost(&record);
         if bytes > self.limit {
             return Err(RegistryError::Full(format!(
@@ -79,7 +82,7 @@ impl Registry for MemoryRegistry {
         let mut pods = self.write();
         for (slug, more) in hits {
             if let Some((record, _)) = pods.by_slug.get_mut(slug) {
-                record.hits += more;
+                record.hits = record.hits.saturating_add(*more);
             }
         }
         Ok(())
