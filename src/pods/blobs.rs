@@ -33,6 +33,13 @@ impl BlobFiles {
         Ok(Self { directory: directory.into() })
     }
 
+    /// Whether there are blobs in `directory`, which may be missing.
+    pub fn any_in(directory: &Path) -> bool {
+        let mut names =
+            fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.any(|name| name.to_str().is_some_and(|name| name.parse::<Digest>().is_ok()))
+    }
+
     /// Writes and syncs a blob that nobody can see yet.
     pub fn stage(&self, blob: &[u8]) -> io::Result<StagedBlob> {
         let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.directory)?;

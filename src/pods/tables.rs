@@ -9,7 +9,7 @@
 
 use std::ops::Bound;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
 use super::{Digest, PodRecord, Slug};
 
@@ -23,19 +23,23 @@ pub const SCHEMA: u64 = 1;
 /// The version of an encoded record.
 const RECORD_VERSION: u8 = 1;
 
-/// The schema version in the file; a new file gets the current one and all tables.
-pub fn schema(db: &Database) -> Result<u64, redb::Error> {
-    let txn = begin(db)?;
-    let stored = txn.open_table(META)?.get("schema")?.map(|version| version.value());
-    if let Some(version) = stored {
-        return Ok(version);
+/// The schema version in a database, if it is one of a broker.
+pub fn schema(db: &impl ReadableDatabase) -> Result<Option<u64>, redb::Error> {
+    match db.begin_read()?.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        table => Ok(table?.get("schema")?.map(|version| version.value())),
     }
+}
+
+/// Makes all tables in a new database, and closes it.
+pub fn create(db: Database) -> Result<(), redb::Error> {
+    let txn = begin(&db)?;
     txn.open_table(META)?.insert("schema", SCHEMA)?;
     txn.open_table(PODS)?;
     txn.open_table(HITS)?;
     txn.open_table(BLOBS)?;
     txn.commit()?;
-    Ok(SCHEMA)
+    Ok(db.close()?)
 }
 
 /// A transaction that is durable once it is committed, and that leaves the file quick to open after a crash.
@@ -45,11 +49,15 @@ pub fn begin(db: &Database) -> Result<WriteTransaction, redb::Error> {
     Ok(txn)
 }
 
-/// Adds a record, and one to the count of its blob.
+/// Adds a record, and one to the count of its blob; a record that is there stays as it is.
 pub fn insert(txn: &WriteTransaction, record: &PodRecord) -> Result<(), redb::Error> {
+    let mut pods = txn.open_table(PODS)?;
+    if pods.get(record.slug.as_str())?.is_some() {
+        return Ok(());
+    }
     let mut encoded = vec![RECORD_VERSION];
     serde_json::to_writer(&mut encoded, record).expect("a record is plain data");
-    txn.open_table(PODS)?.insert(record.slug.as_str(), encoded.as_slice())?;
+    pods.insert(record.slug.as_str(), encoded.as_slice())?;
     let mut blobs = txn.open_table(BLOBS)?;
     let pods = blobs.get(&record.digest.0)?.map_or(0, |pods| pods.value());
     blobs.insert(&record.digest.0, pods + 1)?;

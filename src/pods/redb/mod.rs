@@ -1,0 +1,108 @@
+//! The durable registry: records in redb, blobs in files beside it.
+//!
+//! An upload's blob is staged in parallel with others; then the one [`writer`] thread takes all that waits, gives the
+//! blobs their names, syncs the directory and commits the records in one transaction. Only then is the upload
+//! acknowledged: a crash before that leaves at most files that the next start sweeps away.
+
+mod open;
+mod store;
+mod writer;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::open::OpenError;
+use self::{
+    store::Store,
+    writer::{Done, Job},
+};
+use super::{PodRecord, Registry, RegistryError, Slug, VerifiedPod, tables};
+
+/// Keeps pods in a data directory; what it acknowledged survives a power cut.
+#[derive(Debug)]
+pub struct RedbRegistry {
+    store: Arc<Store>,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl RedbRegistry {
+    async fn write<T>(&self, job: impl FnOnce(Done<T>) -> Job) -> Result<T, RegistryError> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
+        let (done, answer) = oneshot::channel();
+        jobs.send(job(done)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || work(&store)).await.map_err(RegistryError::failed)?
+    }
+}
+
+fn closed() -> RegistryError {
+    RegistryError::failed("the registry is closed")
+}
+
+#[async_trait]
+impl Registry for RedbRegistry {
+    fn name(&self) -> &str {
+        "redb"
+    }
+
+    async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError> {
+        let (record, blob) = pod.into_parts();
+        let staged = self.blocking(move |store| Ok(store.blobs.stage(&blob)?)).await?;
+        self.write(|done| Job::Put { record, staged: Some(staged), done }).await
+    }
+
+    async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
+        let slug = *slug;
+        self.blocking(move |store| store.read(|database| tables::record(database, &slug))).await
+    }
+
+    async fn get_blob(&self, slug: &Slug) -> Result<Option<Bytes>, RegistryError> {
+        let slug = *slug;
+        let read = move |store: &Store| match store.read(|database| tables::record(database, &slug))? {
+            Some(record) => Ok(store.blobs.read(&record.digest)?),
+            None => Ok(None),
+        };
+        self.blocking(read).await
+    }
+
+    async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError> {
+        let hits = hits.to_vec();
+        self.write(|done| Job::Hits { hits, done }).await
+    }
+
+    async fn delete(&self, slug: &Slug) -> Result<bool, RegistryError> {
+        let slug = *slug;
+        self.write(|done| Job::Delete { slug, done }).await
+    }
+
+    async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError> {
+        let after = after.copied();
+        self.blocking(move |store| store.read(|database| tables::records(database, after.as_ref(), limit)))
+            .await
+    }
+
+    async fn close(&self) -> Result<(), RegistryError> {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.blocking(move |store| {
+            let written = writer.map(JoinHandle::join).transpose();
+            store.close();
+            written.map(drop).map_err(|_| RegistryError::failed("the writer panicked"))
+        })
+        .await
+    }
+}

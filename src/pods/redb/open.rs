@@ -1,0 +1,210 @@
+//! Opens a data directory, or says why not; a directory that is refused is left as it is.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use redb::{Builder, Database, DatabaseError, ReadableDatabase};
+use tokio::sync::mpsc;
+
+use super::{
+    RedbRegistry,
+    store::Store,
+    tables,
+    writer::{BATCH, Writer},
+};
+use crate::pods::blobs::BlobFiles;
+
+/// redb's page cache. Records are small, and blobs are not in it.
+const CACHE: usize = 8 << 20;
+/// How the name of a registry begins that is not made yet.
+const UNFINISHED: &str = ".registry-";
+/// What redb calls a file whose format is newer than it knows; nothing else tells it from a damaged one.
+const NEWER_FORMAT: &str = "Expected file format version <= ";
+
+/// The registry in a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be made, read or written.
+    #[error("cannot use the data directory {}: {source}; make it writable for this user, or choose another with --data-dir", .path.display())]
+    Directory {
+        /// The directory or the file in it.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another broker has it open.
+    #[error("the data directory {} is in use by another broker; stop that one, or choose another with --data-dir", .0.display())]
+    InUse(PathBuf),
+    /// A newer broker wrote it.
+    #[error("{} was written by a newer broker ({found}); start that version again, or restore a backup", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What is newer, and what this broker knows.
+        found: String,
+    },
+    /// The file is damaged, or is something else.
+    #[error("{} cannot be read as a registry: {problem}; restore a backup of the data directory, or choose another with --data-dir", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl RedbRegistry {
+    /// Opens the registry in `directory`, which is made if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]; the message says how to mend it.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let file = directory.join("registry.redb");
+        make_private(directory).map_err(|source| OpenError::Directory { path: directory.into(), source })?;
+        if !file.try_exists().map_err(|error| refusal(&file, redb::Error::Io(error)))? {
+            if BlobFiles::any_in(&blobs_in(directory)) {
+                let problem = "it is missing, but its blobs are there".into();
+                return Err(OpenError::Unreadable { path: file, problem });
+            }
+            create(directory, &file).map_err(|error| refusal(&file, error))?;
+        }
+        // Opening for writing changes the file, which is not ours to change where a newer broker wrote it. A file
+        // that was not closed cannot be looked at in this way: redb mends it first.
+        if let Ok(database) = builder().open_read_only(&file) {
+            known(&file, &database)?;
+        }
+        Self::open_with(directory, &file.clone(), move || builder().open(&file))
+    }
+
+    /// Opens the registry whose database `open` opens, now and after I/O errors.
+    pub(super) fn open_with(
+        directory: &Path,
+        file: &Path,
+        open: impl Fn() -> Result<Database, DatabaseError> + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Directory { path: directory.into(), source };
+        let database = open().map_err(|error| refusal(file, error.into()))?;
+        known(file, &database)?;
+        let blobs = BlobFiles::open(&blobs_in(directory)).map_err(unusable)?;
+        remove_unfinished(directory).map_err(unusable)?;
+        sync(directory).map_err(unusable)?;
+        match blobs.sweep(|digest| tables::has_blob(&database, digest)) {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed what interrupted uploads had left"),
+            Err(redb::Error::Io(error)) => return Err(unusable(error)),
+            Err(error) => return Err(refusal(file, error)),
+        }
+        let store = Arc::new(Store::new(database, Box::new(open), blobs));
+        let (jobs, queue) = mpsc::channel(BATCH);
+        let writer = Writer::new(store.clone());
+        let writer = thread::Builder::new()
+            .name("registry-writer".into())
+            .spawn(move || writer.run(queue))
+            .map_err(unusable)?;
+        Ok(Self { store, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) })
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+fn blobs_in(directory: &Path) -> PathBuf {
+    directory.join("blobs")
+}
+
+/// Makes a registry with nothing in it. It gets its name when it is whole: redb does not open a file whose making
+/// was interrupted.
+fn create(directory: &Path, file: &Path) -> Result<(), redb::Error> {
+    let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory);
+    // Without the random name, which helps nobody.
+    let unfinished = unfinished.map_err(|error| io::Error::from(error.kind()))?;
+    tables::create(builder().create(unfinished.path())?)?;
+    match unfinished.persist_noclobber(file) {
+        // Another broker was quicker: the lock decides which of the two goes on.
+        Err(_) if file.try_exists()? => Ok(()),
+        named => named.map(drop).map_err(|error| error.error.into()),
+    }
+}
+
+/// Removes registries whose making was interrupted.
+fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the tables are ones that this broker knows.
+fn known(file: &Path, database: &impl ReadableDatabase) -> Result<(), OpenError> {
+    match tables::schema(database).map_err(|error| refusal(file, error))? {
+        Some(tables::SCHEMA) => Ok(()),
+        Some(found) => {
+            let found = format!("schema {found}, this one knows {}", tables::SCHEMA);
+            Err(OpenError::Newer { path: file.into(), found })
+        }
+        None => {
+            let problem = "it is a database of another program".into();
+            Err(OpenError::Unreadable { path: file.into(), problem })
+        }
+    }
+}
+
+/// What redb says of `file`, for the operator.
+fn refusal(file: &Path, error: redb::Error) -> OpenError {
+    let unreadable = |problem: String| OpenError::Unreadable { path: file.into(), problem };
+    match error {
+        redb::Error::DatabaseAlreadyOpen => OpenError::InUse(file.parent().unwrap_or(file).into()),
+        redb::Error::Io(error) => match error.kind() {
+            io::ErrorKind::UnexpectedEof => unreadable("it is cut off".into()),
+            io::ErrorKind::InvalidData => unreadable(error.to_string()),
+            _ => OpenError::Directory { path: file.into(), source: error },
+        },
+        redb::Error::Corrupted(problem) => match problem.strip_prefix(NEWER_FORMAT) {
+            Some(versions) => {
+                let (known, found) = versions.split_once(", found ").unwrap_or((versions, "unknown"));
+                let found = format!("file format {found}, this one knows {known}");
+                OpenError::Newer { path: file.into(), found }
+            }
+            None => unreadable(problem),
+        },
+        other => unreadable(other.to_string()),
+    }
+}
+
+/// Makes `directory` if it is missing, for this user alone, and makes its name last.
+fn make_private(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() || directory.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let parent = directory.parent().unwrap_or(directory);
+    make_private(parent)?;
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if directory.is_dir() {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::NotADirectory.into())
+            }
+        }
+        made => made.and_then(|()| sync(parent)),
+    }
+}
+
+/// Makes the names in `directory` last.
+fn sync(directory: &Path) -> io::Result<()> {
+    let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(here)?.sync_all()
+}
