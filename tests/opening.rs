@@ -1,0 +1,249 @@
+//! A data directory that cannot be opened is refused with a sentence that helps, and is left as it is.
+
+mod support;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use gemmapod_signal::{OpenError, RedbRegistry, Registry, VerifiedPod};
+use redb::{Database, TableDefinition};
+
+use support::{
+    mount::Tmpfs,
+    pod::Pod,
+    process::{Broker, command},
+};
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+/// A data directory with one pod, closed properly.
+async fn directory_with_a_pod() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = RedbRegistry::open(directory.path()).unwrap();
+    let pod = VerifiedPod::verify(Pod::named("kept").html().into(), 1 << 20).unwrap();
+    registry.put_pod(pod).await.unwrap();
+    registry.close().await.unwrap();
+    directory
+}
+
+/// Every file below `directory` with its bytes.
+fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.display().to_string(), fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+fn refusal(directory: &Path) -> String {
+    RedbRegistry::open(directory).expect_err("it should not open").to_string()
+}
+
+/// Exit code and last line of the binary.
+fn exit(directory: &Path) -> (Option<i32>, String) {
+    let output = command().args(["-H", "127.0.0.1", "-p", "0", "-d"]).arg(directory).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), stderr.lines().last().unwrap_or_default().to_owned())
+}
+
+/// `directory` is refused with `sentence`, by the library and the binary, and nothing in it is changed.
+fn is_refused_and_left_alone(directory: &Path, sentence: &str) {
+    let before = contents(directory);
+    assert_eq!(refusal(directory), sentence);
+    assert_eq!(exit(directory), (Some(1), format!("gemmapod-signal: {sentence}")));
+    assert!(contents(directory) == before, "the files were changed");
+}
+
+#[test]
+fn only_one_broker_uses_a_directory_until_it_ends_in_whatever_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let mut broker = Broker::start(&["-d", path.to_str().unwrap()]);
+    let sentence = format!(
+        "the data directory {} is in use by another broker; stop that one, or choose another with --data-dir",
+        path.display()
+    );
+    assert!(matches!(RedbRegistry::open(path), Err(OpenError::InUse(_))));
+    assert_eq!(refusal(path), sentence);
+    assert_eq!(exit(path), (Some(1), format!("gemmapod-signal: {sentence}")));
+    broker.kill();
+    drop(RedbRegistry::open(path).unwrap());
+}
+
+#[tokio::test]
+async fn one_process_does_not_open_a_directory_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = RedbRegistry::open(directory.path()).unwrap();
+    assert!(matches!(RedbRegistry::open(directory.path()), Err(OpenError::InUse(_))));
+    first.close().await.unwrap();
+    RedbRegistry::open(directory.path()).unwrap();
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_broker_are_left_alone() {
+    let directory = directory_with_a_pod().await;
+    let file = directory.path().join("registry.redb");
+    {
+        let database = Database::open(&file).unwrap();
+        let txn = database.begin_write().unwrap();
+        txn.open_table(META).unwrap().insert("schema", 2).unwrap();
+        txn.commit().unwrap();
+    }
+    fs::write(
+        directory.path().join("blobs/.upload-newer"),
+        "what the newer one makes of this is its own affair",
+    )
+    .unwrap();
+    assert!(matches!(RedbRegistry::open(directory.path()), Err(OpenError::Newer { .. })));
+    is_refused_and_left_alone(
+        directory.path(),
+        &format!(
+            "{} was written by a newer broker (schema 2, this one knows 1); start that version again, or restore a backup",
+            file.display()
+        ),
+    );
+}
+
+#[tokio::test]
+async fn a_file_format_of_a_newer_redb_is_left_alone() {
+    let directory = directory_with_a_pod().await;
+    let file = directory.path().join("registry.redb");
+    let mut bytes = fs::read(&file).unwrap();
+    // The version in either commit slot.
+    (bytes[64], bytes[192]) = (4, 4);
+    fs::write(&file, bytes).unwrap();
+    assert!(matches!(RedbRegistry::open(directory.path()), Err(OpenError::Newer { .. })));
+    is_refused_and_left_alone(
+        directory.path(),
+        &format!(
+            "{} was written by a newer broker (file format 4, this one knows 3); start that version again, or restore a backup",
+            file.display()
+        ),
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_registry_is_left_alone() {
+    for (what, bytes) in [
+        ("text", b"#!/bin/sh\necho this is something else\n".repeat(1000)),
+        ("zeros", vec![0; 1 << 20]),
+        ("nothing", Vec::new()),
+        ("a letter", b"r".to_vec()),
+    ] {
+        let directory = directory_with_a_pod().await;
+        let file = directory.path().join("registry.redb");
+        fs::write(&file, bytes).unwrap();
+        let before = contents(directory.path());
+        let error = RedbRegistry::open(directory.path()).expect_err(what);
+        assert!(matches!(error, OpenError::Unreadable { .. }), "{what}: {error:?}");
+        let sentence = error.to_string();
+        assert!(
+            sentence.starts_with(&format!("{} cannot be read as a registry: ", file.display())),
+            "{sentence}"
+        );
+        assert!(
+            sentence.ends_with("; restore a backup of the data directory, or choose another with --data-dir"),
+            "{sentence}"
+        );
+        assert_eq!(exit(directory.path()), (Some(1), format!("gemmapod-signal: {sentence}")));
+        assert!(contents(directory.path()) == before, "{what}: the files were changed");
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_refused_and_costs_no_blob() {
+    let whole = directory_with_a_pod().await;
+    let bytes = fs::read(whole.path().join("registry.redb")).unwrap();
+    for length in [1, 9, 64, 319, 320, 4096, bytes.len() / 2, bytes.len() - 1] {
+        let directory = directory_with_a_pod().await;
+        let file = directory.path().join("registry.redb");
+        let blobs = contents(&directory.path().join("blobs"));
+        fs::write(&file, &bytes[..length]).unwrap();
+        let error = RedbRegistry::open(directory.path()).expect_err("it is cut off");
+        assert!(matches!(error, OpenError::Unreadable { .. }), "cut to {length}: {error:?}");
+        assert!(contents(&directory.path().join("blobs")) == blobs, "cut to {length}: a blob is gone");
+    }
+}
+
+/// Beginning anew beside the blobs of a lost registry would sweep them away.
+#[tokio::test]
+async fn blobs_without_their_registry_are_left_alone() {
+    let directory = directory_with_a_pod().await;
+    let file = directory.path().join("registry.redb");
+    fs::remove_file(&file).unwrap();
+    is_refused_and_left_alone(
+        directory.path(),
+        &format!(
+            "{} cannot be read as a registry: it is missing, but its blobs are there; restore a backup of the data directory, or choose another with --data-dir",
+            file.display()
+        ),
+    );
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("data");
+    fs::write(&file, "notes").unwrap();
+    for (path, problem) in [(file.clone(), "not a directory"), (file.join("below"), "not a directory")] {
+        let sentence = refusal(&path);
+        assert_eq!(
+            sentence,
+            format!(
+                "cannot use the data directory {}: {problem}; make it writable for this user, or choose another with --data-dir",
+                path.display()
+            )
+        );
+        assert_eq!(exit(&path), (Some(1), format!("gemmapod-signal: {sentence}")));
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"notes");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let path = Path::new("/proc/no-such-place/data");
+    let sentence = refusal(path);
+    assert!(sentence.starts_with("cannot use the data directory /proc/no-such-place/data: "), "{sentence}");
+    assert_eq!(exit(path), (Some(1), format!("gemmapod-signal: {sentence}")));
+}
+
+#[tokio::test]
+async fn a_read_only_directory_is_named() {
+    const TEST: &str = "a_read_only_directory_is_named";
+    let Some(disk) = Tmpfs::mount(TEST, 8 << 20) else { return };
+    // Once with nothing in it, once with a registry.
+    fs::create_dir(disk.path().join("empty")).unwrap();
+    RedbRegistry::open(&disk.path().join("used")).unwrap().close().await.unwrap();
+    disk.make_read_only();
+    for name in ["empty", "used", "missing"] {
+        let path = disk.path().join(name);
+        let sentence = refusal(&path);
+        assert!(
+            sentence.starts_with(&format!("cannot use the data directory {}", path.display())),
+            "{sentence}"
+        );
+        assert!(sentence.to_ascii_lowercase().contains(": read-only file"), "{sentence}");
+        assert!(sentence.ends_with("; make it writable for this user, or choose another with --data-dir"));
+        assert_eq!(exit(&path), (Some(1), format!("gemmapod-signal: {sentence}")));
+    }
+}
+
+/// What it needs to open is room for a file: the sentence must not advise to move the registry away.
+#[tokio::test]
+async fn a_full_disk_is_named() {
+    const TEST: &str = "a_full_disk_is_named";
+    let Some(disk) = Tmpfs::mount(TEST, 1 << 20) else { return };
+    fs::create_dir(disk.path().join("data")).unwrap();
+    let filler = disk.fill();
+    let path = disk.path().join("data");
+    let sentence = refusal(&path);
+    assert!(sentence.starts_with(&format!("cannot use the data directory {}", path.display())), "{sentence}");
+    assert!(sentence.contains("No space left on device (os error 28)"), "{sentence}");
+    assert_eq!(exit(&path), (Some(1), format!("gemmapod-signal: {sentence}")));
+    fs::remove_file(filler).unwrap();
+    RedbRegistry::open(&path).unwrap();
+}
