@@ -91,7 +91,7 @@ impl VerifiedPod {
     pub fn verify(html: Bytes, max_manifest: usize) -> Result<Self, Rejected> {
         let text = std::str::from_utf8(&html).map_err(|_| Rejected::NotUtf8)?;
         let base64 = find(text)?;
-        if base64.len() / 4 * 3 > max_manifest {
+        if base64.trim_end_matches('=').len() * 3 / 4 > max_manifest {
             return Err(Rejected::TooLarge(max_manifest));
         }
         let signed = BASE64_STANDARD.decode(base64).map_err(|_| Rejected::NotBase64)?;
