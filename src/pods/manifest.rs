@@ -183,7 +183,8 @@ struct Manifest {
 }
 
 fn verify(signed: &[u8]) -> Result<Manifest, Rejected> {
-    cbor::check(signed, signed.len()).map_err(Rejected::Envelope)?;
+    // Each item takes a byte at least, and there are at most `max_manifest` of those.
+    cbor::check(signed, usize::MAX).map_err(Rejected::Envelope)?;
     let envelope: Envelope = decode("signed manifest", signed)?;
     cbor::check(&envelope.payload, MAX_PAYLOAD_ITEMS).map_err(Rejected::Payload)?;
     let payload: Payload = decode("manifest's payload", &envelope.payload)?;
