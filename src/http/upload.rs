@@ -122,8 +122,12 @@ fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
         #[serde(borrow)]
         html: Option<&'a RawValue>,
     }
-    let body: Body<'_> =
-        serde_json::from_slice(body).map_err(|_| "the body is not a JSON object with one field 'html'")?;
+    const NOT_AN_OBJECT: &str = "the body is not a JSON object with one field 'html'";
+    if !body.trim_ascii_start().starts_with(b"{") {
+        // serde takes an array of its fields for a struct, too.
+        return Err(NOT_AN_OBJECT);
+    }
+    let body: Body<'_> = serde_json::from_slice(body).map_err(|_| NOT_AN_OBJECT)?;
     let html = body.html.map(RawValue::get).filter(|html| *html != "null").ok_or("missing 'html' field")?;
     let html: String = serde_json::from_str(html).map_err(|_| "expected the 'html' field to be a string")?;
     if html.is_empty() { Err("missing 'html' field") } else { Ok(html.into()) }
