@@ -210,3 +210,6 @@ fn decode<T: DeserializeOwned>(part: &'static str, cbor: &[u8]) -> Result<T, Rej
         Rejected::Shape { part, problem }
     })
 }
+
+#[cfg(test)]
+mod properties;
