@@ -71,7 +71,7 @@ impl Both {
 
     fn run(&mut self, step: Step, at: usize) -> Result<(), TestCaseError> {
         match step {
-            Step::Ask { seat, ask } => self.ask(seat, ask, at),
+            Step::Ask { seat, ask } => self.ask(seat, ask, at)?,
             Step::Noise { seat, text } => {
                 let (me, place) = self.socket(seat);
                 place.handle(text.as_bytes());
@@ -80,7 +80,7 @@ impl Both {
                     self.model.not_json(me);
                 }
             }
-            Step::Leave { seat } => self.leave(seat),
+            Step::Leave { seat } => self.leave(seat)?,
             Step::Read { seat } => {
                 let (me, _) = self.socket(seat);
                 return self.compare(me);
@@ -99,7 +99,7 @@ impl Both {
         Ok(())
     }
 
-    fn ask(&mut self, seat: usize, mut ask: Ask, at: usize) {
+    fn ask(&mut self, seat: usize, mut ask: Ask, at: usize) -> Result<(), TestCaseError> {
         let (me, place) = self.socket(seat);
         // Each payload says who sent it in which step.
         ask.payload = ask.payload.map(|padding| json!([me, at, padding]).to_string());
@@ -109,16 +109,19 @@ impl Both {
         self.note(me, &ask);
         if self.model.sockets[me].closed == Some(Close::REGISTRATION_REFUSED.code) {
             // The socket reads no more frames from now on.
-            self.leave(seat);
+            self.leave(seat)?;
         }
+        Ok(())
     }
 
-    fn leave(&mut self, seat: usize) {
+    fn leave(&mut self, seat: usize) -> Result<(), TestCaseError> {
         if let Some((me, place)) = self.seats[seat].take() {
+            self.compare(me)?;
             drop(place);
             self.model.begin_step();
             self.model.leave(me);
         }
+        Ok(())
     }
 
     /// What a socket was sent since it last read is what the model says, and nobody's but its peer's.
@@ -181,7 +184,7 @@ impl Both {
 
     /// After all left nothing is left.
     fn end(mut self) -> Result<(), TestCaseError> {
-        (0..SOCKETS).for_each(|seat| self.leave(seat));
+        (0..SOCKETS).try_for_each(|seat| self.leave(seat))?;
         prop_assert_eq!(self.directory.live(), Live { origins: 0, sessions: 0 });
         prop_assert_eq!(format!("{:?}", *self.directory.lock()), format!("{:?}", State::default()));
         self.outboxes.clear();
