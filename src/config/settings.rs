@@ -18,7 +18,7 @@ pub struct Setting {
     pub doc: &'static str,
     /// Completes the sentence "expected …".
     pub expected: &'static str,
-    pub(super) default: fn() -> Option<String>,
+    pub(super) to_toml: fn(&Config) -> Option<String>,
     pub(super) set_text: fn(&mut Config, &str) -> Result<(), String>,
     pub(super) set_toml: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
 }
@@ -34,7 +34,7 @@ impl Setting {
 
     /// The default as TOML writes it, or nothing where the setting is not set by default.
     pub fn default(&self) -> Option<String> {
-        (self.default)()
+        (self.to_toml)(&Config::default())
     }
 
     /// The section and the name within it; the section of a top-level key is empty.
@@ -97,7 +97,7 @@ macro_rules! setting {
             env: setting!(@env $($env)?),
             doc: $doc,
             expected: <$ty as Value>::EXPECTED,
-            default: || Config::default().$($field).+.to_toml(),
+            to_toml: |config| config.$($field).+.to_toml(),
             set_text: |config, text| { config.$($field).+ = Value::from_text(text)?; Ok(()) },
             set_toml: |config, value| { config.$($field).+ = Value::from_toml(value)?; Ok(()) },
         }

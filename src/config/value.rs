@@ -33,6 +33,19 @@ fn expected<T: Value>(found: &str) -> String {
     format!("expected {}, found {found}", T::EXPECTED)
 }
 
+/// A text as TOML writes it.
+fn quoted(text: &str) -> String {
+    let mut toml = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => toml.extend(['\\', c]),
+            _ if c.is_control() => toml += &format!("\\u{:04X}", u32::from(c)),
+            _ => toml.push(c),
+        }
+    }
+    toml + "\""
+}
+
 fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),
@@ -144,7 +157,7 @@ impl Value for PathBuf {
     }
 
     fn to_toml(&self) -> Option<String> {
-        Some(format!("{:?}", self.display().to_string()))
+        Some(quoted(&self.display().to_string()))
     }
 }
 
@@ -176,7 +189,7 @@ impl Value for Hostname {
     }
 
     fn to_toml(&self) -> Option<String> {
-        Some(format!("{:?}", self.0))
+        Some(quoted(&self.0))
     }
 }
 
@@ -209,7 +222,7 @@ impl Value for Option<PublicUrl> {
     }
 
     fn to_toml(&self) -> Option<String> {
-        self.as_ref().map(|url| format!("{:?}", url.0))
+        self.as_ref().map(|url| quoted(&url.0))
     }
 }
 
@@ -225,7 +238,7 @@ impl Value for HeaderValue {
     }
 
     fn to_toml(&self) -> Option<String> {
-        self.to_str().ok().map(|text| format!("{text:?}"))
+        self.to_str().ok().map(quoted)
     }
 }
 
@@ -316,7 +329,7 @@ impl Value for LogLevel {
     }
 
     fn to_toml(&self) -> Option<String> {
-        Some(format!("{:?}", self.0))
+        Some(quoted(&self.0))
     }
 }
 
