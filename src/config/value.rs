@@ -208,13 +208,14 @@ impl Value for Option<PublicUrl> {
 
     fn from_text(text: &str) -> Result<Self, String> {
         let bare = text.strip_suffix('/').unwrap_or(text);
-        let plain = bare.parse::<Uri>().is_ok_and(|uri| {
+        let is_plain = |uri: &Uri| {
+            let host = uri.host().unwrap_or_default();
+            let authority = uri.port_u16().map_or(host.to_owned(), |port| format!("{host}:{port}"));
             matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.path() == "/"
-                && uri.query().is_none()
-                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-        });
-        if plain && !bare.ends_with('/') {
+                && Hostname::from_text(host).is_ok()
+                && bare.split_once("://").is_some_and(|(_, rest)| rest == authority)
+        };
+        if bare.parse().is_ok_and(|uri| is_plain(&uri)) {
             Ok(Some(PublicUrl(bare.into())))
         } else {
             Err(expected::<Self>(&format!("{text:?}")))
