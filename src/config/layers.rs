@@ -68,33 +68,38 @@ impl Layers {
     /// The checks that take more than one setting.
     fn check(&mut self) {
         let Config { signal, pods, registry, .. } = &self.config;
+        // A key, the other key that it is measured by, and what is wrong.
         let mut wrong = Vec::new();
         if signal.max_queue < signal.max_frame {
             wrong.push((
                 "signal.max_queue",
+                "signal.max_frame",
                 "must be at least signal.max_frame, or the largest frame could never be sent",
             ));
         }
         if signal.max_queue_total < signal.max_queue {
-            wrong.push(("signal.max_queue_total", "must be at least signal.max_queue"));
+            wrong.push(("signal.max_queue_total", "signal.max_queue", "must be at least signal.max_queue"));
         }
         if signal.max_frame.as_u64() > 16 << 20 {
-            wrong.push(("signal.max_frame", "must be 16 MiB or less"));
+            wrong.push(("signal.max_frame", "signal.max_frame", "must be 16 MiB or less"));
         }
         if pods.upload_memory.as_u64() < 2 * pods.max_blob.as_u64() {
             wrong.push((
                 "pods.upload_memory",
+                "pods.max_blob",
                 "must be at least twice pods.max_blob, or the largest upload could never be taken",
             ));
         }
         if pods.max_manifest > pods.max_blob {
-            wrong.push(("pods.max_manifest", "must be at most pods.max_blob"));
+            wrong.push(("pods.max_manifest", "pods.max_blob", "must be at most pods.max_blob"));
         }
         if *registry == RegistryKind::Memory && pods.memory_limit < pods.max_blob {
-            wrong.push(("pods.memory_limit", "must be at least pods.max_blob"));
+            wrong.push(("pods.memory_limit", "pods.max_blob", "must be at least pods.max_blob"));
         }
-        for (key, problem) in wrong {
-            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+        for (key, other, problem) in wrong {
+            // Where the key has its default, the other one was set.
+            let origin = self.origins.get(key).or_else(|| self.origins.get(other));
+            let origin = origin.cloned().unwrap_or(Origin::Default);
             self.wrong(origin, format!("{key} {problem}"));
         }
     }
