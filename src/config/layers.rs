@@ -106,32 +106,36 @@ impl Layers {
 
     fn table(&mut self, file: &File<'_>, section: &str, table: &DeTable<'_>) {
         for (name, value) in table {
-            let key = if section.is_empty() {
-                name.get_ref().to_string()
-            } else {
-                format!("{section}.{}", name.get_ref())
-            };
-            self.entry(file, &key, name.span().start, value);
+            self.entry(file, (section, name.get_ref()), name.span().start, value);
         }
     }
 
-    fn entry(&mut self, file: &File<'_>, key: &str, key_offset: usize, value: &Spanned<DeValue<'_>>) {
-        let is_section = SETTINGS.iter().any(|setting| setting.split().0 == key);
-        if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+    fn entry(
+        &mut self,
+        file: &File<'_>,
+        (section, name): (&str, &str),
+        key_offset: usize,
+        value: &Spanned<DeValue<'_>>,
+    ) {
+        let key = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+        let is_section = section.is_empty()
+            && !name.is_empty()
+            && SETTINGS.iter().any(|setting| setting.split().0 == name);
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.split() == (section, name)) {
             let origin = file.origin(value.span().start);
             match (setting.set_toml)(&mut self.config, value.get_ref()) {
                 Ok(()) => drop(self.origins.insert(setting.key, origin)),
                 Err(problem) => self.wrong(origin, format!("{key}: {problem}")),
             }
         } else if let (true, DeValue::Table(inner)) = (is_section, value.get_ref()) {
-            self.table(file, key, inner);
+            self.table(file, name, inner);
         } else if is_section {
             self.wrong(
                 file.origin(value.span().start),
                 format!("{key}: expected a table, written as [{key}]"),
             );
         } else {
-            self.wrong(file.origin(key_offset), unknown(key));
+            self.wrong(file.origin(key_offset), unknown(&key));
         }
     }
 
@@ -171,6 +175,7 @@ fn unknown(key: &str) -> String {
         .chain(sections)
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     match nearest.filter(|known| likeness(known) > 0.75) {
+        Some(known) if known == key => format!("unknown key {key:?} in quotes; write {key} without them"),
         Some(known) => format!("unknown key {key:?}; did you mean {known:?}?"),
         None => format!("unknown key {key:?}; `gemmapod-signal settings` lists all that there are"),
     }
