@@ -65,23 +65,16 @@ async fn main() {
     let table = Table::new(&contenders);
     if is_wanted("message") {
         let servers = start(&contenders).await;
-        compare(&table, ("relayed message of 1 KB", "CPU µs"), 21, &servers, messages).await;
+        compare(&table, [("relayed message of 1 KB", "CPU µs")], 21, &servers, messages).await;
     }
     if is_wanted("session") {
         let servers = start(&contenders).await;
-        compare(&table, ("whole session on a socket of its own", "CPU µs"), 31, &servers, sessions).await;
+        compare(&table, [("whole session on a socket of its own", "CPU µs")], 31, &servers, sessions).await;
     }
     if is_wanted("idle") {
-        let (mut cpu, mut memory) = (vec![Vec::new(); contenders.len()], vec![Vec::new(); contenders.len()]);
-        for _ in 0..3 {
-            for (index, contender) in contenders.iter().enumerate() {
-                let (micros, kilobytes) = idle(contender).await;
-                cpu[index].push(micros);
-                memory[index].push(kilobytes);
-            }
-        }
-        table.row("accept and register", "CPU µs", &mut cpu);
-        table.row("idle origin, 10,000 of them", "PSS KB", &mut memory);
+        let rows = [("accept and register", "CPU µs"), ("idle origin, 10,000 of them", "PSS KB")];
+        let contenders: Vec<_> = contenders.into_iter().map(Some).collect();
+        compare(&table, rows, 3, &contenders, idle).await;
     }
 }
 
@@ -91,7 +84,7 @@ async fn start(contenders: &[Contender]) -> Vec<Option<Server>> {
 }
 
 /// One origin returns to each of several visitors what it sends; CPU for each message.
-async fn messages(server: &Server) -> f64 {
+async fn messages(server: &Server) -> [f64; 1] {
     let _origin = Origin::register(server, |frame| match session_of(frame) {
         Some(session) if is_offer(frame) => vec![candidate(session, 100)],
         _ => vec![frame.to_owned()],
@@ -112,11 +105,11 @@ async fn messages(server: &Server) -> f64 {
         }
     });
     join_all(bouncing).await;
-    server.cpu_micros(before, 2 * VISITORS * BOUNCES)
+    [server.cpu_micros(before, 2 * VISITORS * BOUNCES)]
 }
 
 /// A visitor connects, offers, is answered, both send their candidates, the visitor closes; CPU for each session.
-async fn sessions(server: &Server) -> f64 {
+async fn sessions(server: &Server) -> [f64; 1] {
     let _origin = Origin::register(server, |frame| match session_of(frame) {
         Some(session) if is_offer(frame) => {
             let answer = format!(r#"{{"t":"answer","sessionId":"{session}","sdp":"{}"}}"#, filler(900));
@@ -128,7 +121,7 @@ async fn sessions(server: &Server) -> f64 {
     let before = server.cpu();
     let all = (0..SESSIONS).map(|_| session(server));
     stream::iter(all).buffer_unordered(SESSIONS_AT_ONCE).collect::<Vec<()>>().await;
-    server.cpu_micros(before, SESSIONS)
+    [server.cpu_micros(before, SESSIONS)]
 }
 
 async fn session(server: &Server) {
@@ -144,7 +137,7 @@ async fn session(server: &Server) {
 }
 
 /// Many origins register and then say nothing; CPU for each, and KB for each.
-async fn idle(contender: &Contender) -> (f64, f64) {
+async fn idle(contender: &Contender) -> [f64; 2] {
     let server = Server::start(contender, SETTINGS, Registry::Memory).await;
     sleep(Duration::from_secs(1)).await;
     let (cpu, pss) = (server.cpu(), server.pss());
@@ -158,5 +151,5 @@ async fn idle(contender: &Contender) -> (f64, f64) {
     sleep(Duration::from_secs(1)).await;
     let kilobytes = (server.pss() - pss) / ORIGINS as f64;
     drop(origins);
-    (micros, kilobytes)
+    [micros, kilobytes]
 }

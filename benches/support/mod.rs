@@ -5,9 +5,7 @@ pub mod contender;
 pub mod server;
 pub mod table;
 
-use std::future::Future;
-
-use self::{server::Server, table::Table};
+use self::table::Table;
 
 /// Whether the program shall measure: `cargo bench` says so, `cargo test --all-targets` does not.
 pub fn wanted() -> bool {
@@ -23,23 +21,25 @@ pub fn option(name: &str) -> Option<String> {
     std::env::args().skip_while(|arg| arg != name).nth(1)
 }
 
-/// Measures something `rounds` times on each of `servers`, in turn, and prints the median of each.
-pub async fn compare<'a, F>(
+/// Measures one thing or several `rounds` times on each of `contenders`, in turn; prints a row of medians for each.
+/// `None` stands where a contender takes no part.
+pub async fn compare<T, const N: usize>(
     table: &Table,
-    (what, unit): (&str, &str),
+    rows: [(&str, &str); N],
     rounds: usize,
-    servers: &'a [Option<Server>],
-    measure: impl Fn(&'a Server) -> F,
-) where
-    F: Future<Output = f64>,
-{
-    let mut figures = vec![Vec::new(); servers.len()];
+    contenders: &[Option<T>],
+    measure: impl AsyncFn(&T) -> [f64; N],
+) {
+    let mut figures = [(); N].map(|()| vec![Vec::new(); contenders.len()]);
     for _ in 0..rounds {
-        for (server, figures) in servers.iter().zip(&mut figures) {
-            if let Some(server) = server {
-                figures.push(measure(server).await);
+        for (index, contender) in contenders.iter().enumerate() {
+            let Some(contender) = contender else { continue };
+            for (figures, figure) in figures.iter_mut().zip(measure(contender).await) {
+                figures[index].push(figure);
             }
         }
     }
-    table.row(what, unit, &mut figures);
+    for ((what, unit), figures) in rows.into_iter().zip(&mut figures) {
+        table.row(what, unit, figures);
+    }
 }

@@ -44,7 +44,7 @@ fn decimals(figure: f64) -> usize {
     }
 }
 
-fn median(figures: &mut [f64]) -> Option<f64> {
+pub fn median(figures: &mut [f64]) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied()
 }
