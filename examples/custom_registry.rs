@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io, path::PathBuf};
 
-use gemmapod_signal::{Bytes, PodRecord, Registry, RegistryError, Slug, VerifiedPod, async_trait};
+use gemmapod_signal::{Blob, Bytes, PodRecord, Registry, RegistryError, Slug, VerifiedPod, async_trait};
 use tokio::fs;
 
 struct Directory(PathBuf);
@@ -41,8 +41,8 @@ impl Registry for Directory {
         json.map(|json| serde_json::from_slice(&json)).transpose().map_err(RegistryError::failed)
     }
 
-    async fn get_blob(&self, slug: &Slug) -> Result<Option<Bytes>, RegistryError> {
-        Ok(if_there(fs::read(self.path(slug, "html")).await)?.map(Bytes::from))
+    async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError> {
+        Ok(if_there(fs::read(self.path(slug, "html")).await)?.map(|html| Bytes::from(html).into()))
     }
 
     async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError> {

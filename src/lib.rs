@@ -39,7 +39,7 @@ pub use self::{
     config::Config,
     net::listener::BindError,
     pods::{
-        Digest, MemoryRegistry, OpenError, OwnerKey, PodRecord, RedbRegistry, Registry, RegistryError,
+        Blob, Digest, MemoryRegistry, OpenError, OwnerKey, PodRecord, RedbRegistry, Registry, RegistryError,
         Rejected, Slug, VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},

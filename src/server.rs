@@ -14,6 +14,9 @@ use crate::{
     signal::{directory::Directory, outbox::Budget, socket::Hub},
 };
 
+/// Bytes of a request's head, and of what waits to be written to one connection.
+const MAX_HEAD: usize = 32 * 1024;
+
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
     app: Arc<App>,
@@ -94,6 +97,7 @@ impl Builder {
             directory: Directory::new(config.signal.clone()),
             limits: Arc::new(config.signal.clone()),
             budget: Budget::new(config.signal.max_queue_total.as_u64() as usize),
+            intake: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
             stop: CancellationToken::new(),
         };
         Ok(SignalServer { app: App::new(config, registry, hub), routes, acceptor, addresses: vec![address] })
@@ -136,7 +140,8 @@ impl SignalServer {
         }
         let drain_timeout = app.config.drain_timeout;
         let stop = app.hub.stop.clone();
-        let server = Server::new(acceptor).fuse_config(fuses(&app.config));
+        let mut server = Server::new(acceptor).fuse_config(fuses(&app.config));
+        server.http1_mut().max_buf_size(MAX_HEAD);
         let salvo = server.handle();
         let hits_stop = CancellationToken::new();
         let hits = tokio::spawn({

@@ -1,18 +1,17 @@
 //! `GET|HEAD /:slug`: a pod, with the headers that fence it in.
 
-use std::{ops::Bound, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
 use salvo::{
     Request, Response, handler,
     http::{
         HeaderValue, Method, StatusCode, header,
-        headers::{ContentRange, ETag, HeaderMapExt, IfNoneMatch, IfRange, Range},
+        headers::{ContentRange, ETag, HeaderMapExt, IfNoneMatch, IfRange},
     },
 };
 
 use super::{App, error::HttpError};
-use crate::pods::{PodRecord, Slug};
+use crate::pods::{Blob, PodRecord, Slug};
 
 /// What a pod may load and talk to: inline scripts, WebAssembly, any signalling broker, and the model CDNs of the
 /// in-browser fallback. The same, value by value, as the reference's.
@@ -94,40 +93,43 @@ enum Wanted {
     Unsatisfiable,
 }
 
-/// What the `Range` header asks for (RFC 9110, section 14). A list of ranges is answered with the whole.
+/// What the `Range` header asks for (RFC 9110, section 14). A list of ranges is answered with the whole, and so is
+/// what is no range of bytes.
 fn wanted_range(request: &Request, etag: &ETag, length: u64) -> Wanted {
     let headers = request.headers();
-    let Some(range) = headers.typed_get::<Range>() else { return Wanted::All };
+    let Some(range) = headers.get(header::RANGE).and_then(|range| byte_range(range, length)) else {
+        return Wanted::All;
+    };
     if headers.typed_get::<IfRange>().is_some_and(|condition| condition.is_modified(Some(etag), None)) {
         return Wanted::All;
     }
-    let several = headers.get(header::RANGE).is_some_and(|value| value.as_bytes().contains(&b','));
-    if several {
-        return Wanted::All;
-    }
-    let Some((start, end)) = range.satisfiable_ranges(length).next() else { return Wanted::Unsatisfiable };
-    let start = match start {
-        Bound::Included(start) => start,
-        Bound::Excluded(start) => start + 1,
-        Bound::Unbounded => 0,
-    };
-    let end = match end {
-        Bound::Included(end) => end.saturating_add(1).min(length),
-        Bound::Excluded(end) => end.min(length),
-        Bound::Unbounded => length,
-    };
-    if start < end { Wanted::Part(start, end) } else { Wanted::Unsatisfiable }
+    if range.is_empty() { Wanted::Unsatisfiable } else { Wanted::Part(range.start, range.end) }
 }
 
-fn send(response: &mut Response, blob: Bytes, wanted: Wanted) -> Result<(), HttpError> {
-    let length = blob.len() as u64;
-    let body = match wanted {
-        Wanted::All => blob,
+/// The one range that the header names, cut to `length`: empty if it lies outside, nothing if it is malformed.
+fn byte_range(header: &HeaderValue, length: u64) -> Option<Range<u64>> {
+    let (first, last) = header.to_str().ok()?.strip_prefix("bytes=")?.trim().split_once('-')?;
+    let number = |digits: &str| {
+        let plain = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        plain.then(|| digits.parse().unwrap_or(u64::MAX))
+    };
+    if first.is_empty() {
+        return Some(length.saturating_sub(number(last)?)..length);
+    }
+    let first = number(first)?;
+    let last = if last.is_empty() { u64::MAX } else { number(last)? };
+    (first <= last).then(|| first..last.saturating_add(1).min(length))
+}
+
+fn send(response: &mut Response, blob: Blob, wanted: Wanted) -> Result<(), HttpError> {
+    let length = blob.len();
+    let range = match wanted {
+        Wanted::All => 0..length,
         Wanted::Part(start, end) => {
             let range = ContentRange::bytes(start..end, length).expect("the range is within the blob");
             response.status_code(StatusCode::PARTIAL_CONTENT);
             response.headers_mut().typed_insert(range);
-            blob.slice(start as usize..end as usize)
+            start..end
         }
         Wanted::Unsatisfiable => {
             response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(length));
@@ -135,7 +137,11 @@ fn send(response: &mut Response, blob: Bytes, wanted: Wanted) -> Result<(), Http
             return Err(HttpError::new(StatusCode::RANGE_NOT_SATISFIABLE, message));
         }
     };
-    response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
-    response.body(body);
+    response.headers_mut().insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+    if let Some(bytes) = blob.memory() {
+        response.body(bytes.slice(range.start as usize..range.end as usize));
+    } else {
+        response.stream(blob.pieces(range));
+    }
     Ok(())
 }

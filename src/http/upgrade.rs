@@ -9,10 +9,7 @@ use salvo::{
     rt::tokio::TokioIo,
 };
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{handshake::derive_accept_key, protocol::Role},
-};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, error::HttpError};
 use crate::signal::socket;
@@ -65,10 +62,7 @@ impl Upgrade {
             let _room = room;
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
-            let config = socket::websocket_config(&hub.limits);
-            let socket =
-                WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-            socket::serve(socket, hub).await;
+            socket::serve(TokioIo::new(upgraded), hub).await;
         });
     }
 }

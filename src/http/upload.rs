@@ -28,6 +28,10 @@ use crate::{config::PodSettings, pods::VerifiedPod};
 /// How long an upload may be slower than `min_upload_rate`.
 const SLOW_GRACE: Duration = Duration::from_secs(10);
 
+/// How much of a refused body is read, and for how long.
+const PASS_OVER_BYTES: usize = 64 << 20;
+const PASS_OVER_TIME: Duration = Duration::from_secs(5);
+
 pub struct Upload(pub Arc<App>);
 
 #[derive(Serialize)]
@@ -42,6 +46,18 @@ struct Answer {
 #[handler]
 impl Upload {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let mut body = request.take_body();
+        let taken = self.take(request, &mut body).await;
+        if taken.is_err() && !request.headers().contains_key(header::EXPECT) {
+            tokio::spawn(pass_over(body));
+        }
+        render_json(response, &taken?);
+        Ok(())
+    }
+}
+
+impl Upload {
+    async fn take(&self, request: &Request, body: &mut ReqBody) -> Result<Answer, HttpError> {
         let Self(app) = self;
         if request.uri().path() != "/pods" {
             return Err(HttpError::NotFound);
@@ -53,7 +69,7 @@ impl Upload {
             return Err(too_large(limit));
         }
         let _turn = app.uploads.enter(format.memory(length.unwrap_or(limit))).await?;
-        let body = read(request.take_body(), length, &app.config.pods).await?;
+        let body = read(body, length, &app.config.pods).await?;
         let max_manifest = app.config.pods.max_manifest.as_u64() as usize;
         let verified = tokio::task::spawn_blocking(move || {
             Ok::<_, HttpError>(VerifiedPod::verify(format.html(body)?, max_manifest)?)
@@ -70,9 +86,24 @@ impl Upload {
         };
         app.registry.put_pod(pod).await?;
         tracing::info!(slug = answer.id, bytes = answer.blob_size, "pod uploaded");
-        render_json(response, &answer);
-        Ok(())
+        Ok(answer)
     }
+}
+
+/// Reads on for a while after a refusal: a client that is still sending could not read why it was refused if the
+/// connection were closed under it.
+async fn pass_over(mut body: ReqBody) {
+    let mut left = PASS_OVER_BYTES;
+    let rest = async {
+        while let Some(Ok(frame)) = body.next().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // A client that goes on and on is cut off.
+    let _ = timeout(PASS_OVER_TIME, rest).await;
 }
 
 /// How the HTML comes.
@@ -134,7 +165,7 @@ fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
 }
 
 /// Reads a body whole, as long as it comes fast enough and stays within the limit.
-async fn read(mut body: ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Bytes, HttpError> {
+async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Bytes, HttpError> {
     let limit = settings.max_blob.as_u64();
     let mut bytes = Vec::with_capacity(length.unwrap_or_default() as usize);
     let start = Instant::now();

@@ -13,6 +13,9 @@ use crate::config::Config;
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that the kernel takes for a connection before it can send them.
+const UNSENT: u32 = 64 * 1024;
+
 /// A listener could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}", mend(.source))]
@@ -66,6 +69,8 @@ fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
     socket.set_reuse_address(true)?;
     // Accepted connections inherit it: without it a relayed frame can wait 40 ms for an acknowledgement.
     socket.set_tcp_nodelay(true)?;
+    // What a client does not read should wait in its outbox, where it is counted, and not in the kernel.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

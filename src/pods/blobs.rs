@@ -5,14 +5,13 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
 use tempfile::NamedTempFile;
 
-use super::Digest;
+use super::{Blob, Digest};
 
 const TEMPORARY: &str = ".upload-";
 
@@ -59,16 +58,13 @@ impl BlobFiles {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// A whole blob, if it is there.
-    pub fn read(&self, digest: &Digest) -> io::Result<Option<Bytes>> {
-        let mut file = match File::open(self.path(digest)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut blob = Vec::with_capacity(file.metadata()?.len() as usize);
-        file.read_to_end(&mut blob)?;
-        Ok(Some(blob.into()))
+    /// A blob, if it is there.
+    pub fn open_blob(&self, digest: &Digest) -> io::Result<Option<Blob>> {
+        match File::open(self.path(digest)) {
+            Ok(file) => Blob::from_file(file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes a blob, if it is there.

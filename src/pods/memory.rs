@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{PodRecord, Registry, RegistryError, Slug, VerifiedPod};
+use super::{Blob, PodRecord, Registry, RegistryError, Slug, VerifiedPod};
 
 /// Bookkeeping for one pod beside its blob and its name.
 const POD_OVERHEAD: u64 = 512;
@@ -74,8 +74,8 @@ impl Registry for MemoryRegistry {
         Ok(self.read().by_slug.get(slug).map(|(record, _)| record.clone()))
     }
 
-    async fn get_blob(&self, slug: &Slug) -> Result<Option<Bytes>, RegistryError> {
-        Ok(self.read().by_slug.get(slug).map(|(_, blob)| blob.clone()))
+    async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError> {
+        Ok(self.read().by_slug.get(slug).map(|(_, blob)| blob.clone().into()))
     }
 
     async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError> {

@@ -3,6 +3,7 @@
 //! An upload goes from [`manifest`] (find, decode, verify) as a [`VerifiedPod`] into a [`Registry`]; a download
 //! comes from there. [`MemoryRegistry`] and [`RedbRegistry`] are the registries of the broker itself.
 
+mod blob;
 mod blobs;
 mod cbor;
 mod hits;
@@ -14,6 +15,7 @@ mod registry;
 mod tables;
 
 pub use self::{
+    blob::Blob,
     hits::HitCounter,
     manifest::{Rejected, VerifiedPod},
     memory::MemoryRegistry,

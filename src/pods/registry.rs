@@ -3,9 +3,8 @@
 use std::{error::Error, io};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use super::{PodRecord, Slug, VerifiedPod};
+use super::{Blob, PodRecord, Slug, VerifiedPod};
 
 /// Keeps pods. The broker brings [`MemoryRegistry`](super::MemoryRegistry) and
 /// [`RedbRegistry`](super::RedbRegistry); a program that embeds it may bring its own.
@@ -25,7 +24,7 @@ pub trait Registry: Send + Sync + 'static {
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError>;
 
     /// The HTML of a pod, byte for byte.
-    async fn get_blob(&self, slug: &Slug) -> Result<Option<Bytes>, RegistryError>;
+    async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError>;
 
     /// Adds to the hits of several pods; a pod that is not there is passed over. Called about once a second.
     async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError>;

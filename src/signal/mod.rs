@@ -51,6 +51,7 @@
 //! frame without a session id and would believe themselves registered.
 
 pub mod directory;
+mod intake;
 pub mod outbox;
 pub mod socket;
 mod state;

@@ -36,6 +36,8 @@ impl Close {
     pub const PROTOCOL: Self = Self { code: 1002, reason: "protocol error" };
     /// The broker stops or restarts.
     pub const RESTART: Self = Self { code: 1012, reason: "service restart" };
+    /// All sockets together have sent too much that makes no whole frame yet.
+    pub const UNFINISHED: Self = Self { code: 1013, reason: "too many unfinished frames" };
     /// The peer does not read what it is sent.
     pub const TOO_SLOW: Self = Self { code: 1013, reason: "too many unread frames" };
 }
@@ -53,12 +55,14 @@ impl Budget {
         Arc::new(Self { used: AtomicUsize::new(0), limit })
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    /// Takes `bytes` if that many are left.
+    pub fn take(&self, bytes: usize) -> bool {
         let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
-    fn give_back(&self, bytes: usize) {
+    /// Gives back what was taken.
+    pub fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

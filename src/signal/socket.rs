@@ -11,13 +11,14 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error, Message,
-        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     directory::{Directory, Place},
+    intake::Intake,
     outbox::{Budget, Close, Outbox},
 };
 use crate::config::SignalSettings;
@@ -31,16 +32,6 @@ const READ_BUFFER: usize = 2 * 1024;
 /// Pings that a peer may leave without an answer.
 const MAX_UNANSWERED: u32 = 2;
 
-/// The WebSocket limits that follow from the settings.
-pub fn websocket_config(limits: &SignalSettings) -> WebSocketConfig {
-    let max_frame = Some(limits.max_frame.as_u64() as usize);
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BATCH)
-        .max_frame_size(max_frame)
-        .max_message_size(max_frame)
-}
-
 /// What all sockets share.
 #[derive(Clone, Debug)]
 pub struct Hub {
@@ -50,15 +41,25 @@ pub struct Hub {
     pub limits: Arc<SignalSettings>,
     /// Bytes that may wait in all outboxes together.
     pub budget: Arc<Budget>,
+    /// Bytes of unfinished frames that all sockets together may send.
+    pub intake: Arc<Budget>,
     /// Cancelled when the broker stops.
     pub stop: CancellationToken,
 }
 
-/// Serves a socket from after the upgrade until it is closed.
-pub async fn serve<S>(socket: WebSocketStream<S>, hub: Hub)
+/// Serves a connection from after the upgrade until it is closed.
+pub async fn serve<S>(stream: S, hub: Hub)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let max_frame = hub.limits.max_frame.as_u64() as usize;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BATCH)
+        .max_frame_size(Some(max_frame))
+        .max_message_size(Some(max_frame));
+    let intake = Intake::new(stream, max_frame, hub.intake.clone());
+    let socket = WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await;
     let outbox = Arc::new(Outbox::new(hub.limits.max_queue.as_u64() as usize, hub.budget.clone()));
     let place = hub.directory.join(outbox.clone());
     let mut connection = Connection {
@@ -78,7 +79,7 @@ where
 }
 
 struct Connection<S> {
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Intake<S>>,
     outbox: Arc<Outbox>,
     place: Place,
     silence: Silence,
@@ -104,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Err(close) => Err(Ended::ByBroker(close)),
                 },
                 () = sleep_until(self.silence.deadline) => self.silent().await,
-                message = self.pace.paced(self.socket.next()) => self.receive(message),
+                message = self.pace.paced(self.socket.next()) => self.receive(message).await,
             };
             if let Err(ended) = step {
                 break ended;
@@ -116,14 +117,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ended
     }
 
-    fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Ended> {
+    async fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Ended> {
         self.silence.heard();
+        self.socket.get_mut().complete();
         match message {
             Some(Ok(Message::Text(text))) => self.place.handle(text.as_bytes()),
             Some(Ok(Message::Binary(bytes))) => self.place.handle(&bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_) | Message::Close(_))) => {
-                return Ok(());
+            // A peer that takes no pongs is not read from.
+            Some(Ok(Message::Ping(_))) => {
+                let pong = timeout(self.silence.patience(), self.socket.flush());
+                return pong.await.map_err(|_| Ended::ByPeer)?.map_err(|error| ended_by(&error));
             }
+            Some(Ok(Message::Pong(_) | Message::Frame(_) | Message::Close(_))) => return Ok(()),
             Some(Err(error)) => return Err(ended_by(&error)),
             None => return Err(Ended::ByPeer),
         }
@@ -182,14 +187,18 @@ fn ended_by(error: &Error) -> Ended {
     match error {
         Error::Capacity(_) => Ended::ByBroker(Close::TOO_BIG),
         Error::Utf8(_) => Ended::ByBroker(Close::NOT_UTF8),
-        Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => Ended::ByPeer,
+        Error::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => Ended::ByBroker(Close::TOO_BIG),
+        Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+            Ended::ByBroker(Close::UNFINISHED)
+        }
+        Error::Io(_) => Ended::ByPeer,
         Error::ConnectionClosed | Error::AlreadyClosed => Ended::ByPeer,
         _ => Ended::ByBroker(Close::PROTOCOL),
     }
 }
 
 /// Sends what still waits and the close frame, then waits for the peer to close, all within [`CLOSE_TIMEOUT`].
-async fn close_with<S>(mut socket: WebSocketStream<S>, outbox: &Outbox, close: Close)
+async fn close_with<S>(mut socket: WebSocketStream<Intake<S>>, outbox: &Outbox, close: Close)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -204,7 +213,7 @@ where
             answered |= message.is_close();
         }
         if !answered {
-            discard(socket.get_mut()).await?;
+            discard(socket.get_mut().stream()).await?;
         }
         Ok::<(), Error>(())
     };

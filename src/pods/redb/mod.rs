@@ -14,7 +14,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::open::OpenError;
@@ -22,7 +21,7 @@ use self::{
     store::Store,
     writer::{Done, Job},
 };
-use super::{PodRecord, Registry, RegistryError, Slug, VerifiedPod, tables};
+use super::{Blob, PodRecord, Registry, RegistryError, Slug, VerifiedPod, tables};
 
 /// Keeps pods in a data directory; what it acknowledged survives a power cut.
 #[derive(Debug)]
@@ -70,10 +69,10 @@ impl Registry for RedbRegistry {
         self.blocking(move |store| store.read(|database| tables::record(database, &slug))).await
     }
 
-    async fn get_blob(&self, slug: &Slug) -> Result<Option<Bytes>, RegistryError> {
+    async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError> {
         let slug = *slug;
         let read = move |store: &Store| match store.read(|database| tables::record(database, &slug))? {
-            Some(record) => Ok(store.blobs.read(&record.digest)?),
+            Some(record) => Ok(store.blobs.open_blob(&record.digest)?),
             None => Ok(None),
         };
         self.blocking(read).await

@@ -1,0 +1,121 @@
+//! What a socket may send before it makes a whole frame: bounded for the socket, and for all sockets together.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::outbox::Budget;
+
+/// Bytes of an unfinished frame that every socket may send without taking from the common budget: real frames are
+/// smaller, so that those who spend the budget shut nobody else out.
+const FREE: usize = 8 * 1024;
+/// Bytes beside the payload: headers of fragments, and the begin of the next frame.
+const OVERHEAD: usize = 16 * 1024;
+
+/// A stream under a WebSocket that counts what was read since the last whole message.
+#[derive(Debug)]
+pub struct Intake<S> {
+    stream: S,
+    held: usize,
+    reserved: usize,
+    limit: usize,
+    budget: Arc<Budget>,
+}
+
+impl<S> Intake<S> {
+    /// Lets frames of `max_frame` bytes through.
+    pub fn new(stream: S, max_frame: usize, budget: Arc<Budget>) -> Self {
+        Self { stream, held: 0, reserved: 0, limit: max_frame + OVERHEAD, budget }
+    }
+
+    /// A whole message was made of what was read.
+    pub fn complete(&mut self) {
+        self.budget.give_back(self.reserved);
+        (self.held, self.reserved) = (0, 0);
+    }
+
+    /// The stream itself, for what is not counted any more.
+    pub fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    fn count(&mut self, bytes: usize) -> io::Result<()> {
+        self.held += bytes;
+        if self.held > self.limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let beyond = self.held.saturating_sub(FREE) - self.reserved;
+        if beyond > 0 && !self.budget.take(beyond) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        self.reserved += beyond;
+        Ok(())
+    }
+}
+
+/// The buffer that holds the unfinished frame lives as long as the stream: so does what is reserved for it.
+impl<S> Drop for Intake<S> {
+    fn drop(&mut self) {
+        self.budget.give_back(self.reserved);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(self.count(buf.filled().len() - before))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Intake<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    async fn read(intake: &mut Intake<&[u8]>, bytes: usize) -> io::Result<usize> {
+        intake.read_exact(&mut vec![0; bytes]).await
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_frame_has_a_limit_and_shares_a_budget() {
+        let budget = Budget::new(10_000);
+        let bytes = [0; 200_000];
+        let mut one = Intake::new(&bytes[..], 100_000, budget.clone());
+        let mut two = Intake::new(&bytes[..], 100_000, budget.clone());
+        read(&mut one, FREE + 6_000).await.unwrap();
+        read(&mut two, FREE).await.unwrap();
+        assert_eq!(read(&mut two, 6_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        drop(two);
+        one.complete();
+        read(&mut one, FREE + 10_000).await.unwrap();
+        drop(one);
+        let mut large = Intake::new(&bytes[..], 1_000, Budget::new(100_000));
+        assert_eq!(read(&mut large, OVERHEAD + 1_001).await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(budget.take(10_000), "all was given back");
+    }
+}
