@@ -5,6 +5,8 @@
 
 mod error;
 mod layers;
+#[cfg(test)]
+mod properties;
 mod settings;
 mod value;
 
