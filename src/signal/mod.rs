@@ -8,35 +8,40 @@
 //!
 //! A socket is *new*, then for the rest of its life an *origin* or a *visitor*.
 //!
+//! Of several rows that fit, the first holds.
+//!
 //! | state | it sends | what happens |
 //! | --- | --- | --- |
-//! | new | `register` with a pod id | it becomes an origin and holds the pod id; it is told `registered` |
-//! | new | `register` with a pod id that another origin holds | the same; the other loses its sessions and is closed with 4001 |
+//! | any | bytes that are not JSON, or `null` | `invalid json` |
+//! | any | a frame of an unknown kind, or JSON that is no object | dropped |
 //! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
+//! | new | `register` with a pod id that another origin holds | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001 |
+//! | new | `register` with any other pod id | it becomes an origin and holds the pod id; it is told `registered` |
 //! | new | `offer` | it becomes a visitor, whatever comes of the offer |
 //! | new | `answer` | `wrong role` |
 //! | new | `candidate` | `uninitialized socket` |
 //! | new | `error` | dropped |
 //! | new | nothing in time | closed with 1008 |
-//! | origin | `register` | `already initialized`, unless `pods_per_socket` lets it hold one more |
+//! | origin | `register` while it holds `pods_per_socket` pod ids, or with one that it holds | `already initialized` |
+//! | origin | any other `register` | as of a new socket |
 //! | origin | `offer` | `wrong role` |
-//! | origin | `answer`, `candidate` or `error` of a session of its own | it goes to the session's visitor |
-//! | origin | `answer`, `candidate` or `error` of any other session | dropped: the visitor has gone, or never offered to this origin |
 //! | visitor | `register` | `already initialized` |
 //! | visitor | `answer` | `wrong role` |
-//! | visitor | `offer` with a new session id | the session begins; the offer goes to the pod's origin |
-//! | visitor | `offer` with a session id of its own | it goes to the same origin (renegotiation) |
+//! | visitor | `offer` without a pod id, if its first offer had no fit one | `podId required` |
+//! | origin, visitor | `offer`, `answer` or `candidate` without a fit session id, or without what it carries | `sessionId required`, `sdp required` or `candidate required` (or what is wrong with the id) |
+//! | origin, visitor | `error` without a session id or a message | dropped |
+//! | origin, visitor | `candidate` of a session of its own, after `candidates_per_session` others since the session's last offer | `too many candidates` |
+//! | origin | `answer`, `candidate` or `error` of a session of its own | it goes to the session's visitor |
+//! | origin | `answer`, `candidate` or `error` of any other session | dropped: the visitor has gone, or never offered to this origin |
 //! | visitor | `offer` with a session id of its own, for another pod | `session belongs to another pod` |
-//! | visitor | `offer` with a session id that another visitor of this origin holds | `session id is taken` |
-//! | visitor | `offer` while it holds `sessions_per_socket` others | `too many sessions` |
-//! | visitor | `offer` without a pod id on the socket's first offer | `podId required` |
+//! | visitor | `offer` with a session id of its own | it goes to the same origin (renegotiation) |
 //! | visitor | `offer` for a pod id that no origin holds | `origin offline` |
+//! | visitor | `offer` while it holds `sessions_per_socket` others | `too many sessions` |
+//! | visitor | `offer` with a session id that another visitor of this origin holds | `session id is taken` |
+//! | visitor | any other `offer` | the session begins; the offer goes to the pod's origin |
 //! | visitor | `candidate` or `error` of a session of its own | it goes to the session's origin |
 //! | visitor | `candidate` of any other session | `origin offline` |
 //! | visitor | `error` of any other session | dropped |
-//! | any | bytes that are not JSON, or `null` | `invalid json` |
-//! | any | a frame without what its kind carries | `sessionId required`, `sdp required`, `candidate required`; an `error` is dropped |
-//! | any | a frame of an unknown kind, or JSON that is no object | dropped |
 //!
 //! # How sessions end
 //!
