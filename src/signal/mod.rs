@@ -14,10 +14,11 @@
 //! | --- | --- | --- |
 //! | any | bytes that are not JSON, or `null` | `invalid json` |
 //! | any | a frame of an unknown kind, or JSON that is no object | dropped |
+//! | origin that was replaced | anything | dropped |
 //! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
 //! | new | `register` with a pod id that another origin holds | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001 |
 //! | new | `register` with any other pod id | it becomes an origin and holds the pod id; it is told `registered` |
-//! | new | `offer` | it becomes a visitor, whatever comes of the offer |
+//! | new | `offer` | it becomes a visitor, and the rows of a visitor hold for this offer already |
 //! | new | `answer` | `wrong role` |
 //! | new | `candidate` | `uninitialized socket` |
 //! | new | `error` | dropped |
@@ -27,7 +28,7 @@
 //! | origin | `offer` | `wrong role` |
 //! | visitor | `register` | `already initialized` |
 //! | visitor | `answer` | `wrong role` |
-//! | visitor | `offer` without a pod id, if its first offer had no fit one | `podId required` |
+//! | visitor | `offer` with an unfit pod id, or without one if its first offer had no fit one | `podId required` (or what is wrong with it) |
 //! | origin, visitor | `offer`, `answer` or `candidate` without a fit session id, or without what it carries | `sessionId required`, `sdp required` or `candidate required` (or what is wrong with the id) |
 //! | origin, visitor | `error` without a session id or a message | dropped |
 //! | origin, visitor | `candidate` of a session of its own, after `candidates_per_session` others since the session's last offer | `too many candidates` |

@@ -134,7 +134,7 @@ impl State {
         Ok(())
     }
 
-    /// The role of a socket that is in the directory, as each [`Place`]'s is until it is dropped.
+    /// The role of a socket that is in the directory, as that of each `Place` is until it is dropped.
     pub fn role(&mut self, id: SocketId) -> &mut Role {
         &mut self.sockets.get_mut(&id).expect("a place is in the directory until it is dropped").role
     }
