@@ -4,8 +4,14 @@
 //! blobs their names, syncs the directory and commits the records in one transaction. Only then is the upload
 //! acknowledged: a crash before that leaves at most files that the next start sweeps away.
 
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod lives;
 mod open;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

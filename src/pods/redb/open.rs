@@ -73,7 +73,8 @@ impl RedbRegistry {
                 let problem = "it is missing, but its blobs are there".into();
                 return Err(OpenError::Unreadable { path: file, problem });
             }
-            create(directory, &file).map_err(|error| refusal(&file, error))?;
+            create(directory, &file, |unfinished| builder().create(unfinished))
+                .map_err(|error| refusal(&file, error))?;
         }
         // Opening for writing changes the file, which is not ours to change where a newer broker wrote it. A file
         // that was not closed cannot be looked at in this way: redb mends it first.
@@ -124,11 +125,15 @@ fn blobs_in(directory: &Path) -> PathBuf {
 
 /// Makes a registry with nothing in it. It gets its name when it is whole: redb does not open a file whose making
 /// was interrupted.
-fn create(directory: &Path, file: &Path) -> Result<(), redb::Error> {
+pub(super) fn create(
+    directory: &Path,
+    file: &Path,
+    make: impl FnOnce(&Path) -> Result<Database, DatabaseError>,
+) -> Result<(), redb::Error> {
     let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory);
     // Without the random name, which helps nobody.
     let unfinished = unfinished.map_err(|error| io::Error::from(error.kind()))?;
-    tables::create(builder().create(unfinished.path())?)?;
+    tables::create(make(unfinished.path())?)?;
     match unfinished.persist_noclobber(file) {
         // Another broker was quicker: the lock decides which of the two goes on.
         Err(_) if file.try_exists()? => Ok(()),

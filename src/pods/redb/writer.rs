@@ -1,6 +1,6 @@
 //! The one thread that writes: whatever waits shares one directory sync and one transaction.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,15 +35,15 @@ pub type Done<T> = oneshot::Sender<Result<T, RegistryError>>;
 
 pub struct Writer {
     store: Arc<Store>,
-    /// Pods that were refused because their transaction failed: it may count nevertheless.
-    refused: Vec<Slug>,
+    /// Pods that were refused because their transaction failed, and that are there nevertheless.
+    refused: BTreeSet<Slug>,
     /// Blobs that may have no pod.
-    unused: Vec<Digest>,
+    unused: BTreeSet<Digest>,
 }
 
 impl Writer {
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, refused: Vec::new(), unused: Vec::new() }
+        Self { store, refused: BTreeSet::new(), unused: BTreeSet::new() }
     }
 
     /// Does what is in `queue` until it is closed and empty.
@@ -55,10 +55,11 @@ impl Writer {
             }
             self.write(batch);
         }
+        self.take_back();
     }
 
     /// Does all jobs of a batch or, where the disk fails, none, and answers each.
-    fn write(&mut self, batch: Vec<Job>) {
+    pub fn write(&mut self, batch: Vec<Job>) {
         // No blob gets its name before the database can take its record.
         if let Err(error) = self.settle() {
             return refuse(batch, &error);
@@ -66,7 +67,6 @@ impl Writer {
         let batch: Vec<_> = batch.into_iter().filter_map(|job| self.publish(job)).collect();
         match self.commit(&batch) {
             Ok(deleted) => {
-                self.remove_unused();
                 let mut deleted = deleted.into_iter();
                 for job in batch {
                     match job {
@@ -77,12 +77,10 @@ impl Writer {
             }
             Err(error) => {
                 for record in batch.iter().filter_map(Job::put) {
-                    self.refused.push(record.slug);
-                    self.unused.push(record.digest);
+                    self.refused.insert(record.slug);
+                    self.unused.insert(record.digest);
                 }
-                if let Err(error) = self.settle() {
-                    tracing::warn!(%error, "the registry does not work; whoever needs it next tries again");
-                }
+                self.take_back();
                 refuse(batch, &error);
             }
         }
@@ -108,16 +106,19 @@ impl Writer {
 
     /// Writes the records; for each pod that was to be deleted, whether it was there.
     fn commit(&mut self, batch: &[Job]) -> Result<Vec<bool>, RegistryError> {
-        if batch.is_empty() {
+        if batch.is_empty() && self.refused.is_empty() {
             return Ok(Vec::new());
         }
         if batch.iter().any(|job| job.put().is_some()) {
             self.store.blobs.sync()?;
         }
-        let Self { store, unused, .. } = self;
+        let Self { store, refused, unused } = self;
         let committed = store.attempt(|database| {
             let txn = tables::begin(database)?;
             let mut deleted = Vec::new();
+            for slug in &*refused {
+                tables::remove(&txn, slug)?;
+            }
             for job in batch {
                 match job {
                     Job::Put { record, .. } => tables::insert(&txn, record)?,
@@ -126,7 +127,7 @@ impl Writer {
                         let removed = tables::remove(&txn, slug)?;
                         deleted.push(!matches!(removed, Removed::Nothing));
                         if let Removed::LastOf(digest) = removed {
-                            unused.push(digest);
+                            unused.insert(digest);
                         }
                     }
                 }
@@ -134,39 +135,49 @@ impl Writer {
             txn.commit()?;
             Ok(deleted)
         });
-        committed.map_err(registry_error)
+        let deleted = committed.map_err(registry_error)?;
+        self.refused.clear();
+        self.remove_unused();
+        Ok(deleted)
     }
 
-    /// Opens the database again if it has to be, and removes what is left of uploads that were refused.
+    /// Opens the database again if it has to be, and looks what is left of uploads that were refused.
     fn settle(&mut self) -> Result<(), RegistryError> {
         let refused = &self.refused;
-        self.store.read(|database| {
+        self.refused = self.store.read(|database| {
             // Refused at once where redb takes no writes since an I/O error.
-            let txn = tables::begin(database)?;
-            let mut left = false;
+            tables::begin(database)?.abort()?;
+            let mut left = BTreeSet::new();
             for slug in refused {
-                left |= !matches!(tables::remove(&txn, slug)?, Removed::Nothing);
+                left.extend(tables::record(database, slug)?.map(|record| record.slug));
             }
-            if left {
-                txn.commit()?;
-            }
-            Ok(())
+            Ok(left)
         })?;
-        self.refused.clear();
         self.remove_unused();
         Ok(())
     }
 
+    /// Removes what is left of uploads that were refused; where that fails too, the next transaction does it.
+    fn take_back(&mut self) {
+        if let Err(error) = self.settle().and_then(|()| self.commit(&[])) {
+            tracing::warn!(%error, "the registry does not work; whoever needs it next tries again");
+        }
+    }
+
     /// Removes blobs that no pod has; where that fails, the next start does it.
     fn remove_unused(&mut self) {
-        for digest in self.unused.drain(..) {
-            let used = self.store.read(|database| tables::has_blob(database, &digest));
-            if matches!(used, Ok(false))
-                && let Err(error) = self.store.blobs.remove(&digest)
-            {
-                tracing::warn!(%error, "an unused blob was not removed; the next start will try again");
+        let Self { store, refused, unused } = self;
+        unused.retain(|digest| match store.read(|database| tables::has_blob(database, digest)) {
+            Ok(false) => {
+                if let Err(error) = store.blobs.remove(digest) {
+                    tracing::warn!(%error, "an unused blob was not removed; the next start will try again");
+                }
+                false
             }
-        }
+            // The pod that has it may be one that is still to be taken back.
+            Ok(true) => !refused.is_empty(),
+            Err(_) => true,
+        });
     }
 }
 
