@@ -242,6 +242,8 @@ async fn on_disk_a_blob_lies_once_and_goes_with_the_last_pod_that_has_it() {
     assert_eq!(blobs(directory.path()), [name.clone()].into());
     registry.delete(&first.record().slug).await.unwrap();
     assert_eq!(blobs(directory.path()), [name].into());
+    // What is put again does not count again.
+    registry.put_pod(second.clone()).await.unwrap();
     registry.delete(&second.record().slug).await.unwrap();
     assert_eq!(blobs(directory.path()), [].into());
 }
