@@ -91,7 +91,7 @@ impl Builder {
         let (acceptor, address) = listener::bind(&config)?;
         let registry = match registry {
             Some(registry) => registry,
-            None => open_registry(&config)?,
+            None => open_registry(&config).await?,
         };
         let hub = Hub {
             directory: Directory::new(config.signal.clone()),
@@ -104,10 +104,14 @@ impl Builder {
     }
 }
 
-fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, OpenError> {
+async fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, OpenError> {
     Ok(match config.registry {
         RegistryKind::Memory => Arc::new(MemoryRegistry::new(config.pods.memory_limit.as_u64())),
-        RegistryKind::Redb => Arc::new(RedbRegistry::open(&config.data_dir)?),
+        RegistryKind::Redb => {
+            let directory = config.data_dir.clone();
+            let opening = tokio::task::spawn_blocking(move || RedbRegistry::open(&directory));
+            Arc::new(opening.await.expect("opening a registry ends with a result")?)
+        }
     })
 }
 

@@ -12,6 +12,11 @@ mod memory;
 mod record;
 mod redb;
 mod registry;
+/// The pods of the integration tests, for unit tests too.
+#[cfg(test)]
+#[allow(dead_code, missing_docs)]
+#[path = "../../tests/support/pod.rs"]
+mod signed;
 mod tables;
 
 pub use self::{

@@ -7,11 +7,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 
 use super::*;
-
-#[allow(dead_code, missing_docs)]
-#[path = "../../../tests/support/pod.rs"]
-mod pod;
-use pod::{Pod, encode, envelope, hex};
+use crate::pods::signed::{Pod, encode, envelope, hex};
 
 const MAX_MANIFEST: usize = 4096;
 

@@ -14,11 +14,7 @@ use super::{
     faults::{Disk, EIO, ENOSPC, Fault, Kind},
     tables,
 };
-use crate::pods::{Registry, RegistryError, Slug, VerifiedPod};
-
-#[path = "../../../tests/support/pod.rs"]
-#[allow(dead_code)]
-mod signed;
+use crate::pods::{Registry, RegistryError, Slug, VerifiedPod, signed};
 
 pub fn pod(name: &str) -> VerifiedPod {
     VerifiedPod::verify(signed::Pod::named(name).html().into(), 1 << 20).unwrap()
