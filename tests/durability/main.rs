@@ -5,6 +5,8 @@
 //!
 //! `DURABILITY_ROUNDS` sets the number of kills, `DURABILITY_SEED` repeats the dice of an earlier run.
 
+mod mint;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
@@ -13,10 +15,7 @@ use std::{
     path::Path,
     process::Stdio,
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,10 +23,8 @@ use gemmapod_signal::{Digest, RedbRegistry, Registry};
 use serde_json::Value;
 use tokio::{task::JoinSet, time::sleep};
 
-use support::{
-    pod::Pod,
-    process::{Broker, command},
-};
+use mint::{Dice, Mint, Recipe};
+use support::process::{Broker, command};
 
 const ROUNDS: u64 = 200;
 const UPLOADERS: u64 = 8;
@@ -37,62 +34,6 @@ const ROUNDS_PER_DIRECTORY: u64 = 20;
 const SAMPLE: usize = 8;
 /// The bound on opening, from the start of the process to the first connection that it takes.
 const OPENING: Duration = Duration::from_secs(2);
-
-/// Dice that fall the same way for the same seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % sides
-    }
-}
-
-/// Signed once; a comment after the signed part makes any number of different pods of each.
-struct Mint {
-    pods: Vec<(Pod, String)>,
-    minted: AtomicU64,
-}
-
-/// How a pod is made again, so that its bytes need not be kept.
-#[derive(Clone, Copy)]
-struct Recipe {
-    pod: usize,
-    number: u64,
-    padding: usize,
-}
-
-impl Mint {
-    fn new() -> Self {
-        let pods = (0..16).map(|n| Pod::named(&format!("pod {n}"))).map(|pod| (pod.clone(), pod.html()));
-        Self { pods: pods.collect(), minted: AtomicU64::new(0) }
-    }
-
-    /// A small pod, one of the usual size, or one in between; one in ten has the bytes of the one before it.
-    fn recipe(&self, dice: &mut Dice, before: Option<Recipe>) -> Recipe {
-        if let (Some(before), 0) = (before, dice.roll(10)) {
-            return before;
-        }
-        let padding = match dice.roll(4) {
-            0 => dice.roll(2_000),
-            1 => 1_150_000 + dice.roll(50_000),
-            _ => dice.roll(300_000),
-        };
-        Recipe {
-            pod: dice.roll(self.pods.len() as u64) as usize,
-            number: self.minted.fetch_add(1, Ordering::Relaxed),
-            padding: padding as usize,
-        }
-    }
-
-    fn html(&self, recipe: Recipe) -> String {
-        let Recipe { pod, number, padding } = recipe;
-        format!("{}<!-- {number} {} -->", self.pods[pod].1, "x".repeat(padding))
-    }
-}
 
 /// A pod whose upload was answered with 200.
 #[derive(Clone)]
