@@ -1,0 +1,9 @@
+//! Pods over HTTP: what is taken, what is refused and with which sentence, and how it is served.
+
+mod accepted;
+mod downloads;
+mod registries;
+mod rejected;
+#[path = "../support/mod.rs"]
+mod support;
+mod uploads;

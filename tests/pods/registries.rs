@@ -1,0 +1,89 @@
+//! What visitors and owners see of a registry that is full, or fails.
+
+use std::io;
+
+use gemmapod_signal::{
+    Bytes, PodRecord, Registry, RegistryError, SignalServer, Slug, VerifiedPod, async_trait,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    pod::Pod,
+    server::{TestServer, config},
+};
+
+#[tokio::test]
+async fn a_registry_in_memory_is_full() {
+    let server = TestServer::with("[pods]\nmemory_limit = \"2 KiB\"").await;
+    let html = Pod::named("first").html();
+    let slug = server.store(html.clone()).await;
+    for _ in 0..2 {
+        let answer = server.upload(Pod::named("second").html()).await;
+        assert_eq!(answer.status(), 507);
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body, json!({ "error": "this broker has no room left for the pod" }));
+    }
+    // Everything else goes on.
+    let served = server.http.get(server.url(&format!("/{slug}"))).send().await.unwrap();
+    assert_eq!(served.text().await.unwrap(), html);
+    let mut origin = server.origin("pod").await;
+    server.visitor(&mut origin, "pod", "s").await;
+}
+
+/// Fails at everything, as a registry on a broken disk does.
+struct Broken;
+
+fn broken<T>() -> Result<T, RegistryError> {
+    Err(io::Error::other("secret path: input/output error").into())
+}
+
+#[async_trait]
+impl Registry for Broken {
+    fn name(&self) -> &str {
+        "broken"
+    }
+
+    async fn put_pod(&self, _: VerifiedPod) -> Result<(), RegistryError> {
+        broken()
+    }
+
+    async fn get_record(&self, _: &Slug) -> Result<Option<PodRecord>, RegistryError> {
+        broken()
+    }
+
+    async fn get_blob(&self, _: &Slug) -> Result<Option<Bytes>, RegistryError> {
+        broken()
+    }
+
+    async fn bump_hits(&self, _: &[(Slug, u64)]) -> Result<(), RegistryError> {
+        broken()
+    }
+
+    async fn delete(&self, _: &Slug) -> Result<bool, RegistryError> {
+        broken()
+    }
+
+    async fn list(&self, _: Option<&Slug>, _: usize) -> Result<Vec<PodRecord>, RegistryError> {
+        broken()
+    }
+}
+
+#[tokio::test]
+async fn a_registry_fails() {
+    let server = TestServer::from(SignalServer::builder().config(config("")).registry(Broken)).await;
+    let get = async |path: &str| server.http.get(server.url(path)).send().await.unwrap();
+    for answer in [
+        server.upload(Pod::named("pod").html()).await,
+        get("/aaaaaaaaaaaa").await,
+        get("/aaaaaaaaaaaa/meta").await,
+    ] {
+        assert_eq!(answer.status(), 500);
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body, json!({ "error": "this broker could not reach its registry" }));
+    }
+    // What needs no registry goes on, and what is no pod is still told so.
+    assert_eq!(server.upload("<p>no pod</p>").await.status(), 400);
+    assert_eq!(server.health().await["registry"], "broken");
+    let mut origin = server.origin("pod").await;
+    server.visitor(&mut origin, "pod", "s").await;
+}
