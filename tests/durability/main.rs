@@ -192,6 +192,7 @@ impl Run {
             for record in page {
                 let blob = registry.get_blob(&record.slug).await.unwrap();
                 let blob = blob.unwrap_or_else(|| panic!("{} has a record and no blob", record.slug));
+                let blob = blob.read().await.unwrap();
                 assert_eq!(blob.len() as u64, record.blob_size);
                 assert_eq!(Digest::of(&blob), record.digest, "{} is not whole", record.slug);
                 referenced.insert(record.digest.to_string());

@@ -3,7 +3,7 @@
 use std::io;
 
 use gemmapod_signal::{
-    Bytes, PodRecord, Registry, RegistryError, SignalServer, Slug, VerifiedPod, async_trait,
+    Blob, PodRecord, Registry, RegistryError, SignalServer, Slug, VerifiedPod, async_trait,
 };
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ impl Registry for Broken {
         broken()
     }
 
-    async fn get_blob(&self, _: &Slug) -> Result<Option<Bytes>, RegistryError> {
+    async fn get_blob(&self, _: &Slug) -> Result<Option<Blob>, RegistryError> {
         broken()
     }
 

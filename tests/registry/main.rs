@@ -61,6 +61,7 @@ async fn is_there(registry: &dyn Registry, record: &PodRecord, blob: &Bytes) -> 
     assert_eq!(record_there.is_some(), blob_there.is_some(), "a record and its blob come and go together");
     match (record_there, blob_there) {
         (Some(record_there), Some(blob_there)) => {
+            let blob_there = blob_there.read().await.unwrap();
             assert_eq!((&PodRecord { hits: record.hits, ..record_there }, &blob_there), (record, blob));
             true
         }

@@ -54,7 +54,7 @@ async fn closing_keeps_everything_and_whatever_is_asked_later_is_an_error() {
     // The files are let go of, although the closed registry is still there.
     let again = RedbRegistry::open(directory.path()).unwrap();
     assert_eq!(again.list(None, 10).await.unwrap(), [PodRecord { hits: 7, ..kept.clone() }]);
-    assert_eq!(again.get_blob(&kept.slug).await.unwrap(), Some(blob));
+    assert_eq!(again.get_blob(&kept.slug).await.unwrap().unwrap().read().await.unwrap(), blob);
 }
 
 #[tokio::test(flavor = "multi_thread")]

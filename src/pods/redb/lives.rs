@@ -120,11 +120,8 @@ impl Ledger {
         for record in registry.list(None, usize::MAX).await.unwrap() {
             let (pod, fate) = &self.0[&record.slug];
             assert_ne!(*fate, Fate::Gone, "{context}: a pod that was refused or deleted is there");
-            assert_eq!(
-                registry.get_blob(&record.slug).await.unwrap().as_ref(),
-                Some(pod.blob()),
-                "{context}"
-            );
+            let blob = registry.get_blob(&record.slug).await.unwrap().unwrap();
+            assert_eq!(blob.read().await.unwrap(), pod.blob(), "{context}");
             assert_eq!(record.digest, pod.record().digest, "{context}");
             digests.insert(record.digest.to_string());
         }

@@ -164,7 +164,8 @@ async fn a_read_that_fails_is_made_on_a_database_opened_again() {
     bench.registry.put_pod(pod.clone()).await.unwrap();
     for _ in 0..3 {
         bench.disk.fail_reads(1);
-        assert_eq!(bench.registry.get_blob(&pod.record().slug).await.unwrap().as_ref(), Some(pod.blob()));
+        let blob = bench.registry.get_blob(&pod.record().slug).await.unwrap().unwrap();
+        assert_eq!(blob.read().await.unwrap(), pod.blob());
         // A disk that cannot be read at all is an error, and forgotten when it is over.
         bench.disk.fail_reads(1000);
         bench.registry.get_record(&pod.record().slug).await.unwrap_err();
