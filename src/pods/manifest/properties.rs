@@ -175,12 +175,10 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_signature_is_refused(at in any::<Index>(), to in any::<u8>(), cut in 0..=2_usize) {
+    fn a_changed_signature_is_refused(at in any::<Index>(), to in any::<u8>(), length in prop_oneof![9 => Just(64), 1 => 0..64_usize, 1 => 65..99_usize]) {
         let (pod, signature, payload) = &*SAMPLE;
-        let mut signature = flipped(signature.clone(), at, to);
-        if cut > 0 {
-            signature.resize(62 + cut * 2 - 1, 0);
-        }
+        let mut signature = if length == 64 { flipped(signature.clone(), at, to) } else { signature.clone() };
+        signature.resize(length, 0);
         let html = pod.html_around(&envelope(&signature, payload));
         prop_assert_eq!(refused_or_the_same(html.into_bytes())?, Some(Rejected::BadSignature));
     }
@@ -207,7 +205,7 @@ proptest! {
         seeds in (0..4_u8, 0..4_u8),
         field in prop_oneof![3 => Just("theme"), 1 => select(["v", "id", "name", "persona", "owner_pubkey", "transport"].as_slice())],
         value in prop::option::of(value()),
-        max_manifest in prop_oneof![Just(MAX_MANIFEST), 900..1400_usize],
+        max_manifest in prop_oneof![Just(MAX_MANIFEST), 400..900_usize],
     ) {
         let key = |seed| SigningKey::from_bytes(&[seed; 32]);
         let owner = hex(key(seeds.1).verifying_key().as_bytes());
@@ -218,7 +216,7 @@ proptest! {
         let signed = is_signed(html.as_bytes()).is_some();
         match VerifiedPod::verify(html.clone().into(), max_manifest) {
             Ok(taken) => {
-                prop_assert!(signed && seeds.0 == seeds.1 && size <= max_manifest + 2);
+                prop_assert!(signed && seeds.0 == seeds.1 && size <= max_manifest);
                 let record = taken.record();
                 // Tags mean nothing.
                 let value = value.map(|value| if let Value::Tag(_, value) = value { *value } else { value });
