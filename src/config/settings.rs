@@ -145,7 +145,7 @@ settings! {
         /// Bytes that may wait for all peers together; over it the peer that a further frame is for is closed with 1013.
         max_queue_total: ByteSize = ByteSize::mib(64);
         /// Bytes of frames that have not arrived whole, from all sockets together, beside the first 8 KiB of each; over it the socket that sends more is closed with 1013.
-        max_unfinished_total: ByteSize = ByteSize::mib(64);
+        max_unfinished_total: ByteSize = ByteSize::mib(32);
         /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue.
         frames_per_second: u32 = 500;
         /// Pod ids that one origin's socket may register.

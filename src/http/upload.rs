@@ -207,7 +207,11 @@ fn base_url(app: &App, request: &Request) -> String {
         return url.to_string();
     }
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = host.and_then(|host| host.parse::<Authority>().ok());
+    let possible = |authority: &Authority| {
+        let (text, host) = (authority.as_str(), authority.host());
+        text == host || (authority.port_u16().is_some() && !text.contains('@'))
+    };
+    let authority = host.and_then(|host| host.parse::<Authority>().ok()).filter(possible);
     let authority = authority.map(|authority| authority.to_string());
     let local = || request.local_addr().clone().into_std().map(|addr| addr.to_string()).unwrap_or_default();
     format!("{}://{}", request.scheme(), authority.unwrap_or_else(local))

@@ -7,30 +7,32 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 use super::outbox::Budget;
 
 /// Bytes of an unfinished frame that every socket may send without taking from the common budget: real frames are
 /// smaller, so that those who spend the budget shut nobody else out.
 const FREE: usize = 8 * 1024;
+/// Bytes that are read at a time beyond those: what is over the budget by one read has still been read.
+const PIECE: usize = 4 * 1024;
 /// Bytes beside the payload: headers of fragments, and the begin of the next frame.
 const OVERHEAD: usize = 16 * 1024;
 
 /// A stream under a WebSocket that counts what was read since the last whole message.
 #[derive(Debug)]
 pub struct Intake<S> {
-    stream: S,
+    stream: Take<S>,
     held: usize,
     reserved: usize,
     limit: usize,
     budget: Arc<Budget>,
 }
 
-impl<S> Intake<S> {
+impl<S: AsyncRead> Intake<S> {
     /// Lets frames of `max_frame` bytes through.
     pub fn new(stream: S, max_frame: usize, budget: Arc<Budget>) -> Self {
-        Self { stream, held: 0, reserved: 0, limit: max_frame + OVERHEAD, budget }
+        Self { stream: stream.take(0), held: 0, reserved: 0, limit: max_frame + OVERHEAD, budget }
     }
 
     /// A whole message was made of what was read.
@@ -41,7 +43,7 @@ impl<S> Intake<S> {
 
     /// The stream itself, for what is not counted any more.
     pub fn stream(&mut self) -> &mut S {
-        &mut self.stream
+        self.stream.get_mut()
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
@@ -72,22 +74,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        let room = FREE.checked_sub(self.held).filter(|room| *room > 0).unwrap_or(PIECE);
+        self.stream.set_limit(room as u64);
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         Poll::Ready(self.count(buf.filled().len() - before))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Intake<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Intake<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(self.stream.get_mut()).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(self.stream.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(self.stream.get_mut()).poll_shutdown(cx)
     }
 }
 

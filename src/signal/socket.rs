@@ -4,7 +4,7 @@ use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{self, AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -29,6 +29,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 const WRITE_BATCH: usize = 32 * 1024;
 /// What is read at a time. Every socket keeps a buffer of this size, so that it decides what an idle origin costs.
 const READ_BUFFER: usize = 2 * 1024;
+/// Bytes that are read, and thrown away, from a peer that sends on after it was told to close.
+const MAX_DISCARDED: u64 = 4 << 20;
 /// Pings that a peer may leave without an answer.
 const MAX_UNANSWERED: u32 = 2;
 
@@ -225,7 +227,7 @@ where
 /// bytes is reset, and the close frame may be lost with it.
 async fn discard<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.shutdown().await?;
-    io::copy(stream, &mut io::sink()).await?;
+    io::copy(&mut stream.take(MAX_DISCARDED), &mut io::sink()).await?;
     Ok(())
 }
 

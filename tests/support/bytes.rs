@@ -101,7 +101,7 @@ pub async fn close_code(stream: &mut TcpStream) -> Option<u16> {
             }
         }
     };
-    timeout(SOON, frames).await.expect("the broker should have ended the socket").ok()
+    timeout(SOON * 3, frames).await.expect("the broker should have ended the socket").ok()
 }
 
 /// What the broker answers to a request.
