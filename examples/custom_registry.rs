@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, path::PathBuf};
 use gemmapod_signal::{Blob, Bytes, PodRecord, Registry, RegistryError, Slug, VerifiedPod, async_trait};
 use tokio::fs;
 
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
     fn path(&self, slug: &Slug, kind: &str) -> PathBuf {

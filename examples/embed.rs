@@ -17,7 +17,7 @@ async fn about() -> &'static str {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config =
         Config::from_toml("port = 0\nhostname = \"127.0.0.1\"").map_err(|errors| errors[0].to_string())?;
     let server = SignalServer::builder()
