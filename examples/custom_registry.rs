@@ -1,10 +1,10 @@
-//! A registry of one's own, two plain files for each pod: `cargo run --example custom_registry -- DIR`.
-
-use std::{collections::BTreeSet, io, path::PathBuf};
+//! A registry of one's own: `cargo run --example custom_registry -- DIR`.
 
 use gemmapod_signal::{Blob, Bytes, PodRecord, Registry, RegistryError, Slug, VerifiedPod, async_trait};
+use std::{collections::BTreeSet, io, path::PathBuf};
 use tokio::fs;
 
+/// Keeps two plain files for each pod.
 pub struct Directory(pub PathBuf);
 
 impl Directory {
@@ -73,7 +73,7 @@ impl Registry for Directory {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let directory = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "pods".into()));
+    let directory = PathBuf::from(std::env::args().nth(1).unwrap_or("pods".into()));
     fs::create_dir_all(&directory).await?;
     Ok(gemmapod_signal::SignalServer::builder().registry(Directory(directory)).bind().await?.serve().await?)
 }

@@ -16,6 +16,7 @@ async fn about() -> &'static str {
     "this broker is part of a larger program"
 }
 
+/// Starts the broker, asks it for two pages and stops it.
 #[tokio::main]
 pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config =
