@@ -1,5 +1,4 @@
 //! A registry of one's own: `cargo run --example custom_registry -- DIR`.
-
 use gemmapod_signal::{Blob, Bytes, PodRecord, Registry, RegistryError, Slug, VerifiedPod, async_trait};
 use std::{collections::BTreeSet, io, path::PathBuf};
 use tokio::fs;
@@ -14,7 +13,8 @@ impl Directory {
 
     async fn write(&self, record: &PodRecord) -> Result<(), RegistryError> {
         let json = serde_json::to_vec(record).map_err(RegistryError::failed)?;
-        Ok(fs::write(self.path(&record.slug, "json"), json).await?)
+        fs::write(self.path(&record.slug, "new"), json).await?;
+        Ok(fs::rename(self.path(&record.slug, "new"), self.path(&record.slug, "json")).await?)
     }
 }
 
