@@ -30,7 +30,7 @@ const WRITE_BATCH: usize = 32 * 1024;
 /// What is read at a time. Every socket keeps a buffer of this size, so that it decides what an idle origin costs.
 const READ_BUFFER: usize = 2 * 1024;
 /// Bytes that are read, and thrown away, from a peer that sends on after it was told to close.
-const MAX_DISCARDED: u64 = 4 << 20;
+const MAX_DISCARDED: u64 = 32 << 20;
 /// Pings that a peer may leave without an answer.
 const MAX_UNANSWERED: u32 = 2;
 
