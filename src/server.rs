@@ -14,8 +14,10 @@ use crate::{
     signal::{directory::Directory, outbox::Budget, socket::Hub},
 };
 
-/// Bytes of a request's head, and of what waits to be written to one connection.
-const MAX_HEAD: usize = 32 * 1024;
+/// Bytes of a request's head, as in Node: thousands of unfinished ones must fit into memory.
+const MAX_HEAD: usize = 16 * 1024;
+/// Bytes that are read at a time, and that wait to be written to one connection.
+const MAX_BUFFER: usize = 32 * 1024;
 
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
@@ -145,7 +147,7 @@ impl SignalServer {
         let drain_timeout = app.config.drain_timeout;
         let stop = app.hub.stop.clone();
         let mut server = Server::new(acceptor).fuse_config(fuses(&app.config));
-        server.http1_mut().max_buf_size(MAX_HEAD);
+        server.http1_mut().max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
         let salvo = server.handle();
         let hits_stop = CancellationToken::new();
         let hits = tokio::spawn({

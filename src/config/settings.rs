@@ -142,9 +142,9 @@ settings! {
         max_frame: ByteSize = ByteSize::kib(256);
         /// Bytes that may wait for one peer that does not read; over it the socket is closed with 1013.
         max_queue: ByteSize = ByteSize::mib(1);
-        /// Bytes that may wait for all peers together; over it the peer that a further frame is for is closed with 1013.
+        /// Bytes that may wait for all peers together, beside the first 8 KiB of each; over it the peer that a further frame is for is closed with 1013.
         max_queue_total: ByteSize = ByteSize::mib(64);
-        /// Bytes of frames that have not arrived whole, from all sockets together, beside the first 8 KiB of each; over it the socket that sends more is closed with 1013.
+        /// Bytes that frames take on their way in, from all sockets together, beside the first 8 KiB of each; a socket keeps the room of its largest frame until it ends; over it the socket that sends more is closed with 1013.
         max_unfinished_total: ByteSize = ByteSize::mib(32);
         /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue.
         frames_per_second: u32 = 500;
@@ -172,7 +172,7 @@ settings! {
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits for its turn before it is answered with 503.
         upload_wait: Duration = known("20s");
-        /// An upload whose body arrives slower than this many bytes a second, after ten seconds of grace, is answered with 408.
+        /// An upload whose body arrives slower than this many bytes a second, with ten seconds of grace at any time, is answered with 408.
         min_upload_rate: ByteSize = ByteSize::kib(4);
         /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
         memory_limit: ByteSize = ByteSize::mib(256);

@@ -1,6 +1,6 @@
 //! `POST /pods`: a body becomes a verified pod in the registry. `OPTIONS /pods` lets any page do it.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{config::PodSettings, pods::VerifiedPod};
 
-/// How long an upload may be slower than `min_upload_rate`.
+/// How long at a time an upload may be slower than `min_upload_rate`.
 const SLOW_GRACE: Duration = Duration::from_secs(10);
 
 /// How much of a refused body is read, and for how long.
@@ -98,7 +98,8 @@ async fn pass_over(mut body: ReqBody) {
         while let Some(Ok(frame)) = body.next().await {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             if left == 0 {
-                break;
+                // The rest waits in the client, which has as long to see the answer.
+                pending::<()>().await;
             }
         }
     };
@@ -168,10 +169,9 @@ fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
 async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Bytes, HttpError> {
     let limit = settings.max_blob.as_u64();
     let mut bytes = Vec::with_capacity(length.unwrap_or_default() as usize);
-    let start = Instant::now();
+    let mut due = Instant::now() + SLOW_GRACE;
     loop {
-        let paid = Duration::from_secs_f64(bytes.len() as f64 / settings.min_upload_rate.as_u64() as f64);
-        let frame = match timeout_at(start + SLOW_GRACE + paid, body.next()).await {
+        let frame = match timeout_at(due, body.next()).await {
             Ok(None) => return Ok(bytes.into()),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
@@ -191,6 +191,9 @@ async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -
             return Err(too_large(limit));
         }
         bytes.extend_from_slice(&data);
+        // What came fast pays for what comes next, but never for more than the grace.
+        let paid = Duration::from_secs_f64(data.len() as f64 / settings.min_upload_rate.as_u64() as f64);
+        due = (due + paid).min(Instant::now() + SLOW_GRACE);
     }
 }
 

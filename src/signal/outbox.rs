@@ -11,6 +11,8 @@ use std::{
 
 /// Bookkeeping for one waiting frame beside its text.
 const FRAME_OVERHEAD: usize = 64;
+/// So much of every queue is outside of the common budget: those who spend the budget shut nobody out who reads.
+const FREE: usize = 8 * 1024;
 
 /// Why the broker closes a socket: the code and the reason of the close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +92,10 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Inner {
     frames: VecDeque<String>,
+    /// What waits here, and what was handed out to be written.
     bytes: usize,
+    /// Handed out, and perhaps not written yet.
+    leaving: usize,
     close: Option<Close>,
     waker: Option<Waker>,
 }
@@ -108,12 +113,13 @@ impl Outbox {
             return Pushed::Closed;
         }
         let cost = frame.len() + FRAME_OVERHEAD;
-        if inner.bytes + cost > self.limit || !self.budget.take(cost) {
+        let bytes = inner.bytes + cost;
+        if bytes > self.limit || !self.budget.take(beyond_free(bytes) - beyond_free(inner.bytes)) {
             self.clear(&mut inner);
             Self::end(&mut inner, Close::TOO_SLOW);
             return Pushed::Overflowed;
         }
-        inner.bytes += cost;
+        inner.bytes = bytes;
         inner.frames.push_back(frame);
         if let Some(waker) = inner.waker.take() {
             waker.wake();
@@ -129,10 +135,12 @@ impl Outbox {
         }
     }
 
-    /// The next frame to send, or why there will be none any more.
+    /// The next frame to send, or why there will be none any more. What was handed out before has been written.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<String, Close>> {
         let mut inner = self.lock();
-        if let Some(frame) = self.pop(&mut inner) {
+        let left = inner.bytes - std::mem::take(&mut inner.leaving);
+        self.shrink(&mut inner, left);
+        if let Some(frame) = Self::pop(&mut inner) {
             return Poll::Ready(Ok(frame));
         }
         match &inner.close {
@@ -144,9 +152,9 @@ impl Outbox {
         }
     }
 
-    /// The next frame if one waits.
+    /// The next frame if one waits, to be written together with those before.
     pub fn try_next(&self) -> Option<String> {
-        self.pop(&mut self.lock())
+        Self::pop(&mut self.lock())
     }
 
     /// Ready once the queue overflowed: what is being written to the socket is not worth waiting for any more.
@@ -159,21 +167,25 @@ impl Outbox {
         Poll::Pending
     }
 
-    fn pop(&self, inner: &mut Inner) -> Option<String> {
+    fn pop(inner: &mut Inner) -> Option<String> {
         let frame = inner.frames.pop_front()?;
-        let cost = frame.len() + FRAME_OVERHEAD;
-        inner.bytes -= cost;
-        self.budget.give_back(cost);
+        inner.leaving += frame.len() + FRAME_OVERHEAD;
         if inner.frames.is_empty() {
             inner.frames = VecDeque::new();
         }
         Some(frame)
     }
 
+    /// Forgets what waits; what was handed out counts until the socket ends.
     fn clear(&self, inner: &mut Inner) {
-        self.budget.give_back(inner.bytes);
-        inner.bytes = 0;
+        let left = inner.leaving;
+        self.shrink(inner, left);
         inner.frames = VecDeque::new();
+    }
+
+    fn shrink(&self, inner: &mut Inner, bytes: usize) {
+        self.budget.give_back(beyond_free(inner.bytes) - beyond_free(bytes));
+        inner.bytes = bytes;
     }
 
     fn end(inner: &mut Inner, close: Close) {
@@ -190,9 +202,13 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let bytes = self.lock().bytes;
-        self.budget.give_back(bytes);
+        self.shrink(&mut self.lock(), 0);
     }
+}
+
+/// What `bytes` of one queue take of the common budget.
+fn beyond_free(bytes: usize) -> usize {
+    bytes.saturating_sub(FREE)
 }
 
 #[cfg(test)]
@@ -215,11 +231,24 @@ mod tests {
     #[test]
     fn the_common_budget_bounds_all_queues_together() {
         let budget = Budget::new(1000);
-        let (one, two) = (Outbox::new(1000, budget.clone()), Outbox::new(1000, budget.clone()));
-        assert_eq!(one.push("x".repeat(800)), Pushed::Queued);
-        assert_eq!(two.push("x".repeat(800)), Pushed::Overflowed);
-        drop(one);
+        let [hoarder, another, reader] = [(); 3].map(|()| Outbox::new(2 * FREE, budget.clone()));
+        assert_eq!(hoarder.push("x".repeat(FREE + 800)), Pushed::Queued);
+        assert_eq!(another.push("x".repeat(FREE + 800)), Pushed::Overflowed);
+        assert_eq!(reader.push("x".repeat(FREE - FRAME_OVERHEAD)), Pushed::Queued);
+        drop(hoarder);
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_being_written_counts_until_the_next_is_asked_for() {
+        let outbox = Outbox::new(1000, Budget::new(1000));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.push("x".repeat(500)), Pushed::Queued);
+        assert!(outbox.poll_next(&mut cx).is_ready());
+        assert!(outbox.poll_next(&mut cx).is_pending());
+        assert_eq!(outbox.push("x".repeat(500)), Pushed::Queued);
+        assert!(outbox.poll_next(&mut cx).is_ready());
+        assert_eq!(outbox.push("x".repeat(500)), Pushed::Overflowed);
     }
 
     #[test]

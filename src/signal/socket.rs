@@ -121,7 +121,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Ended> {
         self.silence.heard();
-        self.socket.get_mut().complete();
+        let intake = self.socket.get_mut();
+        match &message {
+            Some(Ok(Message::Text(_) | Message::Binary(_))) => intake.complete(),
+            Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => intake.control(payload.len()),
+            _ => {}
+        }
         match message {
             Some(Ok(Message::Text(text))) => self.place.handle(text.as_bytes()),
             Some(Ok(Message::Binary(bytes))) => self.place.handle(&bytes),
