@@ -116,14 +116,13 @@ impl Outbox {
         let bytes = inner.bytes + cost;
         if bytes > self.limit || !self.budget.take(beyond_free(bytes) - beyond_free(inner.bytes)) {
             self.clear(&mut inner);
-            Self::end(&mut inner, Close::TOO_SLOW);
+            inner.close = Some(Close::TOO_SLOW);
+            Self::wake(inner);
             return Pushed::Overflowed;
         }
         inner.bytes = bytes;
         inner.frames.push_back(frame);
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
+        Self::wake(inner);
         Pushed::Queued
     }
 
@@ -131,7 +130,8 @@ impl Outbox {
     pub fn close(&self, close: Close) {
         let mut inner = self.lock();
         if inner.close.is_none() {
-            Self::end(&mut inner, close);
+            inner.close = Some(close);
+            Self::wake(inner);
         }
     }
 
@@ -145,10 +145,7 @@ impl Outbox {
         }
         match &inner.close {
             Some(close) => Poll::Ready(Err(close.clone())),
-            None => {
-                inner.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+            None => inner.wait(cx),
         }
     }
 
@@ -163,8 +160,7 @@ impl Outbox {
         if inner.close == Some(Close::TOO_SLOW) {
             return Poll::Ready(());
         }
-        inner.waker = Some(cx.waker().clone());
-        Poll::Pending
+        inner.wait(cx)
     }
 
     fn pop(inner: &mut Inner) -> Option<String> {
@@ -188,15 +184,28 @@ impl Outbox {
         inner.bytes = bytes;
     }
 
-    fn end(inner: &mut Inner, close: Close) {
-        inner.close = Some(close);
-        if let Some(waker) = inner.waker.take() {
+    /// Wakes the socket's task once the queue is free for it.
+    fn wake(mut inner: MutexGuard<'_, Inner>) {
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Remembers whom to wake.
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
