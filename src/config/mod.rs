@@ -5,12 +5,15 @@
 
 mod error;
 mod layers;
+mod list;
+mod nearest;
 mod settings;
 mod value;
 
 pub use self::{
     error::{ConfigError, Origin},
     layers::Layers,
+    list::{Entry, List},
     settings::{Config, HttpSettings, LogSettings, PodSettings, SETTINGS, Setting, SignalSettings},
     value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Value},
 };

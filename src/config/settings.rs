@@ -4,12 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use salvo::http::HeaderValue;
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
-use super::value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Value, known};
+use super::value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Value, Wrong, known};
 
-/// One setting as the command line, the documentation and the checks see it.
-pub struct Setting {
+/// One setting as the command line, the documentation and the checks see it; `T` is what it is a setting of.
+pub struct Setting<T: 'static = Config> {
     /// The name in TOML, with its section: `signal.max_frame`.
     pub key: &'static str,
     /// The environment variable that sets it, where that is not derived from the key.
@@ -18,12 +18,12 @@ pub struct Setting {
     pub doc: &'static str,
     /// Completes the sentence "expected …".
     pub expected: &'static str,
-    pub(super) default: fn() -> Option<String>,
-    pub(super) set_text: fn(&mut Config, &str) -> Result<(), String>,
-    pub(super) set_toml: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
+    pub(super) get: fn(&T) -> Option<String>,
+    pub(super) set_text: fn(&mut T, &str) -> Result<(), String>,
+    pub(super) set_toml: fn(&mut T, &Spanned<DeValue<'_>>) -> Result<(), Wrong>,
 }
 
-impl Setting {
+impl<T: Default> Setting<T> {
     /// The environment variable that sets it.
     pub fn env(&self) -> String {
         match self.env {
@@ -34,13 +34,59 @@ impl Setting {
 
     /// The default as TOML writes it, or nothing where the setting is not set by default.
     pub fn default(&self) -> Option<String> {
-        (self.default)()
+        (self.get)(&T::default())
     }
 
     /// The section and the name within it; the section of a top-level key is empty.
     pub fn split(&self) -> (&'static str, &'static str) {
         self.key.split_once('.').unwrap_or(("", self.key))
     }
+}
+
+macro_rules! setting {
+    ($key:expr, [$($env:literal)?], $doc:expr, $ty:ty, $($field:ident).+) => {
+        Setting {
+            key: $key,
+            env: setting!(@env $($env)?),
+            doc: $doc,
+            expected: <$ty as Value>::EXPECTED,
+            get: |target| target.$($field).+.to_toml(),
+            set_text: |target, text| { target.$($field).+ = Value::from_text(text)?; Ok(()) },
+            set_toml: |target, value| { target.$($field).+ = Value::from_toml(value)?; Ok(()) },
+        }
+    };
+    (@env) => { None };
+    (@env $env:literal) => { Some($env) };
+}
+
+/// Writes one type of settings with its defaults.
+macro_rules! section {
+    ($(#[doc = $section_doc:literal])* $name:ident { $( $(#[doc = $doc:literal])* $key:ident : $ty:ty = $default:expr; )* }) => {
+        $(#[doc = $section_doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct $name { $( $(#[doc = $doc])* pub $key: $ty, )* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $( $key: $default, )* }
+            }
+        }
+    };
+}
+
+/// Writes a table that may stand several times.
+macro_rules! entry {
+    ($(#[doc = $entry_doc:literal])* $list:ident : $name:ident { $( $(#[doc = $doc:literal])* $key:ident : $ty:ty = $default:expr; )* }) => {
+        section! { $(#[doc = $entry_doc])* $name { $( $(#[doc = $doc])* $key : $ty = $default; )* } }
+
+        impl $name {
+            /// Its keys, in the order of the documentation.
+            pub const SETTINGS: &'static [Setting<Self>] = &[
+                $( setting!(stringify!($key), [], concat!($($doc, "\n"),*), $ty, $key), )*
+            ];
+        }
+    };
 }
 
 /// Writes the configuration's types and the table of all settings from one list.
@@ -52,32 +98,15 @@ macro_rules! settings {
             $section:ident : $name:ident { $( $(#[doc = $doc:literal])* $key:ident $( [$env:literal] )? : $ty:ty = $default:expr; )* }
         )*
     ) => {
-        /// What the broker does: the defaults, changed by a file, the environment and flags.
-        #[derive(Clone, Debug, PartialEq)]
-        #[non_exhaustive]
-        pub struct Config {
-            $( $(#[doc = $top_doc])* pub $top: $top_ty, )*
-            $( $(#[doc = $section_doc])* pub $section: $name, )*
-        }
-
-        impl Default for Config {
-            fn default() -> Self {
-                Self { $( $top: $top_default, )* $( $section: $name::default(), )* }
+        section! {
+            /// What the broker does: the defaults, changed by a file, the environment and flags.
+            Config {
+                $( $(#[doc = $top_doc])* $top: $top_ty = $top_default; )*
+                $( $(#[doc = $section_doc])* $section: $name = $name::default(); )*
             }
         }
 
-        $(
-            $(#[doc = $section_doc])*
-            #[derive(Clone, Debug, PartialEq)]
-            #[non_exhaustive]
-            pub struct $name { $( $(#[doc = $doc])* pub $key: $ty, )* }
-
-            impl Default for $name {
-                fn default() -> Self {
-                    Self { $( $key: $default, )* }
-                }
-            }
-        )*
+        $( section! { $(#[doc = $section_doc])* $name { $( $(#[doc = $doc])* $key : $ty = $default; )* } } )*
 
         /// All settings, in the order of the documentation.
         pub static SETTINGS: &[Setting] = &[
@@ -88,22 +117,6 @@ macro_rules! settings {
             ), )* )*
         ];
     };
-}
-
-macro_rules! setting {
-    ($key:expr, [$($env:literal)?], $doc:expr, $ty:ty, $($field:ident).+) => {
-        Setting {
-            key: $key,
-            env: setting!(@env $($env)?),
-            doc: $doc,
-            expected: <$ty as Value>::EXPECTED,
-            default: || Config::default().$($field).+.to_toml(),
-            set_text: |config, text| { config.$($field).+ = Value::from_text(text)?; Ok(()) },
-            set_toml: |config, value| { config.$($field).+ = Value::from_toml(value)?; Ok(()) },
-        }
-    };
-    (@env) => { None };
-    (@env $env:literal) => { Some($env) };
 }
 
 settings! {

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use salvo::http::{HeaderValue, uri::Uri};
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
 /// A type that a setting can have.
 ///
@@ -14,14 +14,14 @@ pub trait Value: Sized {
     /// Completes the sentence "expected …".
     const EXPECTED: &'static str;
 
-    /// Reads the value from `text`; the error completes "expected …" or is a sentence of its own.
+    /// Reads the value from `text`; the error is a sentence.
     fn from_text(text: &str) -> Result<Self, String>;
 
     /// Reads the value from a TOML value.
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        match value {
-            DeValue::String(text) => Self::from_text(text),
-            other => Err(expected::<Self>(&describe(other))),
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        match value.get_ref() {
+            DeValue::String(text) => Ok(Self::from_text(text)?),
+            other => Err(expected::<Self>(&describe(other)).into()),
         }
     }
 
@@ -29,11 +29,31 @@ pub trait Value: Sized {
     fn to_toml(&self) -> Option<String>;
 }
 
-fn expected<T: Value>(found: &str) -> String {
+/// What is wrong with a value and, where that is known, the offset in the file at which it is wrong.
+#[derive(Debug)]
+pub struct Wrong {
+    pub problem: String,
+    pub offset: Option<usize>,
+}
+
+impl From<String> for Wrong {
+    fn from(problem: String) -> Self {
+        Self { problem, offset: None }
+    }
+}
+
+impl Wrong {
+    /// The same at `offset`, unless it is known to be elsewhere.
+    pub fn at(self, offset: usize) -> Self {
+        Self { offset: self.offset.or(Some(offset)), ..self }
+    }
+}
+
+pub(super) fn expected<T: Value>(found: &str) -> String {
     format!("expected {}, found {found}", T::EXPECTED)
 }
 
-fn describe(value: &DeValue<'_>) -> String {
+pub(super) fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),
         DeValue::Integer(number) => number.to_string(),
@@ -46,11 +66,29 @@ fn describe(value: &DeValue<'_>) -> String {
 }
 
 /// Lets a kind be written as a bare TOML integer too.
-fn integer_or_text<T: Value>(value: &DeValue<'_>) -> Result<T, String> {
-    match value {
-        DeValue::Integer(number) if number.radix() == 10 => T::from_text(&number.as_str().replace('_', "")),
-        DeValue::String(text) => T::from_text(text),
-        other => Err(expected::<T>(&describe(other))),
+fn integer_or_text<T: Value>(value: &Spanned<DeValue<'_>>) -> Result<T, Wrong> {
+    match value.get_ref() {
+        DeValue::Integer(number) if number.radix() == 10 => {
+            Ok(T::from_text(&number.as_str().replace('_', ""))?)
+        }
+        DeValue::String(text) => Ok(T::from_text(text)?),
+        other => Err(expected::<T>(&describe(other)).into()),
+    }
+}
+
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        value.get_ref().as_bool().ok_or_else(|| expected::<Self>(&describe(value.get_ref())).into())
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
     }
 }
 
@@ -62,7 +100,7 @@ impl Value for u16 {
         text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
     }
 
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         integer_or_text(value)
     }
 
@@ -82,7 +120,7 @@ impl Value for u32 {
         }
     }
 
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         integer_or_text(value)
     }
 
@@ -103,7 +141,7 @@ impl Value for ByteSize {
         }
     }
 
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         integer_or_text(value)
     }
 
