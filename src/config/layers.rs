@@ -94,6 +94,7 @@ impl Layers {
         if *registry == RegistryKind::Memory && pods.memory_limit < pods.max_blob {
             wrong.push(("pods.memory_limit", "must be at least pods.max_blob"));
         }
+        wrong.extend(self.config.tls_contradictions());
         for (key, problem) in wrong {
             let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
             self.wrong(origin, format!("{key} {problem}"));

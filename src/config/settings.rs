@@ -6,7 +6,12 @@ use bytesize::ByteSize;
 use salvo::http::HeaderValue;
 use toml::{Spanned, de::DeValue};
 
-use super::value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Value, Wrong, known};
+use super::{
+    list::List,
+    net::{FileMode, ListenAddress, Purpose, TrustedProxy},
+    tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
+    value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Text, Value, Wrong, known},
+};
 
 /// One setting as the command line, the documentation and the checks see it; `T` is what it is a setting of.
 pub struct Setting<T: 'static = Config> {
@@ -119,12 +124,46 @@ macro_rules! settings {
     };
 }
 
+entry! {
+    /// One place to listen on, written as `[[listen]]`.
+    listen: Listen {
+        /// `HOST:PORT` (`[::]:443` is every address, IPv4 too), `unix:PATH`, or `systemd:NAME` for a socket that systemd hands over.
+        address: Option<ListenAddress> = None;
+        /// What it serves: `public` all routes, `redirect` only the way to https and ACME's http-01.
+        purpose: Purpose = Purpose::Public;
+        /// Whether connections begin with TLS.
+        tls: bool = false;
+        /// Whether `[::]` leaves IPv4 alone.
+        ipv6_only: bool = false;
+        /// Whether trusted proxies begin each connection with a PROXY header (version 1 or 2).
+        proxy_protocol: bool = false;
+        /// The permissions of a Unix socket, in octal.
+        mode: FileMode = known("0660");
+        /// The group of a Unix socket.
+        group: Option<Text> = None;
+    }
+}
+
+entry! {
+    /// A certificate and its key, written as `[[tls.certificates]]`.
+    certificates: CertificateFiles {
+        /// The certificate and those that vouch for it, in order (PEM).
+        chain: Option<PathBuf> = None;
+        /// Its private key (PEM: PKCS#8, PKCS#1 or SEC1).
+        key: Option<PathBuf> = None;
+    }
+}
+
 settings! {
     top {
-        /// TCP port to listen on. 0 lets the system choose a free one; the log says which.
-        port ["PORT"]: u16 = 8080;
+        /// TCP port to listen on: 8080 if it is not set, with TLS 443. 0 lets the system choose a free one; the log says which.
+        port ["PORT"]: Option<u16> = None;
         /// Address or host name to listen on. `0.0.0.0` is every IPv4 address of the host, `::` every address.
         hostname ["HOST"]: Hostname = known("0.0.0.0");
+        /// Where to listen, in place of `hostname` and `port`: any number of `[[listen]]` tables. Without them, TLS listens on port 443 and redirects port 80 there.
+        listen: Vec<Listen> = Vec::new();
+        /// Proxies whose word about a client's address is believed: addresses, networks in CIDR notation, or `unix` for every peer of a Unix socket.
+        trusted_proxies: List<TrustedProxy> = List::default();
         /// Where pods are kept: `redb` (in the data directory, safe against a power cut) or `memory` (lost at the end).
         registry: RegistryKind = RegistryKind::Redb;
         /// The directory that holds everything that lasts. It is made if it is missing; only one broker can use it at a time.
@@ -141,6 +180,34 @@ settings! {
         level ["RUST_LOG"]: LogLevel = known("info");
         /// `text` for people, `json` for machines (one object a line).
         format: LogFormat = LogFormat::Text;
+    }
+
+    /// TLS and its certificates.
+    tls: TlsSettings {
+        /// Where certificates come from: `off`, `files`, `self-signed` or `acme`. If it is not set: `acme` where `domains` are named, else `off`.
+        mode: Option<TlsMode> = None;
+        /// The names that certificates are for; with `self-signed` they may be IP addresses too.
+        domains: List<Domain> = List::default();
+        /// The certificates of mode `files`: any number of `[[tls.certificates]]` tables; the name that a client asks for chooses.
+        certificates: Vec<CertificateFiles> = Vec::new();
+        /// Whether browsers are told to use nothing but TLS for a year (HSTS), once a certificate that the world trusts is served.
+        hsts: bool = true;
+    }
+
+    /// Certificates from an ACME directory (RFC 8555), for `tls.mode = "acme"`.
+    acme: AcmeSettings {
+        /// `letsencrypt`, `letsencrypt-staging`, or the URL of another directory.
+        directory: AcmeDirectory = known("letsencrypt");
+        /// Where the directory may write to when something is wrong: addresses such as `mailto:admin@example.org`.
+        contact: List<Contact> = List::default();
+        /// How control of a domain is proved, in the order of preference: `tls-alpn-01` takes port 443, `http-01` takes port 80.
+        challenges: List<ChallengeKind> = known("tls-alpn-01, http-01");
+        /// A root certificate (PEM) that the directory's own TLS is checked with, for a private one.
+        root: Option<PathBuf> = None;
+        /// The key id of an external account binding, where the directory asks for one.
+        eab_key_id: Option<Text> = None;
+        /// A file with the key of the external account binding, in base64url as the directory gives it.
+        eab_key_file: Option<PathBuf> = None;
     }
 
     /// Limits of the signalling sockets at `/signal`.
@@ -193,8 +260,14 @@ settings! {
         permissions_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_PERMISSIONS);
     }
 
-    /// Time-outs of HTTP connections.
+    /// Limits of connections, whatever they carry.
     http: HttpSettings {
+        /// Connections in all; further ones wait in the system's queue until one ends.
+        max_connections: u32 = 20_000;
+        /// Connections of one client address (IPv6: of one /64); a further one is closed. Trusted proxies are not counted.
+        max_connections_per_address: u32 = 1_000;
+        /// A TLS handshake, and the PROXY header before it, must be done within this time.
+        handshake_timeout: Duration = known("10s");
         /// A request's head must have arrived within this time.
         head_timeout: Duration = known("15s");
         /// A connection on which nothing moves for this long is closed.

@@ -92,6 +92,23 @@ impl Value for bool {
     }
 }
 
+/// A setting that need not be set.
+impl<T: Value> Value for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        T::from_text(text).map(Some)
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        T::from_toml(value).map(Some)
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        self.as_ref()?.to_toml()
+    }
+}
+
 /// A TCP port; 0 lets the system choose one.
 impl Value for u16 {
     const EXPECTED: &'static str = "a port from 0 to 65535";
@@ -172,7 +189,7 @@ impl Value for Duration {
 }
 
 impl Value for PathBuf {
-    const EXPECTED: &'static str = "the path of a directory";
+    const EXPECTED: &'static str = "the path of a file or directory";
 
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains('\0') {
@@ -228,7 +245,7 @@ impl fmt::Display for PublicUrl {
     }
 }
 
-impl Value for Option<PublicUrl> {
+impl Value for PublicUrl {
     const EXPECTED: &'static str = "a URL of scheme and host such as \"https://pods.example.org\"";
 
     fn from_text(text: &str) -> Result<Self, String> {
@@ -240,14 +257,14 @@ impl Value for Option<PublicUrl> {
                 && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
         });
         if plain && !bare.ends_with('/') {
-            Ok(Some(PublicUrl(bare.into())))
+            Ok(Self(bare.into()))
         } else {
             Err(expected::<Self>(&format!("{text:?}")))
         }
     }
 
     fn to_toml(&self) -> Option<String> {
-        self.as_ref().map(|url| format!("{:?}", url.0))
+        Some(format!("{:?}", self.0))
     }
 }
 
@@ -266,6 +283,51 @@ impl Value for HeaderValue {
         self.to_str().ok().map(|text| format!("{text:?}"))
     }
 }
+
+/// A short text that means something to somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    /// The text as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Text {
+    const EXPECTED: &'static str = "a short text without control characters";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let fits = !text.is_empty() && text.len() <= 512 && !text.chars().any(char::is_control);
+        if fits { Ok(Self(text.into())) } else { Err(expected::<Self>(&format!("{text:?}"))) }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("{:?}", self.0))
+    }
+}
+
+/// Reads and writes an enum whose values each have one name.
+macro_rules! named_values {
+    ($type:ty, $expected:literal, $($name:literal => $value:path),*) => {
+        impl $crate::config::Value for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn from_text(text: &str) -> Result<Self, String> {
+                match text {
+                    $( $name => Ok($value), )*
+                    _ => Err($crate::config::value::expected::<Self>(&format!("{text:?}"))),
+                }
+            }
+
+            fn to_toml(&self) -> Option<String> {
+                Some(match self { $( $value => concat!("\"", $name, "\"").into(), )* })
+            }
+        }
+    };
+}
+pub(super) use named_values;
 
 /// Which registry keeps the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,24 +369,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Value for LogFormat {
-    const EXPECTED: &'static str = "\"text\" or \"json\"";
-
-    fn from_text(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(expected::<Self>(&format!("{text:?}"))),
-        }
-    }
-
-    fn to_toml(&self) -> Option<String> {
-        Some(match self {
-            Self::Text => "\"text\"".into(),
-            Self::Json => "\"json\"".into(),
-        })
-    }
-}
+named_values!(LogFormat, "\"text\" or \"json\"", "text" => LogFormat::Text, "json" => LogFormat::Json);
 
 /// Which log lines are written: a level, or `target=level` pairs with commas between them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod error;
 mod health;
 mod meta;
 mod not_found;
+mod redirect;
 mod upgrade;
 mod upload;
 
@@ -15,16 +16,20 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::Config,
+    config::Live,
     pods::{HitCounter, Registry},
     signal::socket::Hub,
+    tls::HttpChallenges,
 };
 
-pub(crate) use self::download::{POD_CSP, POD_PERMISSIONS};
+pub(crate) use self::{
+    download::{POD_CSP, POD_PERMISSIONS},
+    redirect::service as redirect_service,
+};
 
 /// What the routes work on.
 pub(crate) struct App {
-    pub config: Config,
+    pub live: Live,
     pub registry: Arc<dyn Registry>,
     pub hits: Arc<HitCounter>,
     pub hub: Hub,
@@ -33,10 +38,17 @@ pub(crate) struct App {
     /// Room for further sockets.
     pub socket_room: Arc<Semaphore>,
     pub uploads: upload::Turnstile,
+    pub http_challenges: Arc<HttpChallenges>,
 }
 
 impl App {
-    pub fn new(config: Config, registry: Arc<dyn Registry>, hub: Hub) -> Arc<Self> {
+    pub fn new(
+        live: Live,
+        registry: Arc<dyn Registry>,
+        hub: Hub,
+        http_challenges: Arc<HttpChallenges>,
+    ) -> Arc<Self> {
+        let config = live.load();
         Arc::new(Self {
             registry,
             hits: Arc::default(),
@@ -44,7 +56,8 @@ impl App {
             sockets: TaskTracker::new(),
             socket_room: Arc::new(Semaphore::new(config.signal.max_sockets as usize)),
             uploads: upload::Turnstile::new(&config.pods),
-            config,
+            http_challenges,
+            live: live.clone(),
         })
     }
 }
@@ -73,6 +86,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
                 .push(Router::new().get(meta::Meta(app.clone())))
                 .push(Router::new().head(meta::Meta(app.clone()))),
         )
+        .push(redirect::challenge_route(app))
         .push(Router::with_path("{**path}").goal(not_found::NotFound));
     Service::new(router).catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

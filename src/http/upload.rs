@@ -9,7 +9,6 @@ use salvo::{
     http::{
         HeaderValue, ReqBody, StatusCode, header,
         headers::{ContentLength, HeaderMapExt},
-        uri::Authority,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -23,7 +22,11 @@ use super::{
     App,
     error::{HttpError, render_json},
 };
-use crate::{config::PodSettings, pods::VerifiedPod};
+use crate::{
+    config::{Config, PodSettings},
+    net::client::Client,
+    pods::VerifiedPod,
+};
 
 /// How long an upload may be slower than `min_upload_rate`.
 const SLOW_GRACE: Duration = Duration::from_secs(10);
@@ -47,14 +50,15 @@ impl Upload {
             return Err(HttpError::NotFound);
         }
         let format = Format::of(request)?;
-        let limit = app.config.pods.max_blob.as_u64();
+        let config = app.live.load_full();
+        let limit = config.pods.max_blob.as_u64();
         let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
         if length.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
         let _turn = app.uploads.enter(format.memory(length.unwrap_or(limit))).await?;
-        let body = read(request.take_body(), length, &app.config.pods).await?;
-        let max_manifest = app.config.pods.max_manifest.as_u64() as usize;
+        let body = read(request.take_body(), length, &config.pods).await?;
+        let max_manifest = config.pods.max_manifest.as_u64() as usize;
         let verified = tokio::task::spawn_blocking(move || {
             Ok::<_, HttpError>(VerifiedPod::verify(format.html(body)?, max_manifest)?)
         });
@@ -64,7 +68,7 @@ impl Upload {
         let record = pod.record();
         let answer = Answer {
             id: record.slug.to_string(),
-            url: format!("{}/{}", base_url(app, request), record.slug),
+            url: format!("{}/{}", base_url(&config, request), record.slug),
             owner_pubkey: record.owner_key.to_string(),
             blob_size: record.blob_size,
         };
@@ -167,15 +171,13 @@ fn too_large(limit: u64) -> HttpError {
 }
 
 /// Scheme and host under which the pod will be found.
-fn base_url(app: &App, request: &Request) -> String {
-    if let Some(url) = &app.config.public_url {
+fn base_url(config: &Config, request: &Request) -> String {
+    if let Some(url) = &config.public_url {
         return url.to_string();
     }
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = host.and_then(|host| host.parse::<Authority>().ok());
-    let authority = authority.map(|authority| authority.to_string());
+    let client = Client::of(request, &config.trusted_proxies);
     let local = || request.local_addr().clone().into_std().map(|addr| addr.to_string()).unwrap_or_default();
-    format!("{}://{}", request.scheme(), authority.unwrap_or_else(local))
+    format!("{}://{}", client.scheme, client.host.map_or_else(local, |host| host.to_string()))
 }
 
 /// Lets a bounded number of uploads, of bounded size together, be read at a time.

@@ -1,0 +1,66 @@
+//! What a redirect listener serves: the way to https, and the answers to ACME's http-01.
+
+use std::sync::Arc;
+
+use salvo::{
+    Request, Response, Router, Service, handler,
+    http::{HeaderValue, StatusCode, header, uri::Authority},
+};
+
+use super::{App, error::HttpError, not_found};
+use crate::net::client::Client;
+
+/// All routes of a redirect listener.
+pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
+    let router = Router::new()
+        .push(challenge_route(app))
+        .push(Router::with_path("{**path}").goal(ToHttps { app: app.clone(), https_port }));
+    Service::new(router).catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
+}
+
+/// The route at which an ACME directory looks for http-01.
+pub(crate) fn challenge_route(app: &Arc<App>) -> Router {
+    Router::with_path(".well-known/acme-challenge/{token}").get(Challenge(app.clone()))
+}
+
+struct Challenge(Arc<App>);
+
+#[handler]
+impl Challenge {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let token = request.uri().path().rsplit('/').next().unwrap_or_default();
+        let answer = self.0.http_challenges.get(token).ok_or(HttpError::NotFound)?;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        response.body(answer);
+        Ok(())
+    }
+}
+
+struct ToHttps {
+    app: Arc<App>,
+    https_port: u16,
+}
+
+#[handler]
+impl ToHttps {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let client = Client::of(request, &self.app.live.load().trusted_proxies);
+        let missing = || {
+            HttpError::new(StatusCode::BAD_REQUEST, "expected a Host header: the way to https depends on it")
+        };
+        let host = client.host.as_ref().map(Authority::host).ok_or_else(missing)?;
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let location = match self.https_port {
+            443 => format!("https://{host}{path}"),
+            port => format!("https://{host}:{port}{path}"),
+        };
+        let location = HeaderValue::try_from(location).map_err(|_| missing())?;
+        // 308 keeps the method: an upload that comes here is an upload there.
+        response.status_code(StatusCode::PERMANENT_REDIRECT);
+        response.headers_mut().insert(header::LOCATION, location);
+        response.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
+        Ok(())
+    }
+}
