@@ -32,7 +32,9 @@ pub trait Value: Sized {
 /// What is wrong with a value and, where that is known, the offset in the file at which it is wrong.
 #[derive(Debug)]
 pub struct Wrong {
+    /// A sentence.
     pub problem: String,
+    /// Bytes from the begin of the file.
     pub offset: Option<usize>,
 }
 

@@ -138,7 +138,7 @@ async fn accept(socket: &ListeningSocket) -> io::Result<Connection> {
             let local = stream.local_addr()?;
             Ok(Connection { raw: Raw::Tcp(stream), local: local.into(), remote: canonical(remote).into() })
         }
-        ListeningSocket::Unix(listener, _) => {
+        ListeningSocket::Unix(listener) => {
             let (stream, remote) = listener.accept().await?;
             let local = stream.local_addr()?;
             Ok(Connection { raw: Raw::Unix(stream), local: local.into(), remote: remote.into() })

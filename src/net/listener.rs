@@ -25,12 +25,14 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     pub socket: ListeningSocket,
     pub listen: Listen,
+    /// Of a Unix socket that was made here.
+    _file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
 pub enum ListeningSocket {
     Tcp(TcpListener),
-    Unix(UnixListener, Option<SocketFile>),
+    Unix(UnixListener),
 }
 
 /// The name of a Unix socket in the file system; it goes when the listener does.
@@ -74,7 +76,7 @@ impl Listener {
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match &self.socket {
             ListeningSocket::Tcp(tcp) => tcp.local_addr().ok(),
-            ListeningSocket::Unix(..) => None,
+            ListeningSocket::Unix(_) => None,
         }
     }
 
@@ -96,12 +98,14 @@ pub fn bind(listens: Vec<Listen>) -> Result<Vec<Listener>, BindError> {
     for listen in listens {
         let Some(address) = &listen.address else { continue };
         let bound = match address {
-            ListenAddress::Tcp { host, port } => tcp(host, *port, listen.ipv6_only).map(ListeningSocket::Tcp),
+            ListenAddress::Tcp { host, port } => {
+                tcp(host, *port, listen.ipv6_only).map(|tcp| (ListeningSocket::Tcp(tcp), None))
+            }
             ListenAddress::Unix(path) => unix_socket(path, &listen),
-            ListenAddress::Systemd(name) => inherited.take(name),
+            ListenAddress::Systemd(name) => inherited.take(name).map(|socket| (socket, None)),
         };
-        let socket = bound.map_err(|source| BindError { address: address.to_string(), source })?;
-        listeners.push(Listener { socket, listen });
+        let (socket, file) = bound.map_err(|source| BindError { address: address.to_string(), source })?;
+        listeners.push(Listener { socket, listen, _file: file });
     }
     Ok(listeners)
 }
@@ -135,7 +139,7 @@ fn adopt_tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn unix_socket(path: &Path, listen: &Listen) -> io::Result<ListeningSocket> {
+fn unix_socket(path: &Path, listen: &Listen) -> io::Result<(ListeningSocket, Option<SocketFile>)> {
     let is_stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
         && std::os::unix::net::UnixStream::connect(path).is_err();
     if is_stale {
@@ -149,7 +153,7 @@ fn unix_socket(path: &Path, listen: &Listen) -> io::Result<ListeningSocket> {
         unix::fs::chown(path, None, Some(found.ok_or_else(unknown)?.gid.as_raw()))?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(listen.mode.0))?;
-    Ok(ListeningSocket::Unix(listener, Some(file)))
+    Ok((ListeningSocket::Unix(listener), Some(file)))
 }
 
 /// Sockets that systemd handed over, with their names (sd_listen_fds(3)).
@@ -180,6 +184,6 @@ impl Inherited {
         }
         let listener = self.sockets.take_unix_listener(index)?.ok_or_else(missing)?;
         listener.set_nonblocking(true)?;
-        Ok(ListeningSocket::Unix(UnixListener::from_std(listener)?, None))
+        UnixListener::from_std(listener).map(ListeningSocket::Unix)
     }
 }

@@ -5,34 +5,40 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use ppp::{HeaderResult, PartialResult, v1, v2};
+use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Longest header that is read: version 1 has 107 bytes at most, version 2 as many as its length field says.
-const MAX_HEADER: usize = 4096;
+/// Longest header of version 1, with its line end.
+const MAX_V1: usize = 107;
+/// Longest rest of a version 2 header that is read; real ones have a few dozen bytes.
+const MAX_V2: usize = 4096;
+/// Bytes of a version 2 header before the rest, whose length is in the last two.
+const FIXED_V2: usize = 16;
 
-/// Reads one header, byte by byte, so that nothing of what follows is taken. The client's address, or nothing where
-/// the proxy speaks for itself (`LOCAL`, `UNKNOWN`).
+/// Reads one header and nothing of what follows it. The client's address, or nothing where the proxy speaks for
+/// itself (`LOCAL`, `UNKNOWN`).
 pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
-    let mut header = Vec::with_capacity(128);
-    loop {
-        header.push(stream.read_u8().await?);
-        let parsed = HeaderResult::parse(&header);
-        if parsed.is_incomplete() && header.len() < MAX_HEADER {
-            continue;
+    let mut header = vec![stream.read_u8().await?];
+    if header == b"P" {
+        while !header.ends_with(b"\r\n") && header.len() < MAX_V1 {
+            header.push(stream.read_u8().await?);
         }
-        return match parsed {
-            HeaderResult::V1(Ok(header)) => Ok(of_v1(header.addresses)),
-            HeaderResult::V2(Ok(header)) if header.command == v2::Command::Proxy => {
-                Ok(of_v2(header.addresses))
-            }
-            HeaderResult::V2(Ok(_)) => Ok(None),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "no PROXY header at the begin of the connection",
-            )),
-        };
+        return Ok(of_v1(v1::Header::try_from(&header[..]).map_err(|_| no_header())?.addresses));
     }
+    header.resize(FIXED_V2, 0);
+    stream.read_exact(&mut header[1..]).await?;
+    let rest = usize::from(u16::from_be_bytes([header[FIXED_V2 - 2], header[FIXED_V2 - 1]]));
+    if !header.starts_with(v2::PROTOCOL_PREFIX) || rest > MAX_V2 {
+        return Err(no_header());
+    }
+    header.resize(FIXED_V2 + rest, 0);
+    stream.read_exact(&mut header[FIXED_V2..]).await?;
+    let header = v2::Header::try_from(&header[..]).map_err(|_| no_header())?;
+    Ok(if header.command == v2::Command::Proxy { of_v2(header.addresses) } else { None })
+}
+
+fn no_header() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "expected a PROXY header at the begin of the connection")
 }
 
 fn of_v1(addresses: v1::Addresses) -> Option<SocketAddr> {
