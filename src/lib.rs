@@ -44,5 +44,6 @@ pub use self::{
         Rejected, Slug, VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
+    signal::directory::Live,
     tls::source::TlsError,
 };

@@ -1,25 +1,35 @@
 //! Puts the parts together: listener up, serve, drain.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use salvo::{Router, Server};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, Live, Purpose, RegistryKind},
+    config::{self, Config, Purpose, RegistryKind},
     http::{self, App},
     net::{
         front::{Entrance, Front},
         listener::{self, BindError, Listener},
     },
     pods::{MemoryRegistry, OpenError, RedbRegistry, Registry, RegistryError},
-    signal::{directory::Directory, outbox::Budget, socket::Hub},
+    signal::{
+        directory::{Directory, Live},
+        outbox::Budget,
+        socket::Hub,
+    },
     tls::{
         self, CertStore,
         source::{Source, TlsError, Workshop},
     },
 };
+
+/// How long a connection that was let in before the stop has to send its request.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
@@ -39,10 +49,10 @@ pub struct Builder {
     routes: Vec<Router>,
 }
 
-/// Stops a running broker; clones stop the same one.
-#[derive(Clone, Debug)]
+/// Stops a running broker, gives it other settings, tells what it does; clones speak of the same one.
+#[derive(Clone)]
 pub struct ServerHandle {
-    stop: CancellationToken,
+    app: Arc<App>,
 }
 
 /// The broker could not start.
@@ -103,12 +113,11 @@ impl Builder {
         };
         let hub = Hub {
             directory: Directory::new(config.signal.clone()),
-            limits: Arc::new(config.signal.clone()),
             budget: Budget::new(config.signal.max_queue_total.as_u64() as usize),
             stop: CancellationToken::new(),
         };
         let room = Arc::new(Semaphore::new(config.http.max_connections as usize));
-        let live = Live::new(config);
+        let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
         let workshop = Workshop { live: live.clone(), store: store.clone(), http_challenges };
         let certificates = Source::prepare(&workshop)?;
@@ -116,7 +125,8 @@ impl Builder {
             Source::Off => None,
             _ => Some(Arc::new(tls::server_config(store).map_err(TlsError::from)?)),
         };
-        let entrance = Entrance { live: live.clone(), tls, room, crowd: Arc::default() };
+        let entrance =
+            Entrance { live: live.clone(), tls, room, crowd: Arc::default(), stop: hub.stop.clone() };
         let app = App::new(live, registry, hub, workshop.http_challenges);
         Ok(SignalServer { app, routes, listeners, entrance, certificates })
     }
@@ -142,7 +152,7 @@ impl SignalServer {
 
     /// Something to stop it with.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle { stop: self.app.hub.stop.clone() }
+        ServerHandle { app: self.app.clone() }
     }
 
     /// Serves until [`ServerHandle::shutdown`], then drains for at most `drain_timeout`: sockets are closed with
@@ -161,9 +171,11 @@ impl SignalServer {
         let https_port = https_port.map_or(443, |address| address.port());
         let (public, redirect): (Vec<_>, Vec<_>) =
             listeners.into_iter().partition(|listener| listener.listen.purpose == Purpose::Public);
-        let mut public = Server::new(Front::open(public, &entrance));
+        let (public, redirect) = (Front::open(public, &entrance), Front::open(redirect, &entrance));
+        let handed_over = [public.handed_over(), redirect.handed_over()];
+        let mut public = Server::new(public);
         public.http2_mut().enable_connect_protocol();
-        let redirect = Server::new(Front::open(redirect, &entrance));
+        let redirect = Server::new(redirect);
         let handles = [public.handle(), redirect.handle()];
 
         let stop = app.hub.stop.clone();
@@ -176,9 +188,20 @@ impl SignalServer {
         let drain = async {
             stop.cancelled().await;
             let drain_timeout = app.live.load().drain_timeout;
-            handles.iter().for_each(|handle| handle.stop_graceful(drain_timeout));
+            let end = Instant::now() + drain_timeout;
             app.sockets.close();
-            if timeout(drain_timeout, app.sockets.wait()).await.is_err() {
+            // Connections that were let in before the stop get their answer; only then idle ones are closed.
+            let settled = async {
+                for handed_over in &handed_over {
+                    handed_over.cancelled().await;
+                }
+                if !entrance.is_empty() {
+                    sleep(SETTLE).await;
+                }
+            };
+            let _ = timeout_at(end, settled).await;
+            handles.iter().for_each(|handle| handle.stop_graceful(end - Instant::now().min(end)));
+            if timeout_at(end, app.sockets.wait()).await.is_err() {
                 tracing::warn!(sockets = app.sockets.len(), "sockets did not close in time");
             }
         };
@@ -203,6 +226,19 @@ impl SignalServer {
 impl ServerHandle {
     /// Begins to stop. Returns at once; [`SignalServer::serve`] returns when all is done.
     pub fn shutdown(&self) {
-        self.stop.cancel();
+        self.app.hub.stop.cancel();
+    }
+
+    /// Puts other settings in place, for all that comes from now on; open sockets keep the limits of their own. The
+    /// keys that differ and hold only after a restart.
+    pub fn reload(&self, config: Config) -> Vec<&'static str> {
+        let after_restart = self.app.live.load().needs_restart(&config);
+        self.app.reload(config);
+        after_restart
+    }
+
+    /// How many pod ids and sessions are live.
+    pub fn live(&self) -> Live {
+        self.app.hub.directory.live()
     }
 }

@@ -9,6 +9,7 @@ mod list;
 mod live;
 mod nearest;
 mod net;
+mod reload;
 mod settings;
 mod tls;
 mod value;

@@ -3,6 +3,7 @@
 mod download;
 mod error;
 mod health;
+mod leaving;
 mod meta;
 mod not_found;
 mod redirect;
@@ -11,12 +12,12 @@ mod upload;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use salvo::{Router, Service};
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::Live,
+    config::{Config, Live},
     pods::{HitCounter, Registry},
     signal::socket::Hub,
     tls::HttpChallenges,
@@ -35,9 +36,7 @@ pub(crate) struct App {
     pub hub: Hub,
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
-    /// Room for further sockets.
-    pub socket_room: Arc<Semaphore>,
-    pub uploads: upload::Turnstile,
+    pub uploads: ArcSwap<upload::Turnstile>,
     pub http_challenges: Arc<HttpChallenges>,
 }
 
@@ -54,11 +53,21 @@ impl App {
             hits: Arc::default(),
             hub,
             sockets: TaskTracker::new(),
-            socket_room: Arc::new(Semaphore::new(config.signal.max_sockets as usize)),
-            uploads: upload::Turnstile::new(&config.pods),
+            uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
             http_challenges,
             live: live.clone(),
         })
+    }
+}
+
+impl App {
+    /// Puts another configuration in place, as far as that can be done while the broker runs.
+    pub fn reload(&self, config: Config) {
+        self.hub.directory.set_limits(config.signal.clone());
+        self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
+        // Uploads that wait or run go on under the limits that they came in under.
+        self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
+        self.live.store(config);
     }
 }
 
@@ -88,5 +97,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         )
         .push(redirect::challenge_route(app))
         .push(Router::with_path("{**path}").goal(not_found::NotFound));
-    Service::new(router).catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
+    Service::new(router)
+        .hoop(leaving::SayGoodbye(app.clone()))
+        .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

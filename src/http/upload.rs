@@ -56,7 +56,7 @@ impl Upload {
         if length.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        let _turn = app.uploads.enter(format.memory(length.unwrap_or(limit))).await?;
+        let _turn = app.uploads.load_full().enter(format.memory(length.unwrap_or(limit))).await?;
         let body = read(request.take_body(), length, &config.pods).await?;
         let max_manifest = config.pods.max_manifest.as_u64() as usize;
         let verified = tokio::task::spawn_blocking(move || {

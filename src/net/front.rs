@@ -15,6 +15,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     client::trusts,
@@ -42,12 +43,22 @@ pub struct Entrance {
     /// Room for further connections.
     pub room: Arc<Semaphore>,
     pub crowd: Arc<Crowd>,
+    /// Cancelled when nothing more is to be accepted.
+    pub stop: CancellationToken,
 }
 
-/// An acceptor for salvo that takes from all listeners; dropping it stops them.
+impl Entrance {
+    /// Whether no connection is open.
+    pub fn is_empty(&self) -> bool {
+        self.room.available_permits() == self.live.load().http.max_connections as usize
+    }
+}
+
+/// An acceptor for salvo that takes from all listeners.
 pub struct Front {
     ready: mpsc::Receiver<Ready>,
     live: Live,
+    handed_over: CancellationToken,
 }
 
 struct Ready {
@@ -58,13 +69,18 @@ struct Ready {
 }
 
 impl Front {
-    /// Begins to accept from `listeners`.
+    /// Begins to accept from `listeners`, until `entrance.stop`.
     pub fn open(listeners: Vec<Listener>, entrance: &Entrance) -> Self {
         let (sender, ready) = mpsc::channel(READY);
         for listener in listeners {
             tokio::spawn(accept_all(Arc::new(listener), entrance.clone(), sender.clone()));
         }
-        Self { ready, live: entrance.live.clone() }
+        Self { ready, live: entrance.live.clone(), handed_over: CancellationToken::new() }
+    }
+
+    /// Cancelled once, after the stop, every connection that was accepted before it has been handed over.
+    pub fn handed_over(&self) -> CancellationToken {
+        self.handed_over.clone()
     }
 }
 
@@ -80,8 +96,8 @@ impl Acceptor for Front {
         &mut self,
         _: Option<ArcFusePolicy>,
     ) -> io::Result<Accepted<Self::Coupler, Self::Stream>> {
-        // Without listeners there is nothing to accept, now or ever.
         let Some(Ready { stream, local, remote, scheme }) = self.ready.recv().await else {
+            self.handed_over.cancel();
             return std::future::pending().await;
         };
         let fuses = Some(fuses(&self.live.load()));
@@ -98,7 +114,7 @@ impl Acceptor for Front {
     }
 }
 
-/// One listener's loop, until the HTTP server takes no more.
+/// One listener's loop, until the stop.
 async fn accept_all(listener: Arc<Listener>, entrance: Entrance, ready: mpsc::Sender<Ready>) {
     loop {
         let next = async {
@@ -108,7 +124,7 @@ async fn accept_all(listener: Arc<Listener>, entrance: Entrance, ready: mpsc::Se
         };
         let next = tokio::select! {
             next = next => next,
-            () = ready.closed() => return,
+            () = entrance.stop.cancelled() => return,
         };
         match next {
             Ok((connection, room)) => {

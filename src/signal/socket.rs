@@ -46,8 +46,6 @@ pub fn websocket_config(limits: &SignalSettings) -> WebSocketConfig {
 pub struct Hub {
     /// Who holds which pod id and session.
     pub directory: Arc<Directory>,
-    /// The limits that hold for each socket.
-    pub limits: Arc<SignalSettings>,
     /// Bytes that may wait in all outboxes together.
     pub budget: Arc<Budget>,
     /// Cancelled when the broker stops.
@@ -59,15 +57,11 @@ pub async fn serve<S>(socket: WebSocketStream<S>, hub: Hub)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let outbox = Arc::new(Outbox::new(hub.limits.max_queue.as_u64() as usize, hub.budget.clone()));
+    let limits = hub.directory.limits();
+    let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.clone()));
     let place = hub.directory.join(outbox.clone());
-    let mut connection = Connection {
-        socket,
-        outbox,
-        place,
-        silence: Silence::new(&hub.limits),
-        pace: Pace::new(&hub.limits),
-    };
+    let mut connection =
+        Connection { socket, outbox, place, silence: Silence::new(&limits), pace: Pace::new(&limits) };
     let ended = connection.run(&hub.stop).await;
     let Connection { socket, outbox, place, .. } = connection;
     drop(place);
