@@ -12,16 +12,16 @@ use salvo::{
 use tokio::{
     io::AsyncWriteExt,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     client::trusts,
-    crowd::Crowd,
+    crowd::{Counted, Crowd},
     listener::{Listener, ListeningSocket},
-    proxy_protocol,
+    proxy_protocol::{self, Named},
     stream::{Raw, Stream, Transport},
 };
 use crate::{
@@ -31,8 +31,10 @@ use crate::{
 
 /// Connections that are ready, but not yet taken by the HTTP server.
 const READY: usize = 64;
-/// How long accepting pauses when the process has no file descriptor left.
+/// How long accepting pauses when it fails.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long nothing is said of further pauses.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// What all listeners share.
 #[derive(Clone)]
@@ -40,7 +42,7 @@ pub struct Entrance {
     pub live: Live,
     /// How TLS is spoken, where any listener does.
     pub tls: Option<Arc<ServerConfig>>,
-    /// Room for further connections.
+    /// Room for further connections; each listener may hold one more that waits for it.
     pub room: Arc<Semaphore>,
     pub crowd: Arc<Crowd>,
     /// Cancelled when nothing more is to be accepted.
@@ -116,27 +118,50 @@ impl Acceptor for Front {
 
 /// One listener's loop, until the stop.
 async fn accept_all(listener: Arc<Listener>, entrance: Entrance, ready: mpsc::Sender<Ready>) {
+    let mut pauses = Pauses::default();
+    let next = async |pauses: &mut Pauses| match accept(&listener.socket).await {
+        Ok(connection) => {
+            let counted = entrance.count(&connection.remote)?;
+            // Only now, so that a listener to which nobody comes holds no room that another one needs. The
+            // semaphore is never closed.
+            let room = entrance.room.clone().acquire_owned().await.ok()?;
+            Some((connection, counted, room))
+        }
+        Err(error) => {
+            pauses.after(&error).await;
+            None
+        }
+    };
     loop {
-        let next = async {
-            // The semaphore is never closed.
-            let room = entrance.room.clone().acquire_owned().await.map_err(io::Error::other)?;
-            accept(&listener.socket).await.map(|connection| (connection, room))
-        };
         let next = tokio::select! {
-            next = next => next,
+            next = next(&mut pauses) => next,
             () = entrance.stop.cancelled() => return,
         };
-        match next {
-            Ok((connection, room)) => {
-                let (listener, entrance, ready) = (listener.clone(), entrance.clone(), ready.clone());
-                tokio::spawn(async move {
-                    if let Some(prepared) = prepare(&listener, &entrance, connection, room).await {
-                        // The server stopped meanwhile: the connection is dropped.
-                        let _ = ready.send(prepared).await;
-                    }
-                });
+        let Some((connection, counted, room)) = next else { continue };
+        let (listener, entrance, ready) = (listener.clone(), entrance.clone(), ready.clone());
+        tokio::spawn(async move {
+            match prepare(&listener, &entrance, connection, counted, room).await {
+                // The server stopped meanwhile: the connection is dropped.
+                Ok(prepared) => drop(ready.send(prepared).await),
+                Err(error) => tracing::debug!(%error, "a connection did not get as far as HTTP"),
             }
-            Err(error) => pause_after(&error).await,
+        });
+    }
+}
+
+impl Entrance {
+    /// Counts a connection of `peer`, or of nobody where that is a trusted proxy; nothing where there are too many.
+    fn count(&self, peer: &SocketAddr) -> Option<Option<Counted>> {
+        let config = self.live.load();
+        match peer.ip() {
+            Some(address) if !trusts(&config.trusted_proxies, peer) => {
+                let counted = self.crowd.enter(address, config.http.max_connections_per_address);
+                if counted.is_none() {
+                    tracing::debug!(client = %address, "a connection too many of one address was closed");
+                }
+                Some(Some(counted?))
+            }
+            _ => Some(None),
         }
     }
 }
@@ -167,61 +192,62 @@ fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
     (address.ip().to_canonical(), address.port()).into()
 }
 
-/// A connection that was gone before it was accepted is no news; where the process or the host has no file
-/// descriptor left, trying again at once would only spin.
-async fn pause_after(error: &io::Error) {
-    const NO_FILES: [Option<i32>; 2] = [Some(nix::libc::EMFILE), Some(nix::libc::ENFILE)];
-    if NO_FILES.contains(&error.raw_os_error()) {
-        tracing::warn!(
-            "no file descriptor is left: accepting pauses; raise the limit (LimitNOFILE in systemd)"
-        );
-        tokio::time::sleep(PAUSE).await;
-    } else {
-        tracing::debug!(%error, "a connection was not accepted");
+/// Pauses of accepting, and when one was last told of.
+#[derive(Default)]
+struct Pauses {
+    told: Option<Instant>,
+}
+
+impl Pauses {
+    /// A connection that was gone before it was accepted is no news. After any other failure, such as that the
+    /// process or the host has no file descriptor left, trying again at once would only spin.
+    async fn after(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            tracing::debug!(%error, "a connection was not accepted");
+            return;
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= SILENCE) {
+            self.told = Some(Instant::now());
+            let mend = match error.raw_os_error() {
+                Some(nix::libc::EMFILE) => "; raise the limit of open files (LimitNOFILE in systemd)",
+                _ => "",
+            };
+            tracing::warn!("accepting connections pauses: {error}{mend}");
+        }
+        sleep(PAUSE).await;
     }
 }
 
-/// Does what must be done before HTTP begins; nothing where the connection is refused or fails.
+/// Does what must be done before HTTP begins.
 async fn prepare(
     listener: &Listener,
     entrance: &Entrance,
     Connection { mut raw, local, mut remote }: Connection,
+    mut counted: Option<Counted>,
     room: OwnedSemaphorePermit,
-) -> Option<Ready> {
-    let config = entrance.live.load();
-    let trusted = trusts(&config.trusted_proxies, &remote);
-    let counted = match remote.ip() {
-        Some(address) if !trusted => {
-            Some(entrance.crowd.enter(address, config.http.max_connections_per_address)?)
-        }
-        _ => None,
-    };
+) -> io::Result<Ready> {
+    let config = entrance.live.load_full();
     let ready = async {
-        if listener.listen.proxy_protocol
-            && trusted
-            && let Some(client) = proxy_protocol::read_header(&mut raw).await?
-        {
-            remote = canonical(client).into();
+        if listener.listen.proxy_protocol && trusts(&config.trusted_proxies, &remote) {
+            match proxy_protocol::read_header(&mut raw).await? {
+                Named::Proxy => {}
+                Named::Nobody => remote = SocketAddr::Unknown,
+                Named::Client(client) => {
+                    remote = canonical(client).into();
+                    let too_many = || io::Error::other("there are too many connections of this client");
+                    counted = entrance.count(&remote).ok_or_else(too_many)?;
+                }
+            }
         }
-        let transport = match &entrance.tls {
-            Some(tls) if listener.listen.tls => handshake(raw, tls).await?,
-            _ => Transport::Plain(raw),
-        };
-        Ok::<_, io::Error>(transport)
-    };
-    let transport = match timeout(config.http.handshake_timeout, ready).await {
-        Ok(Ok(transport)) => transport,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a connection did not get as far as HTTP");
-            return None;
-        }
-        Err(_) => {
-            tracing::debug!("a connection took too long before HTTP");
-            return None;
+        match &entrance.tls {
+            Some(tls) if listener.listen.tls => handshake(raw, tls).await,
+            _ => Ok(Transport::Plain(raw)),
         }
     };
+    let transport = timeout(config.http.handshake_timeout, ready).await??;
     let scheme = if listener.listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    Some(Ready { stream: Stream { transport, _room: room, _counted: counted }, local, remote, scheme })
+    Ok(Ready { stream: Stream { transport, _room: room, _counted: counted }, local, remote, scheme })
 }
 
 async fn handshake(raw: Raw, config: &Arc<ServerConfig>) -> io::Result<Transport> {
