@@ -11,6 +11,7 @@ use super::{
     Config, ConfigError, RegistryKind,
     error::Origin,
     nearest::unknown,
+    net,
     settings::{SETTINGS, Setting},
 };
 
@@ -95,6 +96,9 @@ impl Layers {
             wrong.push(("pods.memory_limit", "must be at least pods.max_blob"));
         }
         wrong.extend(self.config.tls_contradictions());
+        let mut wrong: Vec<_> = wrong.into_iter().map(|(key, problem)| (key, problem.to_owned())).collect();
+        let listen = net::contradiction(&self.config.listen, &self.config.trusted_proxies);
+        wrong.extend(listen.map(|problem| ("listen", problem)));
         for (key, problem) in wrong {
             let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
             self.wrong(origin, format!("{key} {problem}"));

@@ -246,12 +246,16 @@ settings! {
         max_manifest: ByteSize = ByteSize::kib(256);
         /// Uploads that are read at the same time; the others wait.
         max_uploads: u32 = 32;
+        /// The same for one client address (IPv6: for one /64), so that no single one holds up all others.
+        max_uploads_per_address: u32 = 8;
         /// Memory for the bodies of all running uploads together. An upload takes its `Content-Length`, or `max_blob` where that is not known, twice as much for JSON.
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits for its turn before it is answered with 503.
         upload_wait: Duration = known("20s");
-        /// An upload whose body arrives slower than this many bytes a second, after ten seconds of grace, is answered with 408.
+        /// An upload whose body arrives slower than this many bytes a second is answered with 408, once `upload_grace` is used up.
         min_upload_rate: ByteSize = ByteSize::kib(4);
+        /// How long the body of an upload may stand still, or how far it may lag behind `min_upload_rate`.
+        upload_grace: Duration = known("10s");
         /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
         memory_limit: ByteSize = ByteSize::mib(256);
         /// The `Content-Security-Policy` of served pods.
@@ -264,11 +268,11 @@ settings! {
     http: HttpSettings {
         /// Connections in all; further ones wait in the system's queue until one ends.
         max_connections: u32 = 20_000;
-        /// Connections of one client address (IPv6: of one /64); a further one is closed. Trusted proxies are not counted.
+        /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client.
         max_connections_per_address: u32 = 1_000;
         /// A TLS handshake, and the PROXY header before it, must be done within this time.
         handshake_timeout: Duration = known("10s");
-        /// A request's head must have arrived within this time.
+        /// A request's head must have arrived within this time after the connection was ready for it: after its begin, or after the answer before.
         head_timeout: Duration = known("15s");
         /// A connection on which nothing moves for this long is closed.
         idle_timeout: Duration = known("1m");

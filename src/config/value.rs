@@ -241,6 +241,14 @@ impl Value for Hostname {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
+impl PublicUrl {
+    /// The port of an https URL.
+    pub fn https_port(&self) -> Option<u16> {
+        let uri: Uri = self.0.parse().ok()?;
+        (uri.scheme_str() == Some("https")).then(|| uri.port_u16().unwrap_or(443))
+    }
+}
+
 impl fmt::Display for PublicUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

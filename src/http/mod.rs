@@ -1,5 +1,6 @@
 //! The HTTP side: one file for each group of routes, one error type.
 
+mod access;
 mod download;
 mod error;
 mod health;
@@ -98,6 +99,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .push(redirect::challenge_route(app))
         .push(Router::with_path("{**path}").goal(not_found::NotFound));
     Service::new(router)
+        .hoop(access::AccessLog(app.clone()))
         .hoop(leaving::SayGoodbye(app.clone()))
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

@@ -7,15 +7,17 @@ use salvo::{
     http::{HeaderValue, StatusCode, header, uri::Authority},
 };
 
-use super::{App, error::HttpError, not_found};
-use crate::net::client::Client;
+use super::{App, access, error::HttpError, not_found};
+use crate::{config::PublicUrl, net::client::Client};
 
 /// All routes of a redirect listener.
 pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
     let router = Router::new()
         .push(challenge_route(app))
         .push(Router::with_path("{**path}").goal(ToHttps { app: app.clone(), https_port }));
-    Service::new(router).catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
+    Service::new(router)
+        .hoop(access::AccessLog(app.clone()))
+        .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }
 
 /// The route at which an ACME directory looks for http-01.
@@ -46,13 +48,18 @@ struct ToHttps {
 #[handler]
 impl ToHttps {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
-        let client = Client::of(request, &self.app.live.load().trusted_proxies);
+        let config = self.app.live.load_full();
+        let client = Client::of(request, &config.trusted_proxies);
         let missing = || {
             HttpError::new(StatusCode::BAD_REQUEST, "expected a Host header: the way to https depends on it")
         };
         let host = client.host.as_ref().map(Authority::host).ok_or_else(missing)?;
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let location = match self.https_port {
+        // `OPTIONS *` asks for no path.
+        let path = if path.starts_with('/') { path } else { "/" };
+        // Where the world reaches https on another port than the listener's, the public URL says on which.
+        let port = config.public_url.as_ref().and_then(PublicUrl::https_port).unwrap_or(self.https_port);
+        let location = match port {
             443 => format!("https://{host}{path}"),
             port => format!("https://{host}:{port}{path}"),
         };

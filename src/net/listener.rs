@@ -3,16 +3,19 @@
 use std::{
     env, fs, io,
     net::{SocketAddr, ToSocketAddrs},
-    os::unix::{
-        self,
-        fs::{FileTypeExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            self,
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
 };
 
 use listenfd::ListenFd;
 use nix::unistd::Group;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::{Listen, ListenAddress};
@@ -35,40 +38,65 @@ pub enum ListeningSocket {
     Unix(UnixListener),
 }
 
-/// The name of a Unix socket in the file system; it goes when the listener does.
+/// A Unix socket in the file system; it goes when the listener does.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.into(), identity: identity(&fs::symlink_metadata(path)?) })
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody removed it already, or it lies where nothing can be removed: both are harmless.
-        let _ = fs::remove_file(&self.0);
+        // Another broker may have put its own in this place meanwhile.
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity) {
+            // It lies where nothing can be removed: harmless, as a stale one is replaced.
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// A listener could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}", mend(.source))]
+#[error("cannot listen on {address}: {}", mend(address, .source))]
 pub struct BindError {
     /// What was to be bound, as the configuration names it.
-    pub address: String,
+    pub address: ListenAddress,
     /// What the system says.
     pub source: io::Error,
 }
 
-fn mend(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process uses this address already; stop it, or choose another port with --port".into()
+fn mend(address: &ListenAddress, error: &io::Error) -> String {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
+    let sentence = match (address, error.kind()) {
+        (ListenAddress::Tcp { .. }, AddrInUse) => {
+            "another process uses this address already; stop it, or choose another port with --port"
         }
-        io::ErrorKind::PermissionDenied => {
-            "this process may not; ports below 1024 take root or CAP_NET_BIND_SERVICE, a Unix socket a directory that it can write".into()
+        (ListenAddress::Tcp { .. }, PermissionDenied) => {
+            "this process may not; ports below 1024 take root or CAP_NET_BIND_SERVICE"
         }
-        io::ErrorKind::AddrNotAvailable => {
-            "this host has no such address; choose another with --hostname (0.0.0.0 is all of them)".into()
+        (ListenAddress::Tcp { .. }, AddrNotAvailable) => {
+            "this host has no such address; choose another with --hostname (0.0.0.0 is all of them)"
         }
-        _ => error.to_string(),
-    }
+        (ListenAddress::Unix(_), AddrInUse) => {
+            "another process listens there already, or a file that is no socket has this name"
+        }
+        (ListenAddress::Unix(_), NotFound) => "the directory is missing",
+        (ListenAddress::Unix(_), PermissionDenied) => {
+            "this process may not; it must be able to write to the directory"
+        }
+        _ => return error.to_string(),
+    };
+    sentence.into()
 }
 
 impl Listener {
@@ -96,19 +124,23 @@ pub fn bind(listens: Vec<Listen>) -> Result<Vec<Listener>, BindError> {
     let mut inherited = Inherited::from_env();
     let mut listeners = Vec::with_capacity(listens.len());
     for listen in listens {
-        let Some(address) = &listen.address else { continue };
-        let bound = match address {
+        let Some(address) = listen.address.clone() else { continue };
+        let bound = match &address {
             ListenAddress::Tcp { host, port } => {
-                tcp(host, *port, listen.ipv6_only).map(|tcp| (ListeningSocket::Tcp(tcp), None))
+                tcp(host, *port, listen.ipv6_only).map(|tcp| vec![(ListeningSocket::Tcp(tcp), None)])
             }
-            ListenAddress::Unix(path) => unix_socket(path, &listen),
-            ListenAddress::Systemd(name) => inherited.take(name).map(|socket| (socket, None)),
+            ListenAddress::Unix(path) => unix_socket(path, &listen).map(|bound| vec![bound]),
+            ListenAddress::Systemd(name) => inherited.take(name),
         };
-        let (socket, file) = bound.map_err(|source| BindError { address: address.to_string(), source })?;
-        listeners.push(Listener { socket, listen, _file: file });
+        for (socket, file) in bound.map_err(|source| BindError { address, source })? {
+            listeners.push(Listener { socket, listen: listen.clone(), _file: file });
+        }
     }
+    inherited.warn_of_others();
     Ok(listeners)
 }
+
+type Bound = (ListeningSocket, Option<SocketFile>);
 
 fn tcp(host: &str, port: u16, ipv6_only: bool) -> io::Result<TcpListener> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -139,51 +171,104 @@ fn adopt_tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn unix_socket(path: &Path, listen: &Listen) -> io::Result<(ListeningSocket, Option<SocketFile>)> {
-    let is_stale = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-        && std::os::unix::net::UnixStream::connect(path).is_err();
-    if is_stale {
+fn unix_socket(path: &Path, listen: &Listen) -> io::Result<Bound> {
+    let address = SockAddr::unix(path)?;
+    if is_stale(path, &address) {
         fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
-    let file = SocketFile(path.into());
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address)?;
+    let file = SocketFile::of(path)?;
     if let Some(group) = &listen.group {
         let found = Group::from_name(group.as_str())?;
         let unknown = || io::Error::other(format!("there is no group {:?} on this host", group.as_str()));
         unix::fs::chown(path, None, Some(found.ok_or_else(unknown)?.gid.as_raw()))?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(listen.mode.0))?;
-    Ok((ListeningSocket::Unix(listener), Some(file)))
+    // Only now can anybody connect.
+    socket.listen(BACKLOG)?;
+    Ok((ListeningSocket::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?), Some(file)))
+}
+
+/// Whether a socket lies there to which nobody listens any more.
+fn is_stale(path: &Path, address: &SockAddr) -> bool {
+    let refuses = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // A listener with a full queue is alive, and must not hold us up.
+        socket.set_nonblocking(true)?;
+        socket.connect(address)
+    };
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && refuses().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Sockets that systemd handed over, with their names (sd_listen_fds(3)).
 struct Inherited {
     sockets: ListenFd,
-    names: Vec<String>,
+    /// The name of each; nothing once it was taken.
+    names: Vec<Option<String>>,
 }
 
 impl Inherited {
     fn from_env() -> Self {
+        let sockets = ListenFd::from_env();
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        Self { sockets: ListenFd::from_env(), names: names.split(':').map(Into::into).collect() }
+        // Names that come with sockets for another process are none of ours.
+        let mut names: Vec<_> = names.split(':').take(sockets.len()).map(|name| Some(name.into())).collect();
+        names.resize(sockets.len(), Some("unknown".into()));
+        Self { sockets, names }
     }
 
-    fn take(&mut self, name: &str) -> io::Result<ListeningSocket> {
-        let missing = || {
-            let names =
-                self.names.iter().filter(|name| !name.is_empty()).cloned().collect::<Vec<_>>().join(", ");
-            let have = if names.is_empty() { "none".to_owned() } else { names };
-            io::Error::other(format!(
-                "systemd handed over no socket of this name (it handed over: {have}); \
-                 set FileDescriptorName={name} in the socket unit"
-            ))
-        };
-        let index = self.names.iter().position(|have| have == name).ok_or_else(missing)?;
-        if let Ok(Some(listener)) = self.sockets.take_tcp_listener(index) {
-            return adopt_tcp(listener).map(ListeningSocket::Tcp);
+    /// All sockets of this name: a unit may have several.
+    fn take(&mut self, name: &str) -> io::Result<Vec<Bound>> {
+        let indices: Vec<_> =
+            (0..self.names.len()).filter(|at| self.names[*at].as_deref() == Some(name)).collect();
+        if indices.is_empty() {
+            let rest = self.rest();
+            return Err(io::Error::other(format!(
+                "systemd handed over no socket of this name (it handed over: {}); \
+                 set FileDescriptorName={name} in the socket unit",
+                if rest.is_empty() { "none" } else { &rest }
+            )));
         }
-        let listener = self.sockets.take_unix_listener(index)?.ok_or_else(missing)?;
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener).map(ListeningSocket::Unix)
+        indices.into_iter().map(|index| self.take_at(index)).collect()
+    }
+
+    fn take_at(&mut self, index: usize) -> io::Result<Bound> {
+        self.names[index] = None;
+        let listens = |socket: SockRef<'_>| socket.is_listener().unwrap_or_default();
+        let socket = if let Ok(Some(tcp)) = self.sockets.take_tcp_listener(index) {
+            listens((&tcp).into()).then(|| adopt_tcp(tcp).map(ListeningSocket::Tcp))
+        } else if let Ok(Some(unix)) = self.sockets.take_unix_listener(index) {
+            listens((&unix).into()).then(|| {
+                unix.set_nonblocking(true)?;
+                UnixListener::from_std(unix).map(ListeningSocket::Unix)
+            })
+        } else {
+            None
+        };
+        let no_listener = || {
+            io::Error::other(
+                "what systemd handed over is no stream socket that listens; the socket unit needs ListenStream= \
+                 and Accept=no",
+            )
+        };
+        Ok((socket.ok_or_else(no_listener)??, None))
+    }
+
+    /// A socket that nobody accepts from lets its clients hang.
+    fn warn_of_others(&self) {
+        let rest = self.rest();
+        if !rest.is_empty() {
+            tracing::warn!(
+                "systemd handed over sockets that no [[listen]] names: {rest}; their clients get no answer"
+            );
+        }
+    }
+
+    /// The names that were not taken.
+    fn rest(&self) -> String {
+        self.names.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 }
