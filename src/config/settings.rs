@@ -276,7 +276,7 @@ settings! {
         head_timeout: Duration = known("15s");
         /// A connection on which nothing moves for this long is closed.
         idle_timeout: Duration = known("1m");
-        /// A client that takes nothing of an answer for this long is cut off.
+        /// A client that takes less than 64 KiB of an answer in this time is cut off.
         write_timeout: Duration = known("30s");
     }
 }

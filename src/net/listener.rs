@@ -23,6 +23,9 @@ use crate::config::{Listen, ListenAddress};
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that the system keeps for us before it has sent them.
+const UNSENT: u32 = 128 * 1024;
+
 /// A socket that listens, and how it was asked for.
 #[derive(Debug)]
 pub struct Listener {
@@ -165,8 +168,12 @@ fn tcp_on(address: SocketAddr, ipv6_only: bool) -> io::Result<TcpListener> {
 }
 
 fn adopt_tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-    // Accepted connections inherit it: without it a relayed frame can wait 40 ms for an acknowledgement.
-    SockRef::from(&listener).set_tcp_nodelay(true)?;
+    // Accepted connections inherit both. Without the first a relayed frame can wait 40 ms for an acknowledgement;
+    // without the second megabytes queue up for a client that reads slowly, and while the system still sends them it
+    // looks as if the client took nothing.
+    let socket = SockRef::from(&listener);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
@@ -203,6 +210,9 @@ fn is_stale(path: &Path, address: &SockAddr) -> bool {
         && refuses().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+/// What systemd calls a socket without a name.
+const UNNAMED: &str = "unknown";
+
 /// Sockets that systemd handed over, with their names (sd_listen_fds(3)).
 struct Inherited {
     sockets: ListenFd,
@@ -215,8 +225,9 @@ impl Inherited {
         let sockets = ListenFd::from_env();
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         // Names that come with sockets for another process are none of ours.
-        let mut names: Vec<_> = names.split(':').take(sockets.len()).map(|name| Some(name.into())).collect();
-        names.resize(sockets.len(), Some("unknown".into()));
+        let named = |name: &str| Some(if name.is_empty() { UNNAMED } else { name }.to_owned());
+        let mut names: Vec<_> = names.split(':').take(sockets.len()).map(named).collect();
+        names.resize(sockets.len(), Some(UNNAMED.into()));
         Self { sockets, names }
     }
 
