@@ -13,12 +13,14 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use gemmapod_signal::{MemoryRegistry, SignalServer};
 use socket2::{Domain, Socket, Type};
 use support::{
+    SOON,
     pod::Pod,
     process::{Broker, command},
     raw::{self, Answer, Raw},
@@ -51,10 +53,24 @@ fn broker(toml: &str, listeners: usize) -> (Broker, Vec<String>) {
 /// What the broker says when it does not start.
 fn complaint(toml: &str) -> String {
     let dir = TempDir::new().unwrap();
-    let output = command().arg("--config").arg(write(&dir, toml)).output().unwrap();
+    let output = ended(command().arg("--config").arg(write(&dir, toml)));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let stderr = String::from_utf8(output.stderr).unwrap();
     stderr.lines().last().unwrap().trim_start_matches("gemmapod-signal: ").to_owned()
+}
+
+/// What a broker left that must not start.
+fn ended(command: &mut Command) -> Output {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > SOON {
+            child.kill().unwrap();
+            panic!("the broker should have ended: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
 }
 
 async fn from(source: &str, address: &str) -> Raw {
@@ -63,7 +79,7 @@ async fn from(source: &str, address: &str) -> Raw {
 
 /// The client of the next request that the broker logs.
 fn logged(broker: &mut Broker) -> String {
-    let line = broker.wait_for(" request ");
+    let line = broker.wait_for("DEBUG request ");
     line.split("client=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
 }
 
@@ -110,12 +126,13 @@ async fn several_listeners_serve_at_once() {
 #[tokio::test]
 async fn http_2_knows_its_host() {
     let server = TestServer::start().await;
-    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let request = http.post(server.url("/pods")).header("content-type", "text/html");
+    let http = reqwest::Client::builder().http2_prior_knowledge().resolve("broker.test", server.addresses[0]);
+    let base = format!("http://broker.test:{}", server.addresses[0].port());
+    let request = http.build().unwrap().post(format!("{base}/pods")).header("content-type", "text/html");
     let answer = request.body(Pod::named("p").html()).send().await.unwrap();
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     let answer: serde_json::Value = answer.json().await.unwrap();
-    assert!(answer["url"].as_str().unwrap().starts_with(&server.url("/")), "{answer}");
+    assert_eq!(answer["url"], format!("{base}/{}", answer["id"].as_str().unwrap()));
 }
 
 // Unix sockets
@@ -299,7 +316,7 @@ fn what_is_wrong_with_a_socket_of_systemd_is_said() {
         (vec![file], "http", "$$", no_listener.into()),
     ] {
         let output =
-            activated(sockets, names, pid, "[[listen]]\naddress = \"systemd:http\"", &dir).output().unwrap();
+            ended(&mut activated(sockets, names, pid, "[[listen]]\naddress = \"systemd:http\"", &dir));
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(
             stderr.trim_end(),

@@ -425,6 +425,7 @@ mod tests {
             assert_eq!(behind(&[(header, "for=192.0.2.1, 192.0.2.1, \u{fe}")]), PEER);
             let last = if header == "forwarded" { "for=192.0.2.9" } else { "192.0.2.9" };
             assert_eq!(behind(&[(header, "ü"), (header, last)]), "192.0.2.9");
+            assert_eq!(behind(&[(header, last), (header, "ü")]), PEER);
         }
     }
 

@@ -226,7 +226,7 @@ impl Inherited {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         // Names that come with sockets for another process are none of ours.
         let named = |name: &str| Some(if name.is_empty() { UNNAMED } else { name }.to_owned());
-        let mut names: Vec<_> = names.split(':').take(sockets.len()).map(named).collect();
+        let mut names: Vec<_> = names.split(':').map(named).collect();
         names.resize(sockets.len(), Some(UNNAMED.into()));
         Self { sockets, names }
     }
