@@ -23,8 +23,11 @@ const TEMPORARY: &str = ".upload-";
 pub struct BlobFiles {
     directory: PathBuf,
     /// Blobs that are in memory because somebody reads them.
-    in_use: Mutex<HashMap<Digest, Arc<Mutex<Weak<Vec<u8>>>>>>,
+    in_use: Mutex<HashMap<Digest, Place>>,
 }
+
+/// A blob that is in memory, if it still is.
+type Place = Arc<Mutex<Weak<Vec<u8>>>>;
 
 /// A blob that all its readers share, however many and however slow they are.
 struct Shared(Arc<Vec<u8>>);
@@ -93,7 +96,7 @@ impl BlobFiles {
     }
 
     /// Where a blob is while it is in memory.
-    fn place(&self, digest: &Digest) -> Arc<Mutex<Weak<Vec<u8>>>> {
+    fn place(&self, digest: &Digest) -> Place {
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = in_use.get(digest) {
             return place.clone();
