@@ -9,7 +9,7 @@
 //!
 //! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut config = Config::default();
-//! config.port = 0;
+//! config.port = Some(0);
 //! let server = SignalServer::builder().config(config).registry(MemoryRegistry::new(64 << 20)).bind().await?;
 //! println!("listening on {}", server.local_addrs()[0]);
 //! let handle = server.handle();
@@ -30,6 +30,7 @@ mod pods;
 mod server;
 mod signal;
 pub mod telemetry;
+mod tls;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
@@ -43,4 +44,6 @@ pub use self::{
         Rejected, Slug, VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
+    signal::directory::Live,
+    tls::source::TlsError,
 };

@@ -8,7 +8,6 @@ use salvo::{
     hyper::upgrade::OnUpgrade,
     rt::tokio::TokioIo,
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, error::HttpError};
@@ -29,7 +28,7 @@ impl Upgrade {
                 return Err(error);
             }
         };
-        let room = self.admit()?;
+        self.admit()?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(not_an_upgrade)?;
         if let Some(connection) = request.extensions().get::<ConnCtrl>() {
             connection.relax_timeouts();
@@ -39,27 +38,27 @@ impl Upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
-        self.serve(on_upgrade, room);
+        self.serve(on_upgrade);
         Ok(())
     }
 }
 
 impl Upgrade {
-    fn admit(&self) -> Result<OwnedSemaphorePermit, HttpError> {
+    fn admit(&self) -> Result<(), HttpError> {
         let Self(app) = self;
         if app.hub.stop.is_cancelled() {
             return Err(HttpError::Busy { message: "this broker is stopping", retry_after: RETRY_AFTER });
         }
-        app.socket_room.clone().try_acquire_owned().map_err(|_| HttpError::Busy {
-            message: "this broker has no room for another socket",
-            retry_after: RETRY_AFTER,
-        })
+        if app.sockets.len() >= app.live.load().signal.max_sockets as usize {
+            let message = "this broker has no room for another socket";
+            return Err(HttpError::Busy { message, retry_after: RETRY_AFTER });
+        }
+        Ok(())
     }
 
-    fn serve(&self, on_upgrade: OnUpgrade, room: OwnedSemaphorePermit) {
+    fn serve(&self, on_upgrade: OnUpgrade) {
         let hub = self.0.hub.clone();
         self.0.sockets.spawn(async move {
-            let _room = room;
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
             socket::serve(TokioIo::new(upgraded), hub).await;

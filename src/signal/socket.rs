@@ -45,8 +45,6 @@ const MAX_UNANSWERED: u32 = 2;
 pub struct Hub {
     /// Who holds which pod id and session.
     pub directory: Arc<Directory>,
-    /// The limits that hold for each socket.
-    pub limits: Arc<SignalSettings>,
     /// Bytes that may wait in all outboxes together.
     pub budget: Arc<Budget>,
     /// Bytes of unfinished frames that all sockets together may send.
@@ -60,23 +58,24 @@ pub async fn serve<S>(stream: S, hub: Hub)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let max_frame = hub.limits.max_frame.as_u64() as usize;
+    let limits = hub.directory.limits();
+    let max_frame = limits.max_frame.as_u64() as usize;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BATCH)
         .max_frame_size(Some(max_frame))
         .max_message_size(Some(max_frame));
     let intake = Intake::new(stream, max_frame, hub.intake.clone());
-    let outbox = Arc::new(Outbox::new(hub.limits.max_queue.as_u64() as usize, hub.budget.clone()));
+    let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.clone()));
     let place = hub.directory.join(outbox.clone());
-    let silence = Silence::new(&hub.limits);
+    let silence = Silence::new(&limits);
     let mut connection = Connection {
         socket: WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await,
         outbox,
         place,
         alarm: Box::pin(sleep_until(silence.deadline)),
         silence,
-        pace: Pace::new(&hub.limits),
+        pace: Pace::new(&limits),
     };
     let ended = connection.run(&hub.stop).await;
     let Connection { socket, outbox, place, .. } = connection;

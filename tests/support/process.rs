@@ -46,6 +46,11 @@ impl Broker {
         }
     }
 
+    /// All further lines of the log, up to the end of the process.
+    pub fn lines(&mut self) -> Vec<String> {
+        self.log.iter().collect()
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
