@@ -44,5 +44,9 @@ pub use self::{
         Rejected, Slug, VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
-    tls::source::TlsError,
+    tls::{
+        pem::FileError,
+        self_signed::{SelfSignedError, authority_pem},
+        source::TlsError,
+    },
 };

@@ -5,10 +5,10 @@ mod cli;
 use std::{fmt::Display, process::ExitCode};
 
 use clap::Parser;
-use gemmapod_signal::{Config, ServerHandle, SignalServer, telemetry};
+use gemmapod_signal::{Config, ServerHandle, SignalServer, authority_pem, config::TlsMode, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::cli::{Cli, Command};
+use self::cli::{Cli, Command, UsageError};
 
 /// Wrong flags and wrong configuration.
 const USAGE: u8 = 2;
@@ -32,7 +32,14 @@ fn main() -> ExitCode {
             print!("{}", if *markdown { cli::settings_markdown() } else { cli::settings_toml() });
             ExitCode::SUCCESS
         }
-        None => match cli.config() {
+        Some(Command::Ca { flags }) => match flags.config() {
+            Ok(config) if config.tls_mode() != TlsMode::SelfSigned => {
+                complain(&UsageError::NoAuthority, USAGE)
+            }
+            Ok(config) => print_authority(&config),
+            Err(error) => complain(&error, USAGE),
+        },
+        None => match cli.flags.config() {
             Ok(config) => run(config),
             Err(error) => complain(&error, USAGE),
         },
@@ -44,6 +51,19 @@ fn complain(problem: &dyn Display, code: u8) -> ExitCode {
         eprintln!("gemmapod-signal: {line}");
     }
     ExitCode::from(code)
+}
+
+/// The certificate goes where it can be saved, what to do with it to people.
+fn print_authority(config: &Config) -> ExitCode {
+    telemetry::init(&config.log);
+    match authority_pem(config) {
+        Ok(pem) => {
+            print!("{pem}");
+            eprintln!("{}", cli::TRUST);
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error, FAILURE),
+    }
 }
 
 fn run(config: Config) -> ExitCode {

@@ -3,7 +3,10 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use salvo::{Router, Server};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,6 +46,7 @@ pub struct Builder {
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
     stop: CancellationToken,
+    certificates: Arc<Notify>,
 }
 
 /// The broker could not start.
@@ -117,7 +121,7 @@ impl Builder {
             _ => Some(Arc::new(tls::server_config(store).map_err(TlsError::from)?)),
         };
         let entrance = Entrance { live: live.clone(), tls, room, crowd: Arc::default() };
-        let app = App::new(live, registry, hub, workshop.http_challenges);
+        let app = App::new(live, registry, hub, workshop.store, workshop.http_challenges);
         Ok(SignalServer { app, routes, listeners, entrance, certificates })
     }
 }
@@ -142,7 +146,7 @@ impl SignalServer {
 
     /// Something to stop it with.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle { stop: self.app.hub.stop.clone() }
+        ServerHandle { stop: self.app.hub.stop.clone(), certificates: self.certificates.reload_handle() }
     }
 
     /// Serves until [`ServerHandle::shutdown`], then drains for at most `drain_timeout`: sockets are closed with
@@ -204,5 +208,11 @@ impl ServerHandle {
     /// Begins to stop. Returns at once; [`SignalServer::serve`] returns when all is done.
     pub fn shutdown(&self) {
         self.stop.cancel();
+    }
+
+    /// Has the source of certificates look again at once: files are read, `tls.domains` is compared. What is wrong
+    /// is logged and changes nothing; no connection is touched.
+    pub fn reload_certificates(&self) {
+        self.certificates.notify_one();
     }
 }

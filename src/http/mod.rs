@@ -3,6 +3,7 @@
 mod download;
 mod error;
 mod health;
+mod hsts;
 mod meta;
 mod not_found;
 mod redirect;
@@ -19,7 +20,7 @@ use crate::{
     config::Live,
     pods::{HitCounter, Registry},
     signal::socket::Hub,
-    tls::HttpChallenges,
+    tls::{CertStore, HttpChallenges},
 };
 
 pub(crate) use self::{
@@ -38,6 +39,7 @@ pub(crate) struct App {
     /// Room for further sockets.
     pub socket_room: Arc<Semaphore>,
     pub uploads: upload::Turnstile,
+    pub certificates: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
 }
 
@@ -46,6 +48,7 @@ impl App {
         live: Live,
         registry: Arc<dyn Registry>,
         hub: Hub,
+        certificates: Arc<CertStore>,
         http_challenges: Arc<HttpChallenges>,
     ) -> Arc<Self> {
         let config = live.load();
@@ -56,6 +59,7 @@ impl App {
             sockets: TaskTracker::new(),
             socket_room: Arc::new(Semaphore::new(config.signal.max_sockets as usize)),
             uploads: upload::Turnstile::new(&config.pods),
+            certificates,
             http_challenges,
             live: live.clone(),
         })
@@ -88,5 +92,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         )
         .push(redirect::challenge_route(app))
         .push(Router::with_path("{**path}").goal(not_found::NotFound));
-    Service::new(router).catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
+    Service::new(router)
+        .hoop(hsts::Hsts(app.clone()))
+        .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

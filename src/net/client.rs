@@ -54,7 +54,10 @@ impl Client {
         let peer = Self {
             address: request.remote_addr().ip(),
             scheme: request.scheme().to_string(),
-            host: text(headers, header::HOST.as_str()).and_then(|host| host.parse().ok()),
+            // HTTP/2 has `:authority` in its place.
+            host: text(headers, header::HOST.as_str())
+                .and_then(|host| host.parse().ok())
+                .or_else(|| request.uri().authority().cloned()),
         };
         if trusts(proxies, request.remote_addr()) { peer.behind_proxy(headers, proxies) } else { peer }
     }

@@ -14,6 +14,8 @@ pub struct Broker {
     pub child: Child,
     /// `host:port`.
     pub address: String,
+    /// What the log said up to there.
+    pub before_listening: Vec<String>,
     log: Receiver<String>,
 }
 
@@ -29,9 +31,10 @@ impl Broker {
         let (lines, log) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
-        let mut broker = Self { child, address: String::new(), log };
-        let line = broker.wait_for("listening on http://");
-        let address = line.split("http://").nth(1).unwrap();
+        let mut broker = Self { child, address: String::new(), before_listening: Vec::new(), log };
+        broker.before_listening = broker.lines_until("listening on http");
+        let line = broker.before_listening.last().unwrap();
+        let address = line.split("://").nth(1).unwrap();
         broker.address = address.split([' ', '"']).next().unwrap().to_owned();
         broker
     }
@@ -44,6 +47,15 @@ impl Broker {
                 return line;
             }
         }
+    }
+
+    /// All further lines of the log up to the one that holds `text`.
+    pub fn lines_until(&mut self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
+            lines.push(self.wait_for(""));
+        }
+        lines
     }
 
     pub fn url(&self, path: &str) -> String {
