@@ -132,7 +132,7 @@ async fn what_is_no_upgrade_is_refused() {
         ("/signal?a=b", "websocket", "13", StatusCode::NOT_FOUND),
         ("/signal", "websocket", "8", StatusCode::UPGRADE_REQUIRED),
         ("/signal", "webtransport", "13", StatusCode::METHOD_NOT_ALLOWED),
-        ("/health", "websocket", "13", StatusCode::METHOD_NOT_ALLOWED),
+        ("/health", "websocket", "13", StatusCode::NOT_FOUND),
     ] {
         let (answer, _send) = sender.send_request(extended_connect(path, protocol, version), false).unwrap();
         assert_eq!(head(answer).await.status(), status, "{path} {protocol} {version}");

@@ -69,7 +69,7 @@ async fn tls_1_2_and_1_3_but_not_1_1() {
         })
     };
     let (good, said) = handshake("-tls1_1").await.unwrap();
-    assert!(!good && said.contains("alert protocol version"), "{said}");
+    assert!(!good && said.contains(" alert "), "{said}");
     let (good, said) = handshake("-tls1_2").await.unwrap();
     assert!(good, "{said}");
 }
