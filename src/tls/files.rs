@@ -68,8 +68,9 @@ impl Files {
         let Workshop { live, store, .. } = workshop.clone();
         let listed = live.load().tls.certificates.clone();
         let pairs: Vec<_> = listed.into_iter().map(Pair::new).collect::<Result<_, _>>()?;
-        let files = Self { live, store, pairs, reload: Arc::default() };
+        let mut files = Self { live, store, pairs, reload: Arc::default() };
         files.show();
+        files.warn_of_ends(SystemTime::now());
         Ok(files)
     }
 
