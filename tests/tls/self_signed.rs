@@ -13,7 +13,7 @@ use crate::{
     certs::{Files, openssl},
     client::{Client, first, get, roots},
     support::{
-        process::{Broker, command},
+        process::{Broker, command, ended},
         server::TestServer,
     },
 };
@@ -217,7 +217,7 @@ fn a_damaged_authority_is_not_replaced() {
             Some(text) => fs::write(&key, text).unwrap(),
             None => fs::remove_file(&key).unwrap(),
         }
-        let output = command().args(["--config", &config(&files, &["pods.example"])]).output().unwrap();
+        let output = ended(command().args(["--config", &config(&files, &["pods.example"])]));
         let sentence = broken(&format!(
             "gemmapod-signal: DIR/data/tls/ca.pem {problem}: put both files back from a backup, or remove the \
              directory to have a new authority made, which every client must then be given again\n"

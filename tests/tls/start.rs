@@ -6,12 +6,12 @@ use rcgen::KeyPair;
 
 use crate::{
     certs::{Authority, Files, openssl, set_life},
-    support::process::command,
+    support::process::{command, ended},
 };
 
 /// The one line with which the start fails, without names that change from run to run.
 fn complaint(files: &Files) -> String {
-    let output = command().args(["--config", &files.config(&["pair"])]).output().unwrap();
+    let output = ended(command().args(["--config", &files.config(&["pair"])]));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let line = stderr.strip_prefix("gemmapod-signal: ").unwrap_or_else(|| panic!("{stderr}"));
