@@ -45,5 +45,9 @@ pub use self::{
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
     signal::directory::Live,
-    tls::source::TlsError,
+    tls::{
+        pem::FileError,
+        self_signed::{SelfSignedError, authority_pem},
+        source::TlsError,
+    },
 };

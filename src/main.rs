@@ -7,12 +7,13 @@ use std::{fmt::Display, io, process::ExitCode};
 
 use clap::Parser;
 use gemmapod_signal::{
-    Config, ServerHandle, SignalServer,
+    Config, ServerHandle, SignalServer, authority_pem,
+    config::TlsMode,
     telemetry::{self, LogHandle},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::cli::{Cli, Command};
+use self::cli::{Cli, Command, Flags, UsageError};
 
 /// Wrong flags and wrong configuration.
 const USAGE: u8 = 2;
@@ -36,8 +37,15 @@ fn main() -> ExitCode {
             print!("{}", if *markdown { cli::settings_markdown() } else { cli::settings_toml() });
             ExitCode::SUCCESS
         }
-        None => match cli.config() {
-            Ok(config) => run(cli, config),
+        Some(Command::Ca { flags }) => match flags.config() {
+            Ok(config) if config.tls_mode() != TlsMode::SelfSigned => {
+                complain(&UsageError::NoAuthority, USAGE)
+            }
+            Ok(config) => print_authority(&config),
+            Err(error) => complain(&error, USAGE),
+        },
+        None => match cli.flags.config() {
+            Ok(config) => run(cli.flags, config),
             Err(error) => complain(&error, USAGE),
         },
     }
@@ -50,24 +58,37 @@ fn complain(problem: &dyn Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(cli: Cli, config: Config) -> ExitCode {
+/// The certificate goes where it can be saved, what to do with it to people.
+fn print_authority(config: &Config) -> ExitCode {
+    telemetry::init(&config.log);
+    match authority_pem(config) {
+        Ok(pem) => {
+            print!("{pem}");
+            eprintln!("{}", cli::TRUST);
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error, FAILURE),
+    }
+}
+
+fn run(flags: Flags, config: Config) -> ExitCode {
     let log = telemetry::init(&config.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, FAILURE),
     };
-    match runtime.block_on(serve(cli, config, log)) {
+    match runtime.block_on(serve(flags, config, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error, FAILURE),
     }
 }
 
-async fn serve(cli: Cli, config: Config, log: LogHandle) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(flags: Flags, config: Config, log: LogHandle) -> Result<(), Box<dyn std::error::Error>> {
     let signals = Signals::catch()?;
     let max_sockets = config.signal.max_sockets;
     let server = SignalServer::builder().config(config).bind().await?;
     make_room_for(max_sockets);
-    tokio::spawn(signals.obey(cli, server.handle(), log));
+    tokio::spawn(signals.obey(flags, server.handle(), log));
     tokio::spawn(systemd::keep_informed(server.handle()));
     server.serve().await?;
     tracing::info!("stopped");
@@ -103,14 +124,14 @@ impl Signals {
     }
 
     /// SIGHUP reads the configuration again. The first SIGTERM or SIGINT drains, the second ends the process at once.
-    async fn obey(mut self, cli: Cli, server: ServerHandle, log: LogHandle) {
+    async fn obey(mut self, flags: Flags, server: ServerHandle, log: LogHandle) {
         let mut stopping = false;
         loop {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.hangup.recv() => {
-                    systemd::while_reloading(|| reload(&cli, &server, &log));
+                    systemd::while_reloading(|| reload(&flags, &server, &log));
                     continue;
                 }
             };
@@ -127,8 +148,8 @@ impl Signals {
 }
 
 /// Puts the configuration in place as it is now; a broken one changes nothing.
-fn reload(cli: &Cli, server: &ServerHandle, log: &LogHandle) {
-    let config = match cli.config() {
+fn reload(flags: &Flags, server: &ServerHandle, log: &LogHandle) {
+    let config = match flags.config() {
         Ok(config) => config,
         Err(error) => {
             for line in error.to_string().lines() {

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use salvo::{Router, Server};
 use tokio::{
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,7 @@ pub struct Builder {
 #[derive(Clone)]
 pub struct ServerHandle {
     app: Arc<App>,
+    certificates: Arc<Notify>,
 }
 
 /// The broker could not start.
@@ -132,7 +133,7 @@ impl Builder {
         };
         let entrance =
             Entrance { live: live.clone(), tls, room, crowd: Arc::default(), stop: hub.stop.clone() };
-        let app = App::new(live, registry, hub, workshop.http_challenges);
+        let app = App::new(live, registry, hub, workshop.store, workshop.http_challenges);
         Ok(SignalServer { app, routes, listeners, entrance, certificates })
     }
 }
@@ -161,7 +162,7 @@ impl SignalServer {
 
     /// Something to stop it with.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle { app: self.app.clone() }
+        ServerHandle { app: self.app.clone(), certificates: self.certificates.reload_handle() }
     }
 
     /// Serves until [`ServerHandle::shutdown`], then drains for at most `drain_timeout`: sockets are closed with
@@ -246,11 +247,18 @@ impl ServerHandle {
     pub fn reload(&self, config: Config) -> Vec<&'static str> {
         let after_restart = self.app.live.load().needs_restart(&config);
         self.app.reload(config);
+        self.certificates.notify_one();
         after_restart
     }
 
     /// How many pod ids and sessions are live.
     pub fn live(&self) -> Live {
         self.app.hub.directory.live()
+    }
+
+    /// Has the source of certificates look again at once: files are read, `tls.domains` is compared. What is wrong
+    /// is logged and changes nothing; no connection is touched.
+    pub fn reload_certificates(&self) {
+        self.certificates.notify_one();
     }
 }

@@ -4,6 +4,7 @@ mod access;
 mod download;
 mod error;
 mod health;
+mod hsts;
 mod leaving;
 mod meta;
 mod not_found;
@@ -21,7 +22,7 @@ use crate::{
     config::{Config, Live},
     pods::{HitCounter, Registry},
     signal::socket::Hub,
-    tls::HttpChallenges,
+    tls::{CertStore, HttpChallenges},
 };
 
 pub(crate) use self::{
@@ -38,6 +39,7 @@ pub(crate) struct App {
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
     pub uploads: ArcSwap<upload::Turnstile>,
+    pub certificates: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
 }
 
@@ -46,6 +48,7 @@ impl App {
         live: Live,
         registry: Arc<dyn Registry>,
         hub: Hub,
+        certificates: Arc<CertStore>,
         http_challenges: Arc<HttpChallenges>,
     ) -> Arc<Self> {
         let config = live.load();
@@ -55,6 +58,7 @@ impl App {
             hub,
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
+            certificates,
             http_challenges,
             live: live.clone(),
         })
@@ -101,5 +105,6 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
     Service::new(router)
         .hoop(access::AccessLog(app.clone()))
         .hoop(leaving::SayGoodbye(app.clone()))
+        .hoop(hsts::Hsts(app.clone()))
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

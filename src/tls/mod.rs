@@ -3,9 +3,13 @@
 //! A source of certificates puts what it has into the [`CertStore`], now and whenever that changes; every handshake
 //! takes from there. Replacing a certificate touches no open connection.
 
+pub(crate) mod files;
 pub(crate) mod http_challenges;
+pub(crate) mod pem;
+pub(crate) mod self_signed;
 pub(crate) mod source;
 pub(crate) mod store;
+pub(crate) mod x509;
 
 use std::sync::Arc;
 

@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{CertStore, HttpChallenges};
+use super::{
+    CertStore, HttpChallenges,
+    files::Files,
+    pem::FileError,
+    self_signed::{SelfSigned, SelfSignedError},
+};
 use crate::config::{Live, TlsMode};
 
 /// No certificates can be had.
@@ -13,12 +19,22 @@ pub enum TlsError {
     /// TLS itself could not be set up.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] tokio_rustls::rustls::Error),
+    /// A certificate or key file is not right.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The broker's own authority or certificate cannot be had.
+    #[error(transparent)]
+    SelfSigned(#[from] SelfSignedError),
 }
 
 /// A source of certificates that has shown what it has, and goes on when it is run.
 pub enum Source {
     /// There is no TLS.
     Off,
+    /// PEM files that somebody else renews.
+    Files(Files),
+    /// An authority of the broker's own.
+    SelfSigned(SelfSigned),
 }
 
 /// What sources work on.
@@ -34,7 +50,18 @@ impl Source {
     pub fn prepare(workshop: &Workshop) -> Result<Self, TlsError> {
         match workshop.live.load().tls_mode() {
             TlsMode::Off => Ok(Self::Off),
-            TlsMode::Files | TlsMode::SelfSigned | TlsMode::Acme => unimplemented!("in the commits to come"),
+            TlsMode::Files => Ok(Self::Files(Files::prepare(workshop)?)),
+            TlsMode::SelfSigned => Ok(Self::SelfSigned(SelfSigned::prepare(workshop)?)),
+            TlsMode::Acme => unimplemented!("in the commits to come"),
+        }
+    }
+
+    /// What has files and configuration looked at again at once.
+    pub fn reload_handle(&self) -> Arc<Notify> {
+        match self {
+            Self::Off => Arc::default(),
+            Self::Files(files) => files.reload_handle(),
+            Self::SelfSigned(self_signed) => self_signed.reload_handle(),
         }
     }
 
@@ -42,6 +69,8 @@ impl Source {
     pub async fn run(self, stop: CancellationToken) {
         match self {
             Self::Off => stop.cancelled().await,
+            Self::Files(files) => files.run(stop).await,
+            Self::SelfSigned(self_signed) => self_signed.run(stop).await,
         }
     }
 }

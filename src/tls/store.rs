@@ -65,6 +65,12 @@ impl CertStore {
         self.shown.load().find(name).is_some_and(|certificate| certificate.public)
     }
 
+    /// What clients are shown that name no known name.
+    #[cfg(test)]
+    pub fn first(&self) -> Option<Certificate> {
+        self.shown.load().first.clone()
+    }
+
     /// Shows `key` to an ACME directory that looks for the tls-alpn-01 challenge of `name`.
     pub fn show_challenge(&self, name: &str, key: Arc<CertifiedKey>) {
         self.challenges().insert(name.to_ascii_lowercase(), key);
