@@ -7,6 +7,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     config::{Config, Live, Purpose, RegistryKind},
     http::{self, App},
     net::{
@@ -37,6 +38,7 @@ pub struct Builder {
     config: Config,
     registry: Option<Arc<dyn Registry>>,
     routes: Vec<Router>,
+    clock: Clock,
 }
 
 /// Stops a running broker; clones stop the same one.
@@ -89,13 +91,19 @@ impl Builder {
         self
     }
 
+    /// Goes by `clock` where certificates depend on the time.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Binds all addresses, opens the registry and prepares certificates.
     ///
     /// # Errors
     ///
     /// Something of it fails. The message says how to mend it.
     pub async fn bind(self) -> Result<SignalServer, StartError> {
-        let Self { config, registry, routes } = self;
+        let Self { config, registry, routes, clock } = self;
         let listeners = listener::bind(config.listeners())?;
         let registry = match registry {
             Some(registry) => registry,
@@ -110,7 +118,7 @@ impl Builder {
         let room = Arc::new(Semaphore::new(config.http.max_connections as usize));
         let live = Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
-        let workshop = Workshop { live: live.clone(), store: store.clone(), http_challenges };
+        let workshop = Workshop { live: live.clone(), store: store.clone(), http_challenges, clock };
         let certificates = Source::prepare(&workshop)?;
         let tls = match certificates {
             Source::Off => None,
