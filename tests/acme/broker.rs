@@ -10,7 +10,7 @@ use gemmapod_signal::{Clock, Config, MemoryRegistry, ServerHandle, SignalServer,
 use serde_json::Value;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{log, pebble::Pebble, tls::Trust};
+use crate::{log, pebble::Pebble, support::SOON, tls::Trust};
 
 pub const DAY: Duration = Duration::from_secs(86_400);
 
@@ -60,10 +60,11 @@ impl Broker {
             let registry = MemoryRegistry::new(1 << 20);
             SignalServer::builder().config(config.clone()).registry(registry).clock(clock.clone())
         };
+        let begin = Instant::now();
         let server = loop {
             match builder().bind().await {
                 // The broker before this one is just giving its ports back.
-                Err(StartError::Bind(_)) => sleep(Duration::from_millis(10)).await,
+                Err(StartError::Bind(_)) if begin.elapsed() < SOON => sleep(Duration::from_millis(10)).await,
                 server => break server.unwrap(),
             }
         };

@@ -103,7 +103,8 @@ impl Gate {
     /// The heads of pebble's answers of success to requests to paths that begin with `path`.
     pub fn answers(&self, path: &str) -> Vec<String> {
         let seen = self.inner.seen.lock().unwrap();
-        let of_path = seen.iter().filter(|(seen, head)| seen.starts_with(path) && head.contains(" 20"));
+        let of_path =
+            seen.iter().filter(|(seen, head)| seen.starts_with(path) && head.starts_with("HTTP/1.1 20"));
         of_path.map(|(_, head)| head.clone()).collect()
     }
 

@@ -143,10 +143,12 @@ impl Pebble {
 
     /// Lets DNS say that `domain` is at `address`.
     pub async fn point(&self, domain: &str, address: &str) {
-        let url = format!("http://127.0.0.1:{}/add-a", self.dns_management);
         let body = json!({ "host": format!("{domain}."), "addresses": [address] });
-        let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
+        for action in ["clear-a", "add-a"] {
+            let url = format!("http://127.0.0.1:{}/{action}", self.dns_management);
+            let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+        }
     }
 }
 

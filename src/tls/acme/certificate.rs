@@ -34,6 +34,10 @@ impl Held {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| format!("its chain cannot be read: {error}"))?;
         let first = chain.first().ok_or("it holds no certificate")?;
+        // The reader passes over a first line that is cut off.
+        if !pem.trim_end().ends_with("-----END CERTIFICATE-----") {
+            return Err("it is cut off".into());
+        }
         let (_, parsed) = parse_x509_certificate(first)
             .map_err(|error| format!("its certificate cannot be read: {error}"))?;
         let names = parsed.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
@@ -102,6 +106,19 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_that_is_cut_off_is_refused() {
+        let ((key, chain), (_, issuer)) = (pem("pods.example.org"), pem("ca.example.org"));
+        let whole = format!("{key}{chain}{issuer}");
+        assert!(Held::read(&whole, "pods.example.org").is_ok());
+        // Between two certificates nothing tells that there was a second one.
+        let between = chain.trim_end().len() + key.len()..=chain.len() + key.len();
+        let end = whole.trim_end().len();
+        for length in (0..end).filter(|length| !between.contains(length)) {
+            assert!(Held::read(&whole[..length], "pods.example.org").is_err(), "{length} bytes of {end}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_told() {
         let ((key, chain), (other_key, _)) = (pem("pods.example.org"), pem("pods.example.org"));
         let why = |text: String, domain| Held::read(&text, domain).err().unwrap();
@@ -109,7 +126,7 @@ mod tests {
         assert!(why(format!("{other_key}{chain}"), "pods.example.org").contains("do not fit"));
         assert!(why(key.clone(), "pods.example.org").contains("no certificate"));
         assert!(why(chain.clone(), "pods.example.org").contains("private key"));
-        assert!(why(format!("{key}{}", &chain[..200]), "pods.example.org").contains("certificate"));
+        assert!(why(format!("{key}{chain}{}", &chain[..200]), "pods.example.org").contains("chain"));
         assert!(why("\u{fffd}".into(), "pods.example.org").contains("private key"));
     }
 }
