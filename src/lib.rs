@@ -23,6 +23,7 @@
 //! To keep pods elsewhere, implement [`Registry`]; to serve routes beside the broker's own, hand a
 //! [`salvo::Router`] to [`Builder::routes`].
 
+mod clock;
 pub mod config;
 mod http;
 mod net;
@@ -37,6 +38,7 @@ pub use bytes::Bytes;
 pub use salvo;
 
 pub use self::{
+    clock::Clock,
     config::Config,
     net::listener::BindError,
     pods::{
@@ -46,6 +48,7 @@ pub use self::{
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
     signal::directory::Live,
     tls::{
+        acme::SetupError,
         pem::FileError,
         self_signed::{SelfSignedError, authority_pem},
         source::TlsError,

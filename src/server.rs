@@ -10,6 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     config::{self, Config, Purpose, RegistryKind},
     http::{self, App},
     net::{
@@ -51,6 +52,7 @@ pub struct Builder {
     config: Config,
     registry: Option<Arc<dyn Registry>>,
     routes: Vec<Router>,
+    clock: Clock,
 }
 
 /// Stops a running broker, gives it other settings, tells what it does; clones speak of the same one.
@@ -104,13 +106,19 @@ impl Builder {
         self
     }
 
+    /// Goes by `clock` where certificates depend on the time.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Binds all addresses, opens the registry and prepares certificates.
     ///
     /// # Errors
     ///
     /// Something of it fails. The message says how to mend it.
     pub async fn bind(self) -> Result<SignalServer, StartError> {
-        let Self { config, registry, routes } = self;
+        let Self { config, registry, routes, clock } = self;
         let listeners = listener::bind(config.listeners())?;
         let registry = match registry {
             Some(registry) => registry,
@@ -125,7 +133,7 @@ impl Builder {
         let room = Arc::new(Semaphore::new(config.http.max_connections as usize));
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
-        let workshop = Workshop { live: live.clone(), store: store.clone(), http_challenges };
+        let workshop = Workshop { live: live.clone(), store: store.clone(), http_challenges, clock };
         let certificates = Source::prepare(&workshop)?;
         let tls = match certificates {
             Source::Off => None,

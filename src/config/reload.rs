@@ -2,7 +2,7 @@
 
 use super::{Config, SETTINGS};
 
-/// Keys, or beginnings of keys, that are only read at start.
+/// Keys that are only read at start.
 const AT_START: &[&str] = &[
     "port",
     "hostname",
@@ -11,8 +11,6 @@ const AT_START: &[&str] = &[
     "data_dir",
     "log.format",
     "tls.mode",
-    "tls.domains",
-    "acme.",
     "pods.memory_limit",
     "http.max_connections",
 ];
@@ -20,11 +18,8 @@ const AT_START: &[&str] = &[
 impl Config {
     /// The settings in which `other` differs, and which hold only after a restart.
     pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
-        let at_start = |key: &str| {
-            AT_START.iter().any(|start| key == *start || (start.ends_with('.') && key.starts_with(start)))
-        };
         let differs = SETTINGS.iter().filter(|setting| (setting.to_toml)(self) != (setting.to_toml)(other));
-        differs.map(|setting| setting.key).filter(|key| at_start(key)).collect()
+        differs.map(|setting| setting.key).filter(|key| AT_START.contains(key)).collect()
     }
 }
 
@@ -35,9 +30,7 @@ mod tests {
     #[test]
     fn every_key_that_is_read_at_start_exists() {
         for start in AT_START {
-            let exists = SETTINGS.iter().any(|setting| {
-                setting.key == *start || (start.ends_with('.') && setting.key.starts_with(start))
-            });
+            let exists = SETTINGS.iter().any(|setting| setting.key == *start);
             assert!(exists, "{start}");
         }
     }
@@ -47,9 +40,9 @@ mod tests {
         let config = |toml| Config::from_toml(toml).unwrap();
         let before = config("port = 1\n[signal]\nmax_pod_id = 5");
         let after = config(
-            "port = 2\ntrusted_proxies = [\"::1\"]\n[signal]\nmax_pod_id = 6\n[acme]\ncontact = [\"a@b\"]",
+            "port = 2\ntrusted_proxies = [\"::1\"]\n[signal]\nmax_pod_id = 6\n[http]\nmax_connections = 7",
         );
-        assert_eq!(before.needs_restart(&after), ["port", "acme.contact"]);
+        assert_eq!(before.needs_restart(&after), ["port", "http.max_connections"]);
         assert!(before.needs_restart(&before).is_empty());
     }
 }

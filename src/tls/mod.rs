@@ -3,6 +3,7 @@
 //! A source of certificates puts what it has into the [`CertStore`], now and whenever that changes; every handshake
 //! takes from there. Replacing a certificate touches no open connection.
 
+pub(crate) mod acme;
 pub(crate) mod files;
 pub(crate) mod http_challenges;
 pub(crate) mod pem;

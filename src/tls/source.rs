@@ -7,11 +7,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     CertStore, HttpChallenges,
+    acme::{Acme, SetupError},
     files::Files,
     pem::FileError,
     self_signed::{SelfSigned, SelfSignedError},
 };
-use crate::config::{Live, TlsMode};
+use crate::{
+    clock::Clock,
+    config::{Live, TlsMode},
+};
 
 /// No certificates can be had.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,9 @@ pub enum TlsError {
     /// The broker's own authority or certificate cannot be had.
     #[error(transparent)]
     SelfSigned(#[from] SelfSignedError),
+    /// A file that ACME needs is of no use.
+    #[error(transparent)]
+    Acme(#[from] SetupError),
 }
 
 /// A source of certificates that has shown what it has, and goes on when it is run.
@@ -35,6 +42,8 @@ pub enum Source {
     Files(Files),
     /// An authority of the broker's own.
     SelfSigned(SelfSigned),
+    /// An ACME directory.
+    Acme(Box<Acme>),
 }
 
 /// What sources work on.
@@ -43,6 +52,7 @@ pub struct Workshop {
     pub live: Live,
     pub store: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
+    pub clock: Clock,
 }
 
 impl Source {
@@ -52,7 +62,7 @@ impl Source {
             TlsMode::Off => Ok(Self::Off),
             TlsMode::Files => Ok(Self::Files(Files::prepare(workshop)?)),
             TlsMode::SelfSigned => Ok(Self::SelfSigned(SelfSigned::prepare(workshop)?)),
-            TlsMode::Acme => unimplemented!("in the commits to come"),
+            TlsMode::Acme => Ok(Self::Acme(Box::new(Acme::prepare(workshop)?))),
         }
     }
 
@@ -62,6 +72,7 @@ impl Source {
             Self::Off => Arc::default(),
             Self::Files(files) => files.reload_handle(),
             Self::SelfSigned(self_signed) => self_signed.reload_handle(),
+            Self::Acme(acme) => acme.reload_handle(),
         }
     }
 
@@ -71,6 +82,7 @@ impl Source {
             Self::Off => stop.cancelled().await,
             Self::Files(files) => files.run(stop).await,
             Self::SelfSigned(self_signed) => self_signed.run(stop).await,
+            Self::Acme(acme) => acme.run(stop).await,
         }
     }
 }

@@ -21,7 +21,10 @@ use self::{
     keep::Keep,
 };
 use super::{CertStore, source::Workshop, store::Certificate, x509};
-use crate::config::{Config, Domain, Live};
+use crate::{
+    clock::Clock,
+    config::{Config, Domain, Live},
+};
 
 /// The wall clock may jump: it is looked at this often.
 const LOOK: Duration = Duration::from_secs(60 * 60);
@@ -57,8 +60,6 @@ pub enum SelfSignedError {
     },
 }
 
-type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
 /// The host's certificate, and what renews it.
 pub struct SelfSigned {
     live: Live,
@@ -71,12 +72,8 @@ pub struct SelfSigned {
 impl SelfSigned {
     /// Shows the host's certificate, and makes what is not there yet.
     pub fn prepare(workshop: &Workshop) -> Result<Self, SelfSignedError> {
-        Self::with_clock(workshop, Arc::new(SystemTime::now))
-    }
-
-    fn with_clock(workshop: &Workshop, clock: Clock) -> Result<Self, SelfSignedError> {
-        let Workshop { live, store, .. } = workshop.clone();
-        let leaf = ensure(&live.load(), clock())?;
+        let Workshop { live, store, clock, .. } = workshop.clone();
+        let leaf = ensure(&live.load(), clock.now())?;
         let renew_at = leaf.renew_at;
         show(&store, leaf);
         Ok(Self { live, store, reload: Arc::default(), clock, renew_at })
@@ -90,14 +87,14 @@ impl SelfSigned {
     /// Renews until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let left = self.renew_at.duration_since((self.clock)()).unwrap_or_default();
+            let left = self.renew_at.duration_since(self.clock.now()).unwrap_or_default();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.reload.notified() => {}
-                () = sleep(left.clamp(PAUSE, LOOK)) => if (self.clock)() < self.renew_at { continue },
+                () = sleep(left.clamp(PAUSE, LOOK)) => if self.clock.now() < self.renew_at { continue },
             }
             let (live, clock) = (self.live.clone(), self.clock.clone());
-            let ensured = tokio::task::spawn_blocking(move || ensure(&live.load(), clock())).await;
+            let ensured = tokio::task::spawn_blocking(move || ensure(&live.load(), clock.now())).await;
             match ensured {
                 Ok(Ok(leaf)) => {
                     self.renew_at = leaf.renew_at;

@@ -6,12 +6,13 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, SelfSigned, authority::Authority, ensure};
+use super::{LOOK, SelfSigned, authority::Authority, ensure};
 use crate::{
+    clock::Clock,
     config::{Config, Domain, Live},
     tls::{CertStore, source::Workshop},
 };
@@ -27,7 +28,12 @@ fn config(directory: &TempDir, domains: &str) -> Config {
 }
 
 fn workshop(config: Config) -> Workshop {
-    Workshop { live: Live::new(config), store: Arc::default(), http_challenges: Arc::default() }
+    Workshop {
+        live: Live::new(config),
+        store: Arc::default(),
+        http_challenges: Arc::default(),
+        clock: Clock::default(),
+    }
 }
 
 fn shown(store: &CertStore) -> CertificateDer<'static> {
@@ -61,25 +67,28 @@ fn renewal_is_due_after_two_thirds() {
 async fn a_running_broker_renews_and_follows_its_domains() {
     let directory = tempfile::tempdir().unwrap();
     let workshop = workshop(config(&directory, "[\"pods.example\"]"));
-    let (epoch, start) = (SystemTime::now(), Instant::now());
-    let clock: Clock = Arc::new(move || epoch + start.elapsed());
-    let source = SelfSigned::with_clock(&workshop, clock).unwrap();
+    let clock = workshop.clock.clone();
+    let pass = async |time| {
+        clock.pass(time);
+        sleep(LOOK * 2).await;
+    };
+    let source = SelfSigned::prepare(&workshop).unwrap();
     let (reload, stop) = (source.reload_handle(), CancellationToken::new());
     let running = tokio::spawn(source.run(stop.clone()));
     let first = shown(&workshop.store);
-    sleep(DAY * 59).await;
+    pass(DAY * 59).await;
     assert_eq!(shown(&workshop.store), first);
-    sleep(DAY * 2).await;
+    pass(DAY * 2).await;
     let second = shown(&workshop.store);
     assert_ne!(second, first);
-    sleep(DAY * 61).await;
+    pass(DAY * 61).await;
     let third = shown(&workshop.store);
     assert_ne!(third, second);
     assert!(!workshop.store.is_public("pods.example"));
 
     workshop.live.store(config(&directory, "[\"pods.example\", \"a.pods.example\"]"));
     reload.notify_one();
-    sleep(DAY).await;
+    pass(DAY).await;
     assert_eq!(workshop.store.first().unwrap().names, ["pods.example", "a.pods.example"]);
 
     // What cannot be renewed stays, and is tried again.
@@ -87,11 +96,11 @@ async fn a_running_broker_renews_and_follows_its_domains() {
     let (tls, aside) = (directory.path().join("tls"), directory.path().join("aside"));
     std::fs::rename(&tls, &aside).unwrap();
     std::fs::write(&tls, "in the way").unwrap();
-    sleep(DAY * 70).await;
+    pass(DAY * 70).await;
     assert_eq!(shown(&workshop.store), fourth);
     std::fs::remove_file(&tls).unwrap();
     std::fs::rename(&aside, &tls).unwrap();
-    sleep(DAY).await;
+    pass(DAY).await;
     assert_ne!(shown(&workshop.store), fourth);
     stop.cancel();
     running.await.unwrap();
