@@ -245,7 +245,7 @@ const ANSWERS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn visitors_that_never_read() {
-    let siege = Siege::lay("visitors_that_never_read", &["signal.max_queue=256KiB"]).await;
+    let siege = Siege::lay("visitors_that_never_read", &["signal.max_queue=257KiB"]).await;
     let address = siege.address();
     let visitors = (0..5).map(async |o| {
         let pod = format!("flood {o}");
@@ -319,7 +319,7 @@ async fn visitors_with_one_large_frame_each() {
 async fn visitors_that_spend_the_common_budget() {
     let settings = [
         "signal.max_frame=64KiB",
-        "signal.max_queue=64KiB",
+        "signal.max_queue=65KiB",
         "signal.max_queue_total=256KiB",
         "signal.frames_per_second=1000000",
     ];
