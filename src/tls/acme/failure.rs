@@ -203,7 +203,7 @@ impl About<'_> {
                     }
                     _ => "TLS with it failed: check acme.directory and what lies between".into(),
                 };
-                format!("{directory} is not to be trusted: {advice} ({error})")
+                format!("{directory} is not to be trusted: {advice} ({})", shortened(&error.to_string()))
             }
             NoAnswer::Refused { status, problem, retry_after } => {
                 if let Some(problem) = problem {

@@ -50,7 +50,7 @@ const ORDERS: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The root certificate.
-    #[error("acme.root: {}: {why}", path.display())]
+    #[error("acme.root: {} {why}: it must be the PEM file of a root certificate that vouches for acme.directory", path.display())]
     Root {
         /// The file.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum SetupError {
         why: String,
     },
     /// The key of the external account binding.
-    #[error("acme.eab_key_file: {}: {why}", path.display())]
+    #[error("acme.eab_key_file: {} {why}: it must hold the key as the directory gave it, in base64url", path.display())]
     Binding {
         /// The file.
         path: PathBuf,
@@ -421,10 +421,10 @@ fn binding(config: &Config) -> Result<Option<(String, Vec<u8>)>, SetupError> {
         return Ok(None);
     };
     let wrong = |why: String| SetupError::Binding { path: Path::new(path).into(), why };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read ({error})")))?;
     let key = BASE64_URL_SAFE_NO_PAD
         .decode(text.trim().trim_end_matches('='))
-        .map_err(|error| wrong(format!("it is not a key in base64url: {error}")))?;
+        .map_err(|_| wrong("holds something else".into()))?;
     Ok(Some((id.as_str().into(), key)))
 }
 
