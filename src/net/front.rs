@@ -44,15 +44,19 @@ pub struct Entrance {
     pub tls: Option<Arc<ServerConfig>>,
     /// Room for further connections; each listener may hold one more that waits for it.
     pub room: Arc<Semaphore>,
+    /// How many connections have room in all.
+    pub places: usize,
     pub crowd: Arc<Crowd>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
+    /// Cancelled when connections that never sent anything are to be given up.
+    pub silent: CancellationToken,
 }
 
 impl Entrance {
     /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
-        self.room.available_permits() == self.live.load().http.max_connections as usize
+        self.room.available_permits() == self.places
     }
 }
 
@@ -247,7 +251,12 @@ async fn prepare(
     };
     let transport = timeout(config.http.handshake_timeout, ready).await??;
     let scheme = if listener.listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    Ok(Ready { stream: Stream { transport, _room: room, _counted: counted }, local, remote, scheme })
+    Ok(Ready {
+        stream: Stream::new(transport, room, counted, entrance.silent.clone()),
+        local,
+        remote,
+        scheme,
+    })
 }
 
 async fn handshake(raw: Raw, config: &Arc<ServerConfig>) -> io::Result<Transport> {
