@@ -15,7 +15,7 @@ use support::{
     SOON,
     pod::Pod,
     process::{Broker, command},
-    raw::{Answer, Raw, UPGRADE},
+    raw::{Answer, Raw, UPGRADE, upload_head},
     server::{TestServer, config},
 };
 use tokio::{
@@ -296,10 +296,6 @@ async fn an_answer_that_is_not_taken_is_given_up_and_one_that_is_taken_slowly_is
 // Uploads
 
 const UPLOADS: &str = "[pods]\nmin_upload_rate = 10000\nupload_grace = \"300ms\"\nupload_wait = \"300ms\"";
-
-fn upload_head(length: usize) -> String {
-    format!("POST /pods HTTP/1.1\nHost: broker\nContent-Type: text/html\nContent-Length: {length}\n\n")
-}
 
 #[tokio::test]
 async fn a_slow_but_honest_upload_survives() {

@@ -57,11 +57,16 @@ impl Raw {
 
     pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
+        Self::on(stream)
+    }
+
+    /// One that goes through TLS or whatever else.
+    pub fn on(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self { stream: BufStream::new(Box::new(stream)) }
     }
 
     pub async fn unix(path: &Path) -> Self {
-        Self { stream: BufStream::new(Box::new(UnixStream::connect(path).await.unwrap())) }
+        Self::on(UnixStream::connect(path).await.unwrap())
     }
 
     /// Writes `text`, in which a newline stands for CR LF.
@@ -150,3 +155,8 @@ pub async fn ask(address: &str, request: &str) -> Answer {
 /// Asks for a WebSocket at the signalling endpoint.
 pub const UPGRADE: &str = "GET /signal HTTP/1.1\nHost: broker\nConnection: Upgrade\nUpgrade: websocket\n\
     Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n";
+
+/// The head of an upload of so many bytes.
+pub fn upload_head(length: usize) -> String {
+    format!("POST /pods HTTP/1.1\nHost: broker\nContent-Type: text/html\nContent-Length: {length}\n\n")
+}
