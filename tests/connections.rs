@@ -167,20 +167,7 @@ async fn a_listener_to_which_nobody_comes_takes_no_room() {
 async fn borne(raw: &mut Raw, first: &str, dribble: &[u8]) -> (Duration, Option<Answer>) {
     let start = Instant::now();
     raw.send(first).await;
-    let mut ticks = interval(Duration::from_millis(20));
-    let dribbling = async {
-        loop {
-            tokio::select! {
-                biased;
-                () = raw.stir() => return,
-                _ = ticks.tick() => {}
-            }
-            if raw.try_send_bytes(dribble).await.is_err() {
-                return;
-            }
-        }
-    };
-    timeout(SOON, dribbling).await.expect("the broker should have had enough");
+    raw.dribble(dribble).await;
     (start.elapsed(), raw.try_answer().await)
 }
 

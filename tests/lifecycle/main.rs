@@ -7,8 +7,10 @@ mod certs;
 #[allow(dead_code, reason = "the tests of TLS use the rest")]
 mod client;
 mod drain;
+mod load;
 mod manager;
 mod reload;
+mod restarts;
 #[path = "../support/mod.rs"]
 mod support;
 

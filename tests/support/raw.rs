@@ -1,6 +1,6 @@
 //! HTTP written by hand, for what a proper client would not send.
 
-use std::{io, net::IpAddr, path::Path};
+use std::{io, net::IpAddr, path::Path, time::Duration};
 
 use reqwest::{
     StatusCode,
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream},
     net::{TcpSocket, TcpStream, UnixStream},
-    time::timeout,
+    time::{interval, timeout},
 };
 
 use super::SOON;
@@ -87,6 +87,24 @@ impl Raw {
     /// Waits until something was answered, or the connection was closed.
     pub async fn stir(&mut self) {
         let _ = self.stream.fill_buf().await;
+    }
+
+    /// Sends `bytes` every 20 ms until the broker answers or closes the connection.
+    pub async fn dribble(&mut self, bytes: &[u8]) {
+        let mut ticks = interval(Duration::from_millis(20));
+        let dribbling = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.stir() => return,
+                    _ = ticks.tick() => {}
+                }
+                if self.try_send_bytes(bytes).await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(SOON, dribbling).await.expect("the broker should have had enough");
     }
 
     /// Reads at most as much as there is room in `buffer`; nothing at the end.
