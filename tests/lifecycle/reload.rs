@@ -2,11 +2,14 @@
 
 use std::fs;
 
+use tokio::io::AsyncWriteExt;
+
 use crate::{
     Configured,
     certs::{Authority, Files},
     client::{Client, first},
     support::{
+        bytes,
         frames::{register, registered},
         pod::Pod,
         process::Broker,
@@ -47,6 +50,24 @@ async fn limits_change() {
     );
     assert_eq!(upload(&address, "").await.status, 413);
     assert!(!may_register(&address).await);
+    open.nothing().await;
+
+    running
+        .reload("registry = \"memory\"\n[signal]\nmax_frame = \"20 KiB\"\nmax_unfinished_total = \"20 KiB\"");
+    let mut begun = bytes::frame_header(bytes::FIN | bytes::TEXT, 20 << 10);
+    begun.extend([b'x'; 19 << 10]);
+    let mut unfinished = [bytes::connect(&address).await.unwrap(), bytes::connect(&address).await.unwrap()];
+    for stream in &mut unfinished {
+        stream.write_all(bytes::UPGRADE.as_bytes()).await.unwrap();
+        bytes::Answer::read(stream).await.unwrap();
+        stream.write_all(&begun).await.unwrap();
+    }
+    let [one, two] = &mut unfinished;
+    let code = tokio::select! {
+        code = bytes::close_code(one) => code,
+        code = bytes::close_code(two) => code,
+    };
+    assert_eq!(code, Some(1013));
     open.nothing().await;
 
     running.reload("registry = \"memory\"\n[http]\nmax_connections_per_address = 1");
