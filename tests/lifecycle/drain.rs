@@ -171,6 +171,12 @@ async fn a_slow_upload_is_finished_and_kept() {
     let begun = Instant::now();
     running.broker.signal("TERM");
     running.broker.wait_for("stopping");
+    let refused = async {
+        while TcpStream::connect(&running.broker.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, refused).await.expect("nobody should get in any more");
     let mut ticks = interval(Duration::from_millis(50));
     for part in after.chunks(after.len() / 40) {
         ticks.tick().await;
