@@ -1,0 +1,7 @@
+{
+  services.gemmapod-signal = {
+    enable = true;
+    domain = "pods.example.org";
+    openFirewall = true;
+  };
+}

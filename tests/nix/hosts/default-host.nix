@@ -1,0 +1,3 @@
+{
+  services.gemmapod-signal.enable = true;
+}
