@@ -8,9 +8,8 @@
   names = import ./names.nix;
   host = cfg.tls.useACMEHost;
   unit = "acme-${host}.service";
-  isDeclared = (config.security.acme.certs or {}) ? ${host};
 in {
-  config = lib.mkIf (cfg.enable && host != null && isDeclared) {
+  config = lib.mkIf (cfg.enable && host != null) {
     security.acme.certs.${host}.reloadServices = ["${names.service}.service"];
     systemd.services.${names.service} = {
       wants = [unit];

@@ -3,7 +3,7 @@
   imports = [
     ./options.nix
     ./defaults.nix
-    ./assertions.nix
+    ./assertions
     ./config-file.nix
     ./socket.nix
     ./unit.nix

@@ -2,9 +2,8 @@
 rec {
   service = "gemmapod-signal";
   socketUnit = listener: "${service}-${listener.name}";
-  # StateDirectory=, below /var/lib.
-  state = service;
-  dataDir = "/var/lib/${state}";
+  # Its last part is StateDirectory=.
+  dataDir = "/var/lib/${service}";
   # Below /etc.
   configFile = "${service}/config.toml";
   # CREDENTIALS_DIRECTORY of the unit.

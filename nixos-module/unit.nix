@@ -54,10 +54,10 @@ in {
 
         DynamicUser = true;
         User = names.service;
-        StateDirectory = names.state;
+        StateDirectory = lib.removePrefix "/var/lib/" cfg.settings.data_dir;
         StateDirectoryMode = "0700";
         UMask = "0077";
-        LoadCredential = map (secret: "${secret.name}:${toString secret.file}") (secrets.all cfg);
+        LoadCredential = map (secret: "${secret.name}:${secret.file}") (secrets.all cfg);
 
         MemoryMax = mkDefault (limits.memory cfg.settings);
         TasksMax = mkDefault (limits.tasks cfg.settings);

@@ -1,3 +1,4 @@
+# The three lines of the README: the broker gets its certificates itself.
 {
   services.gemmapod-signal = {
     enable = true;

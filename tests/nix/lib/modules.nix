@@ -137,19 +137,24 @@ lib: let
       else let
         isFull = module ? config || module ? options;
         at = module._file or file;
-        own = {
-          file = at;
-          options = module.options or {};
-          freeform = optional (module ? freeformType) module.freeformType;
-          config =
-            if isFull
-            then module.config or {}
-            else removeAttrs module ["imports" "_file" "freeformType" "key"];
-        };
-      in
-        [own] ++ concatMap (load at) (module.imports or []);
+      in {
+        file = at;
+        options = module.options or {};
+        freeform = optional (module ? freeformType) module.freeformType;
+        config =
+          if isFull
+          then module.config or {}
+          else removeAttrs module ["imports" "_file" "freeformType" "key"];
+        imports = map (load at) (module.imports or []);
+      };
 
-    loaded = concatMap (load "<unknown-file>") modules;
+    # What is imported comes after all that imports it; definitions count from the last.
+    levels = level:
+      if level == []
+      then []
+      else level ++ levels (concatMap (module: module.imports) level);
+    reversed = foldl' (items: item: [item] ++ items) [];
+    loaded = reversed (levels (map (load "<unknown-file>") modules));
     freeform = concatMap (module: module.freeform) loaded;
     evaluated = evalTree prefix (mergeTrees (map (module: module.options) loaded)) (map (module: {
         inherit (module) file;

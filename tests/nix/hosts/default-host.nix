@@ -1,3 +1,0 @@
-{
-  services.gemmapod-signal.enable = true;
-}
