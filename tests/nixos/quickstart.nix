@@ -1,11 +1,10 @@
-# Two peers without a browser chat through the broker that three lines of a host config declare.
+# Two peers without a browser chat through the broker of a host that says little more than `enable`.
 {
   name = "gemmapod-signal-quickstart";
   defaults = ./machine.nix;
-  nodes.machine = {
-    services.gemmapod-signal = {
+  nodes = {
+    machine.services.gemmapod-signal = {
       enable = true;
-      tls.mode = "off";
       settings.hostname = "0.0.0.0";
     };
   };

@@ -77,7 +77,6 @@ def play(name: str, tools: Tools, work: Path, verbose: bool) -> str | None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="driver", description=__doc__)
     parser.add_argument("--binary", type=Path, default=REPOSITORY / "target/release/gemmapod-signal")
-    parser.add_argument("--pods", type=Path, default=REPOSITORY / "target/machines/pods")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
@@ -89,7 +88,7 @@ def main() -> int:
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lower = root(cache)
-        tools = Tools(lower, options.binary.resolve(strict=True), options.pods.resolve(strict=True))
+        tools = Tools(lower, options.binary.resolve(strict=True))
         names = options.names or sorted(script.stem for script in TESTS.glob("*.py"))
         passed, failed, skipped = 0, [], []
         for name in names:

@@ -24,12 +24,14 @@ PACKAGES = [
     "systemd",
     "systemd-sysv",
 ]
+# Debian's own rules and addresses would take the place of the driver's.
+MASKED = ["nftables.service", "systemd-networkd.service", "systemd-networkd.socket", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer"]
 LEFT_OUT = ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*"]
 
 
 def root(cache: Path) -> Path:
     """The root file system below `cache`, made now if it is not there."""
-    key = hashlib.sha256(repr((SUITE, PACKAGES, LEFT_OUT)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(repr((SUITE, PACKAGES, MASKED, LEFT_OUT)).encode()).hexdigest()[:12]
     made = cache / f"root-{key}"
     if made.exists():
         return made
@@ -44,10 +46,8 @@ def root(cache: Path) -> Path:
                 "--variant=minbase",
                 f"--include={','.join(PACKAGES)}",
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
-                # Machines begin with identities of their own, and without units that a container has no use for.
-                '--customize-hook=rm -f "$1/etc/machine-id" "$1/etc/hostname"',
-                "--customize-hook=ln -sf /dev/null \"$1/etc/systemd/system/apt-daily.timer\"",
-                "--customize-hook=ln -sf /dev/null \"$1/etc/systemd/system/apt-daily-upgrade.timer\"",
+                "--customize-hook=rm -f \"$1/etc/machine-id\" \"$1/etc/hostname\"",
+                *(f'--customize-hook=ln -sf /dev/null "$1/etc/systemd/system/{unit}"' for unit in MASKED),
                 SUITE,
                 str(unfinished),
             ],

@@ -15,6 +15,7 @@ TESTS = Path(__file__).resolve().parent.parent
 UNITS = TESTS.parent / "nix" / "units"
 CLIENTS = TESTS.parent / "clients"
 INSIDE_CLIENTS = "/opt/clients"
+DATA_OF_OLD = TESTS / "data-of-0.1.0.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class Tools:
 
     lower: Path
     binary: Path
-    pods: Path
 
 
 class Scene:
@@ -36,7 +36,7 @@ class Scene:
         self._network = Network(f"gp{self.folder.name[-6:].replace('_', 'x')}", list(nodes))
         shared = {
             tools.binary: "/usr/bin/gemmapod-signal",
-            tools.pods: "/opt/pods",
+            DATA_OF_OLD: "/etc/data-of-0.1.0.tar.gz",
             CLIENTS: INSIDE_CLIENTS,
             (CLIENTS / "node_modules").resolve(): f"{INSIDE_CLIENTS}/node_modules",
         }
