@@ -12,10 +12,8 @@
   cfg = config.services.gemmapod-signal;
 
   text = value:
-    if value == true
-    then "true"
-    else if value == false
-    then "false"
+    if lib.isBool value
+    then lib.boolToString value
     else toString value;
   lines = entries: lib.concatStrings (lib.mapAttrsToList (name: value: lib.concatMapStrings (one: "${name}=${text one}\n") (lib.toList value)) entries);
   section = title: entries: lib.optionalString (entries != {}) "[${title}]\n${lines entries}";

@@ -1,7 +1,7 @@
 # As much of nixpkgs' `lib` as the module and the flake of this repository use, for machines that have no nixpkgs.
 # `tests/nix/run` takes a real one in its place where it finds it.
 let
-  inherit (builtins) attrNames concatLists concatMap elemAt filter fromJSON genList head isList length listToAttrs match readFile replaceStrings split stringLength substring tail;
+  inherit (builtins) fromJSON genList match readFile split substring;
 
   lib =
     rec {
@@ -87,6 +87,11 @@ let
         then throw "toIntBase10: Could not convert ${text} to int."
         else fromJSON (head digits);
 
+      boolToString = value:
+        if value
+        then "true"
+        else "false";
+
       # Sets
       nameValuePair = name: value: {inherit name value;};
       genAttrs = names: f: listToAttrs (map (name: nameValuePair name (f name)) names);
@@ -126,10 +131,16 @@ let
       };
       licenses.mit = {spdxId = "MIT";};
       fileset = {
-        unions = concatLists;
-        toSource = {fileset, ...}: {
-          type = "source";
-          files = fileset;
+        # Files that must be there.
+        unions = map (file:
+          if builtins.pathExists file
+          then toString file
+          else throw "lib.fileset.unions: ${toString file} does not exist");
+        toSource = {
+          root,
+          fileset,
+        }: {
+          top = unique (map (file: head (splitString "/" (removePrefix "${toString root}/" file))) fileset);
         };
       };
       inherit (types) isType;
