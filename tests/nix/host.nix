@@ -8,7 +8,7 @@
     modules = [./nixos.nix ../../nixos-module host];
     specialArgs = {inherit pkgs;};
   };
-  inherit (evaluated) config;
+  inherit (evaluated) config options;
   cfg = config.services.gemmapod-signal;
 
   text = value:
@@ -36,7 +36,7 @@
 
   named = suffix: lib.mapAttrs' (name: lib.nameValuePair "${name}.${suffix}");
 in {
-  inherit config;
+  inherit config options;
   inherit (config) warnings;
   failed = map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) config.assertions);
   toml = cfg.configText;

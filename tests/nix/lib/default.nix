@@ -74,6 +74,7 @@ let
       concatStrings = builtins.concatStringsSep "";
       concatMapStrings = f: items: concatStrings (map f items);
       concatMapStringsSep = separator: f: items: builtins.concatStringsSep separator (map f items);
+      versionAtLeast = version: least: builtins.compareVersions version least >= 0;
       toLower = let
         upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
         lower = "abcdefghijklmnopqrstuvwxyz";
