@@ -2,5 +2,5 @@
 lib:
 lib.fileset.toSource {
   root = ../.;
-  fileset = lib.fileset.unions [../flake.nix ../default.nix ../nix ../nixos-module ../tests/nix ../tests/nixos ../statix.toml];
+  fileset = lib.fileset.unions [../flake.nix ../default.nix ../nix ../nixos-module ../tests/nix (lib.fileset.maybeMissing ../tests/nixos)];
 }

@@ -1,4 +1,4 @@
-# tests/nixos/NAME.py is the script of a test, tests/nixos/NAME.nix its machines: `{ nodes.NAME = MODULE; }`.
+# tests/nixos/NAME.nix declares the machines of a test, tests/nixos/NAME.py beside it is its script.
 {pkgs}: let
   inherit (pkgs) lib;
   folder = ../tests/nixos;
@@ -9,11 +9,4 @@
   isTest = file: lib.hasSuffix ".nix" file && lib.elem "${lib.removeSuffix ".nix" file}.py" files;
   names = map (lib.removeSuffix ".nix") (lib.filter isTest files);
 in
-  lib.listToAttrs (map (name:
-    lib.nameValuePair "vm-${name}" (pkgs.testers.runNixOSTest {
-      inherit name;
-      inherit (import (folder + "/${name}.nix")) nodes;
-      defaults = ../nixos-module;
-      testScript = builtins.readFile (folder + "/${name}.py");
-    }))
-  names)
+  lib.listToAttrs (map (name: lib.nameValuePair "vm-${name}" (pkgs.testers.runNixOSTest (folder + "/${name}.nix"))) names)

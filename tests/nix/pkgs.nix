@@ -38,7 +38,7 @@
       pkgsStatic.callPackage = with' (pkgs // {rustPlatform.buildRustPackage = made "static-";});
       dockerTools.buildLayeredImage = arguments: derivation arguments.name {inherit arguments;};
       mkShell = arguments: derivation "shell" {inherit arguments;};
-      testers.runNixOSTest = arguments: derivation "vm-test-${arguments.name}" {inherit arguments;};
+      testers.runNixOSTest = test: derivation "vm-test-${(import test).name}" {script = (import test).testScript;};
       nixos = _: {
         config.systemd.units = {};
         config.environment.etc."gemmapod-signal/config.toml".source = derivation "config.toml" {};

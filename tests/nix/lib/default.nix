@@ -132,15 +132,19 @@ let
       };
       licenses.mit = {spdxId = "MIT";};
       fileset = {
-        # Files that must be there.
-        unions = map (file:
-          if builtins.pathExists file
-          then toString file
+        maybeMissing = file: optional (builtins.pathExists file) file;
+        # Those that may be missing came as a list.
+        unions = concatMap (file:
+          if isList file
+          then map toString file
+          else if builtins.pathExists file
+          then [(toString file)]
           else throw "lib.fileset.unions: ${toString file} does not exist");
         toSource = {
           root,
           fileset,
         }: {
+          outPath = "/nix/store/11111111111111111111111111111111-source";
           top = unique (map (file: head (splitString "/" (removePrefix "${toString root}/" file))) fileset);
         };
       };
