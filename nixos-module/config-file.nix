@@ -37,10 +37,12 @@
     ))
   cfg.listeners;
 
-  ownCertificates = map (pair: pair // {
-    chain = pair.chain.path;
-    key = pair.key.path;
-  }) (secrets.certificates cfg.settings);
+  ownCertificates = map (pair:
+    pair
+    // {
+      chain = pair.chain.path;
+      key = pair.key.path;
+    }) (secrets.certificates cfg.settings);
 
   acmeHost = lib.optional (cfg.tls.useACMEHost != null) (let
     inherit (config.security.acme.certs.${cfg.tls.useACMEHost}) directory;

@@ -18,7 +18,7 @@
   network =
     if callsOut
     then {
-      RestrictAddressFamilies = ["AF_UNIX" "AF_INET" "AF_INET6" "AF_NETLINK"];
+      RestrictAddressFamilies = ["AF_UNIX" "AF_INET" "AF_INET6"];
     }
     else {
       PrivateNetwork = true;
@@ -99,6 +99,8 @@ in {
         SystemCallFilter = ["@system-service" "~@privileged @resources @setuid @keyring @memlock"];
         SystemCallErrorNumber = "EPERM";
       }
-      // network;
+      // network
+      # Files that were renewed reach the broker with a reload; older systemd brings them with a restart only.
+      // lib.optionalAttrs (secrets.all cfg != [] && lib.versionAtLeast config.systemd.package.version "261") {RefreshOnReload = "credentials";};
   };
 }

@@ -74,6 +74,7 @@ const WRONG: &[(&str, &str)] = &[
     ("signal.max_frame", r#""17 MiB""#),
     ("signal.max_queue", "0"),
     ("signal.max_queue", r#""1 KiB""#),
+    ("signal.max_unfinished_total", "\"1 MB/s\""),
     ("signal.max_queue_total", "1.5"),
     ("signal.max_queue_total", r#""512 KiB""#),
     ("signal.frames_per_second", "0x10"),

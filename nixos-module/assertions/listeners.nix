@@ -103,7 +103,7 @@ in {
       }
       {
         assertion = clashes == [];
-        message = ''services.gemmapod-signal and ${lib.concatMapStringsSep ", " (other: "${other.name} both want port ${toString other.port}") clashes}: let ${(lib.head clashes).name} be the proxy (tls.mode = "off" and settings.listen = [ { address = "unix:/run/${names.service}/http.sock"; } ], see docs/nixos.md), or give one of the two another port.'';
+        message = ''services.gemmapod-signal and ${(lib.head clashes).name} both want port ${lib.concatMapStringsSep " and " (other: toString other.port) clashes}: let ${(lib.head clashes).name} be the proxy (tls.mode = "off" and settings.listen = [ { address = "unix:/run/${names.service}/http.sock"; } ], see docs/nixos.md), or give one of the two another port.'';
       }
     ]
   );

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytesize::ByteSize;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -72,11 +73,11 @@ impl Layers {
         let Config { signal, pods, registry, .. } = &self.config;
         // A key, the other key that it is measured by, and what is wrong.
         let mut wrong = Vec::new();
-        if signal.max_queue < signal.max_frame {
+        if signal.max_queue < signal.max_frame + ByteSize::kib(1) {
             wrong.push((
                 "signal.max_queue",
                 "signal.max_frame",
-                "must be at least signal.max_frame, or the largest frame could never be sent",
+                "must be at least signal.max_frame and 1 KiB, or the largest frame could never be sent",
             ));
         }
         if signal.max_queue_total < signal.max_queue {

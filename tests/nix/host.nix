@@ -8,14 +8,12 @@
     modules = [./nixos.nix ../../nixos-module host];
     specialArgs = {inherit pkgs;};
   };
-  inherit (evaluated) config;
+  inherit (evaluated) config options;
   cfg = config.services.gemmapod-signal;
 
   text = value:
-    if value == true
-    then "true"
-    else if value == false
-    then "false"
+    if lib.isBool value
+    then lib.boolToString value
     else toString value;
   lines = entries: lib.concatStrings (lib.mapAttrsToList (name: value: lib.concatMapStrings (one: "${name}=${text one}\n") (lib.toList value)) entries);
   section = title: entries: lib.optionalString (entries != {}) "[${title}]\n${lines entries}";
@@ -38,7 +36,7 @@
 
   named = suffix: lib.mapAttrs' (name: lib.nameValuePair "${name}.${suffix}");
 in {
-  inherit config;
+  inherit config options;
   inherit (config) warnings;
   failed = map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) config.assertions);
   toml = cfg.configText;

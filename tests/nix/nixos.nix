@@ -69,7 +69,7 @@ in {
     systemd = {
       package = mkOption {
         type = types.attrs;
-        default.version = "261";
+        default.version = "257";
       };
       services = option (types.attrsOf (types.submodule {
         options =

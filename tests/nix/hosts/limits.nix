@@ -7,7 +7,7 @@
       drain_timeout = "1m 30s";
       signal = {
         max_sockets = 500;
-        max_queue = "64KiB";
+        max_queue = "128KiB";
         max_queue_total = "4MiB";
         max_frame = "64 KiB";
         max_unfinished_total = 2097152;

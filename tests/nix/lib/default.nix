@@ -1,7 +1,7 @@
 # As much of nixpkgs' `lib` as the module and the flake of this repository use, for machines that have no nixpkgs.
 # `tests/nix/run` takes a real one in its place where it finds it.
 let
-  inherit (builtins) attrNames concatLists concatMap elemAt filter fromJSON genList head isList length listToAttrs match readFile replaceStrings split stringLength substring tail;
+  inherit (builtins) fromJSON genList match readFile split substring;
 
   lib =
     rec {
@@ -74,6 +74,7 @@ let
       concatStrings = builtins.concatStringsSep "";
       concatMapStrings = f: items: concatStrings (map f items);
       concatMapStringsSep = separator: f: items: builtins.concatStringsSep separator (map f items);
+      versionAtLeast = version: least: builtins.compareVersions version least >= 0;
       toLower = let
         upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
         lower = "abcdefghijklmnopqrstuvwxyz";
@@ -86,6 +87,11 @@ let
         if digits == null
         then throw "toIntBase10: Could not convert ${text} to int."
         else fromJSON (head digits);
+
+      boolToString = value:
+        if value
+        then "true"
+        else "false";
 
       # Sets
       nameValuePair = name: value: {inherit name value;};
@@ -126,10 +132,20 @@ let
       };
       licenses.mit = {spdxId = "MIT";};
       fileset = {
-        unions = concatLists;
-        toSource = {fileset, ...}: {
-          type = "source";
-          files = fileset;
+        maybeMissing = file: optional (builtins.pathExists file) file;
+        # Those that may be missing came as a list.
+        unions = concatMap (file:
+          if isList file
+          then map toString file
+          else if builtins.pathExists file
+          then [(toString file)]
+          else throw "lib.fileset.unions: ${toString file} does not exist");
+        toSource = {
+          root,
+          fileset,
+        }: {
+          outPath = "/nix/store/11111111111111111111111111111111-source";
+          top = unique (map (file: head (splitString "/" (removePrefix "${toString root}/" file))) fileset);
         };
       };
       inherit (types) isType;

@@ -137,13 +137,14 @@ lib: let
       else let
         isFull = module ? config || module ? options;
         at = module._file or file;
+        part = name: module.${name} or {};
       in {
         file = at;
-        options = module.options or {};
+        options = part "options";
         freeform = optional (module ? freeformType) module.freeformType;
         config =
           if isFull
-          then module.config or {}
+          then part "config"
           else removeAttrs module ["imports" "_file" "freeformType" "key"];
         imports = map (load at) (module.imports or []);
       };

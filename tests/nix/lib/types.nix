@@ -6,7 +6,6 @@ lib: let
   type = {
     name,
     description ? name,
-    check,
     merge ? one,
     ...
   } @ given:
@@ -175,11 +174,12 @@ lib: let
         check = value: isAttrs value || builtins.isFunction value || isPath value;
         emptyValue = {};
         merge = loc: defs: let
-          given = map (def: {
-            _file = def.file;
-            config = def.value;
-          })
-          defs;
+          given =
+            map (def: {
+              _file = def.file;
+              config = def.value;
+            })
+            defs;
         in
           (lib.evalModules {
             modules = [module] ++ given;
