@@ -66,6 +66,8 @@ in {
       };
     };
 
+    users.groups = option (types.attrsOf types.attrs) {};
+
     systemd = {
       package = mkOption {
         type = types.attrs;
