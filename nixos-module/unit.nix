@@ -77,6 +77,9 @@ in {
         PrivateMounts = true;
         PrivateIPC = true;
         ProtectSystem = "strict";
+        # Where everybody may write, it may not; what it writes is no program.
+        ReadOnlyPaths = ["-/tmp" "-/var/tmp" "-/dev/shm" "-/dev/mqueue" "-/run/lock"];
+        NoExecPaths = [cfg.settings.data_dir];
         ProtectHome = true;
         ProtectProc = "invisible";
         ProcSubset = "pid";

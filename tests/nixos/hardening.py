@@ -26,14 +26,19 @@ with subtest("its user exists only while it runs, and is neither root nor anybod
     others = machine.succeed(f"ps -o pid= -U {uid}").split()
     assert others == [main], others
 
-with subtest("it can write to its data directory and its own /tmp, and nowhere else"):
+with subtest("it can write to its data directory, and nowhere else"):
     places = machine.succeed(f"{as_service} find / ! -path '/proc/*' -type d -writable 2>/dev/null || true").split()
-    own = [DATA, "/var/lib/gemmapod-signal", "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock"]
+    own = [DATA, "/var/lib/gemmapod-signal"]
     foreign = [place for place in places if not any(place == root or place.startswith(f"{root}/") for root in own)]
     assert foreign == [], foreign
     assert DATA in places, places
     for path in ("/etc/new", "/var/new", "/run/new", "/usr/new", "/root/new", "/home/new"):
         machine.fail(f"{as_service} sh -c 'echo x > {path}' 2>/dev/null")
+
+with subtest("what it writes cannot be run"):
+    machine.succeed(f"{as_service} cp /bin/sh {DATA}/sh")
+    machine.fail(f"{as_service} {DATA}/sh -c true")
+    machine.succeed(f"rm {DATA}/sh")
 
 with subtest("nobody else reads its data"):
     modes = machine.succeed(f"find {DATA} -printf '%U %m\\n' | sort -u").splitlines()
