@@ -16,7 +16,7 @@
       default = gemmapod-signal;
     };
     devShells = on everywhere (import ./nix/dev-shell.nix);
-    formatter = on everywhere (pkgs: pkgs.alejandra);
+    formatter = on everywhere (import ./nix/formatter.nix);
     checks = on linux (import ./nix/checks.nix);
   };
 }

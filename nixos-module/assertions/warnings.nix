@@ -16,7 +16,7 @@ in {
     ++ lib.optional (settings.tls.mode == "acme" && lib.hasPrefix "letsencrypt" settings.acme.directory && !lib.any provesControl listeners)
     "services.gemmapod-signal gets certificates by ACME, which looks for it on port 443 or 80, and it listens on neither: lead one of them here, or listen there."
     ++ lib.optional (lib.any isUnix listeners && !lib.elem "unix" settings.trusted_proxies)
-    ''services.gemmapod-signal listens on a Unix socket, but does not believe the proxy there who its clients are, so that all share the limits of one: set settings.trusted_proxies = [ "unix" ].''
+    ''services.gemmapod-signal listens on a Unix socket, but does not believe the proxy there who its clients are, so that no limit for one client holds: set settings.trusted_proxies = [ "unix" ].''
     ++ lib.optional (cfg.openFirewall && lib.any isOpen listeners)
     "services.gemmapod-signal.openFirewall opens a port without TLS: browsers refuse microphones, WebCrypto and secure WebSockets there; set services.gemmapod-signal.domain."
   );

@@ -44,6 +44,7 @@
         config.environment.etc."gemmapod-signal/config.toml".source = derivation "config.toml" {};
       };
 
+      writeShellApplication = arguments: derivation arguments.name {inherit arguments;};
       writeText = name: text: derivation name {inherit text;};
       runCommand = name: arguments: script: derivation name {inherit arguments script;};
 
