@@ -1,6 +1,7 @@
-"""Plays the scripts of the NixOS tests on booted containers: `driver [--binary PATH] [--keep] [NAME...]`.
+"""Plays the scripts of the NixOS tests on booted containers.
 
-Without names, all of them. Ends with 1 if one failed, and with 77 if none failed and one could not be played.
+A test is a name, or the path of another pair of TEST.nix and TEST.py; without any, all of tests/nixos are played.
+Ends with 1 if one failed, and with 77 if none failed and one could not be played.
 """
 
 import argparse
@@ -35,12 +36,12 @@ class Log:
             print(self.lines[-1], flush=True)
 
 
-def play(name: str, tools: Tools, work: Path, verbose: bool) -> str | None:
+def play(test: Path, tools: Tools, work: Path, verbose: bool) -> str | None:
     """Plays one script; why it could not be played, if so. An exception of the script is a failure."""
     log = Log(verbose)
-    scene = Scene(name, tools, work, log)
+    scene = Scene(test, tools, work, log)
     try:
-        script = (TESTS / f"{name}.py").read_text()
+        script = test.with_suffix(".py").read_text()
         if scene.without_firewall is not None and NEEDS_FIREWALL.search(script):
             return f"this kernel refuses nftables: {scene.without_firewall}"
 
@@ -63,7 +64,7 @@ def play(name: str, tools: Tools, work: Path, verbose: bool) -> str | None:
         offered |= {"machines": scene.machines, "start_all": start_all, "subtest": subtest, "log": log}
         if len(scene.machines) == 1:
             offered.setdefault("machine", scene.machines[0])
-        exec(compile(script, str(TESTS / f"{name}.py"), "exec"), offered)
+        exec(compile(script, str(test.with_suffix(".py")), "exec"), offered)
         return None
     except Exception:
         print("\n".join(log.lines[-15:]))
@@ -76,10 +77,15 @@ def play(name: str, tools: Tools, work: Path, verbose: bool) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="driver", description=__doc__)
-    parser.add_argument("--binary", type=Path, default=REPOSITORY / "target/release/gemmapod-signal")
+    parser.add_argument("--binary", type=Path, help="the broker, /usr/bin/gemmapod-signal in the machines")
+    parser.add_argument("--share", action="append", default=[], metavar="OUTSIDE:INSIDE", help="a file that the machines see too")
     parser.add_argument("--verbose", action="store_true")
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("tests", nargs="*", metavar="TEST")
     options = parser.parse_args()
+
+    shared = {Path(outside).resolve(strict=True): inside for outside, inside in (share.split(":") for share in options.share)}
+    if options.binary:
+        shared[options.binary.resolve(strict=True)] = "/usr/bin/gemmapod-signal"
 
     # A signal ends the machines as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -87,15 +93,16 @@ def main() -> int:
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lower = root(cache)
-        tools = Tools(lower, options.binary.resolve(strict=True))
-        names = options.names or sorted(script.stem for script in TESTS.glob("*.py"))
+        tools = Tools(root(cache), shared)
+        tests = [(TESTS / test).resolve() if "/" not in test else Path(test).resolve() for test in options.tests]
+        tests = tests or sorted(script.with_suffix("") for script in TESTS.glob("*.py"))
         passed, failed, skipped = 0, [], []
-        for name in names:
+        for test in tests:
+            name = test.name
             begin = time.monotonic()
             print(f"{name}", flush=True)
             try:
-                reason = play(name, tools, cache, options.verbose)
+                reason = play(test, tools, cache, options.verbose)
             except Exception:
                 traceback.print_exc()
                 failed.append(name)

@@ -46,6 +46,7 @@ class Machine:
         self._log = log
         self._container: subprocess.Popen[bytes] | None = None
         self._systemd = 0
+        self._complaint = ""
         self._memory = MemoryLimit(f"gemmapod-{folder.parent.name}-{name}")
         for part in ("upper/etc", "work", "root"):
             (folder / part).mkdir(parents=True)
@@ -133,7 +134,7 @@ class Machine:
             self.log(f"must succeed: {command}")
             status, printed = self.execute(command, timeout=timeout)
             if status != 0:
-                raise MachineError(f"{self.name}: `{command}` ended with {status}:\n{printed}")
+                raise MachineError(f"{self.name}: `{command}` ended with {status}:\n{printed}{self._complaint}")
             output += printed
         return output
 
@@ -252,7 +253,7 @@ class Machine:
         try:
             self._until(end, f"`{command}`", tried)
         except MachineError as error:
-            raise MachineError(f"{error}; it last printed:\n{printed}") from None
+            raise MachineError(f"{error}; it last printed:\n{printed}{self._complaint}") from None
         return printed
 
     def _until(self, end: float, awaited: str, probe: Callable[[], bool]) -> None:
@@ -268,17 +269,21 @@ class Machine:
         return [*enter, f"PATH={PATH}", "HOME=/root", "LANG=C.UTF-8", "bash", "-c", script]
 
     def _enter(self, script: str, end: float) -> tuple[int, str]:
-        """The status and what is printed to the standard output; what goes to the standard error is kept for reports."""
-        process = subprocess.Popen(
-            self._command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=open(self._folder / "stderr", "ab"), text=True, errors="replace", start_new_session=True
-        )
-        try:
-            printed, _ = process.communicate(timeout=max(1.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            printed, _ = process.communicate()
-            return 124, printed
-        return process.returncode, printed
+        """The status and what is printed to the standard output; `_complaint` is what went to the standard error."""
+        with open(self._folder / "stderr", "w+b") as complaint:
+            process = subprocess.Popen(
+                self._command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaint, text=True, errors="replace", start_new_session=True
+            )
+            try:
+                printed, _ = process.communicate(timeout=max(1.0, end - time.monotonic()))
+                status = process.returncode
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                printed, _ = process.communicate()
+                status = 124
+            complaint.seek(0)
+            self._complaint = complaint.read(10_000).decode(errors="replace")
+        return status, printed
 
     def _find_systemd(self) -> bool:
         """Process 1 of the container, seen from outside: a child of systemd-nspawn, the child of unshare."""

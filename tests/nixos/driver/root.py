@@ -26,7 +26,7 @@ PACKAGES = [
 ]
 # Debian's own rules and addresses would take the place of the driver's.
 MASKED = ["nftables.service", "systemd-networkd.service", "systemd-networkd.socket", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer"]
-LEFT_OUT = ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*"]
+LEFT_OUT = ["/usr/share/man/*", "/usr/share/locale/*"]
 
 
 def root(cache: Path) -> Path:

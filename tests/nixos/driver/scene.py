@@ -20,22 +20,22 @@ DATA_OF_OLD = TESTS / "data-of-0.1.0.tar.gz"
 
 @dataclass(frozen=True)
 class Tools:
-    """What all machines are given beside Debian: the broker, perhaps an older one, and the chat peers."""
+    """What all machines are given beside Debian and the chat peers: the root below, and files by their path inside."""
 
     lower: Path
-    binary: Path
+    shared: dict[Path, str]
 
 
 class Scene:
-    """The machines of `tests/nixos/NAME.nix`; its folder goes when it is closed."""
+    """The machines of a test, a path without `.nix` and `.py`; their folder goes when it is closed."""
 
-    def __init__(self, name: str, tools: Tools, work: Path, log: Callable[[str], None]) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work))
+    def __init__(self, test: Path, tools: Tools, work: Path, log: Callable[[str], None]) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{test.name}-", dir=work))
         self.machines: list[Machine] = []
-        nodes = declared(TESTS / f"{name}.nix")
+        nodes = declared(test)
         self._network = Network(f"gp{self.folder.name[-6:].replace('_', 'x')}", list(nodes))
         shared = {
-            tools.binary: "/usr/bin/gemmapod-signal",
+            **tools.shared,
             DATA_OF_OLD: "/etc/data-of-0.1.0.tar.gz",
             CLIENTS: INSIDE_CLIENTS,
             (CLIENTS / "node_modules").resolve(): f"{INSIDE_CLIENTS}/node_modules",
@@ -48,7 +48,7 @@ class Scene:
                 self.machines.append(machine)
                 machine.lay(TESTS / "driver" / "overlay")
                 if is_host:
-                    self._declare(name, machine)
+                    self._declare(test, machine)
         except BaseException:
             self.close()
             raise
@@ -59,10 +59,10 @@ class Scene:
         self._network.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _declare(self, test: str, machine: Machine) -> None:
+    def _declare(self, test: Path, machine: Machine) -> None:
         """Lays the files that the module makes of a host over the machine, and admits what its firewall lets in."""
         host = self.folder / f"{machine.name}.nix"
-        host.write_text(f"(import {TESTS / test}.nix).nodes.{machine.name}\n")
+        host.write_text(f"(import {test}.nix).nodes.{machine.name}\n")
         made = self.folder / f"{machine.name}-units"
         subprocess.run([UNITS, host, made], check=True)
         ports = json.loads((made / "firewall.json").read_text())
@@ -76,7 +76,7 @@ class Scene:
 
 def declared(test: Path) -> dict[str, bool]:
     """The nodes of a test, and whether each of them is a host with a broker."""
-    expression = f"builtins.mapAttrs (_: node: node ? services) (import {test}).nodes"
+    expression = f"builtins.mapAttrs (_: node: node ? services) (import {test}.nix).nodes"
     with tempfile.TemporaryDirectory() as state:
         done = subprocess.run(
             ["nix-instantiate", "--eval", "--strict", "--json", "--expr", expression],
