@@ -122,6 +122,6 @@ with subtest("its data stay its own when its user gets another id"):
 with subtest("it stops when it is told to, and its socket goes on waiting"):
     machine.succeed(f"systemctl stop {SERVICE}")
     assert (show("ActiveState"), show("Result")) == ("inactive", "success")
-    assert machine.succeed("systemctl is-active gemmapod-signal-http.socket").strip() == "active"
+    assert machine.succeed("systemctl is-active gemmapod-signal-http-ipv4-8080.socket").strip() == "active"
     served()
     assert show("ActiveState") == "active"
