@@ -77,8 +77,6 @@ in {
         PrivateMounts = true;
         PrivateIPC = true;
         ProtectSystem = "strict";
-        # On some systems everybody may write there.
-        InaccessiblePaths = ["-/run/lock"];
         # Where everybody may write, it may not; what it writes is no program.
         ReadOnlyPaths = ["-/tmp" "-/var/tmp" "-/dev/shm" "-/dev/mqueue" "-/run/lock"];
         NoExecPaths = [cfg.settings.data_dir];
