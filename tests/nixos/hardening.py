@@ -32,7 +32,8 @@ with subtest("it can write to its data directory, and nowhere else"):
     foreign = [place for place in places if not any(place == root or place.startswith(f"{root}/") for root in own)]
     assert foreign == [], foreign
     assert DATA in places, places
-    for path in ("/etc/new", "/var/new", "/run/new", "/usr/new", "/root/new", "/home/new"):
+    machine.succeed("mkdir -p -m 777 /srv/open")  # where everybody else may
+    for path in ("/srv/open/new", "/etc/new", "/var/new", "/run/new", "/usr/new", "/root/new", "/home/new"):
         machine.fail(f"{as_service} sh -c 'echo x > {path}' 2>/dev/null")
 
 with subtest("what it writes cannot be run"):
