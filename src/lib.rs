@@ -26,6 +26,7 @@
 pub mod config;
 mod http;
 mod net;
+pub mod owner;
 mod pods;
 mod server;
 mod signal;
