@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use gemmapod_signal::config::{Config, ConfigError, Layers, SETTINGS};
 
 const EXAMPLES: &str = "\
@@ -27,7 +27,20 @@ Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure at run time, 2 for a wron
 /// POST /pods and serves them at /:id.
 #[derive(Debug, Parser)]
 #[command(name = "gemmapod-signal", version, disable_version_flag = true, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    #[command(flatten)]
+    pub flags: Flags,
+    /// Print the version
+    #[arg(short, long, action = ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The flags that make a configuration.
+#[derive(Debug, Args)]
+pub struct Flags {
     /// TCP port to listen on; 0 for any free one [default: 8080]
     #[arg(short, long, value_name = "PORT")]
     port: Option<String>,
@@ -46,11 +59,6 @@ pub struct Cli {
     /// Set any setting by its name in the file; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Print the version
-    #[arg(short, long, action = ArgAction::Version)]
-    version: Option<bool>,
-    #[command(subcommand)]
-    pub command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,7 +74,26 @@ pub enum Command {
         #[arg(long)]
         markdown: bool,
     },
+    /// Print the certificate authority of tls.mode = "self-signed", and how clients come to trust it
+    Ca {
+        #[command(flatten)]
+        flags: Flags,
+    },
 }
+
+/// How the authority, saved as `gemmapod-ca.pem`, is given to those that are to trust it.
+pub const TRUST: &str = "\
+Save the certificate above with `gemmapod-signal ca > gemmapod-ca.pem`, bring it to each client, and there:
+  Debian, Ubuntu     sudo cp gemmapod-ca.pem /usr/local/share/ca-certificates/gemmapod-ca.crt && sudo update-ca-certificates
+  Fedora             sudo cp gemmapod-ca.pem /etc/pki/ca-trust/source/anchors/ && sudo update-ca-trust
+  Arch               sudo trust anchor --store gemmapod-ca.pem
+  macOS              sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain gemmapod-ca.pem
+  Windows            certutil -addstore -f Root gemmapod-ca.pem
+  NixOS              security.pki.certificateFiles = [ ./gemmapod-ca.pem ];
+  Chromium (Linux)   certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n GemmaPod -i gemmapod-ca.pem
+  Firefox            certutil -d sql:PROFILE_DIRECTORY -A -t C,, -n GemmaPod -i gemmapod-ca.pem
+  Node               NODE_EXTRA_CA_CERTS=gemmapod-ca.pem gemmapod ...
+  curl               curl --cacert gemmapod-ca.pem https://HOST/health";
 
 /// What stands between the command line and a configuration: one sentence for each thing that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +102,10 @@ pub enum UsageError {
     Unreadable { file: PathBuf, source: std::io::Error },
     #[error("flag --set: expected KEY=VALUE, found {0:?}")]
     NoValue(String),
+    #[error(
+        "there is no certificate authority: tls.mode is not \"self-signed\"; name the configuration of the broker with --config"
+    )]
+    NoAuthority,
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<ConfigError>),
 }
@@ -85,7 +116,7 @@ impl From<Vec<ConfigError>> for UsageError {
     }
 }
 
-impl Cli {
+impl Flags {
     /// The configuration that file, environment and flags make together.
     pub fn config(&self) -> Result<Config, UsageError> {
         let file =

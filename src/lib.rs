@@ -9,7 +9,7 @@
 //!
 //! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut config = Config::default();
-//! config.port = 0;
+//! config.port = Some(0);
 //! let server = SignalServer::builder().config(config).registry(MemoryRegistry::new(64 << 20)).bind().await?;
 //! println!("listening on {}", server.local_addrs()[0]);
 //! let handle = server.handle();
@@ -23,6 +23,7 @@
 //! To keep pods elsewhere, implement [`Registry`]; to serve routes beside the broker's own, hand a
 //! [`salvo::Router`] to [`Builder::routes`].
 
+mod clock;
 pub mod config;
 mod http;
 mod net;
@@ -31,12 +32,14 @@ mod pods;
 mod server;
 mod signal;
 pub mod telemetry;
+mod tls;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use salvo;
 
 pub use self::{
+    clock::Clock,
     config::Config,
     net::listener::BindError,
     pods::{
@@ -44,4 +47,11 @@ pub use self::{
         Rejected, Slug, VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
+    signal::directory::Live,
+    tls::{
+        acme::SetupError,
+        pem::FileError,
+        self_signed::{SelfSignedError, authority_pem},
+        source::TlsError,
+    },
 };

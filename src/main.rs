@@ -1,14 +1,19 @@
 //! Starts the process: command line, log, server, signals, exit code.
 
 mod cli;
+mod systemd;
 
-use std::{fmt::Display, process::ExitCode};
+use std::{fmt::Display, io, process::ExitCode};
 
 use clap::Parser;
-use gemmapod_signal::{Config, ServerHandle, SignalServer, telemetry};
+use gemmapod_signal::{
+    Config, ServerHandle, SignalServer, authority_pem,
+    config::TlsMode,
+    telemetry::{self, LogHandle},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::cli::{Cli, Command};
+use self::cli::{Cli, Command, Flags, UsageError};
 
 /// Wrong flags and wrong configuration.
 const USAGE: u8 = 2;
@@ -32,8 +37,15 @@ fn main() -> ExitCode {
             print!("{}", if *markdown { cli::settings_markdown() } else { cli::settings_toml() });
             ExitCode::SUCCESS
         }
-        None => match cli.config() {
-            Ok(config) => run(config),
+        Some(Command::Ca { flags }) => match flags.config() {
+            Ok(config) if config.tls_mode() != TlsMode::SelfSigned => {
+                complain(&UsageError::NoAuthority, USAGE)
+            }
+            Ok(config) => print_authority(&config),
+            Err(error) => complain(&error, USAGE),
+        },
+        None => match cli.flags.config() {
+            Ok(config) => run(cli.flags, config),
             Err(error) => complain(&error, USAGE),
         },
     }
@@ -46,24 +58,38 @@ fn complain(problem: &dyn Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(config: Config) -> ExitCode {
+/// The certificate goes where it can be saved, what to do with it to people.
+fn print_authority(config: &Config) -> ExitCode {
     telemetry::init(&config.log);
+    match authority_pem(config) {
+        Ok(pem) => {
+            print!("{pem}");
+            eprintln!("{}", cli::TRUST);
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error, FAILURE),
+    }
+}
+
+fn run(flags: Flags, config: Config) -> ExitCode {
+    let log = telemetry::init(&config.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, FAILURE),
     };
-    match runtime.block_on(serve(config)) {
+    match runtime.block_on(serve(flags, config, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error, FAILURE),
     }
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+async fn serve(flags: Flags, config: Config, log: LogHandle) -> Result<(), Box<dyn std::error::Error>> {
+    let signals = Signals::catch()?;
     let max_sockets = config.signal.max_sockets;
     let server = SignalServer::builder().config(config).bind().await?;
     make_room_for(max_sockets);
-    tokio::spawn(stop_on(signals, server.handle()));
+    tokio::spawn(signals.obey(flags, server.handle(), log));
+    tokio::spawn(systemd::keep_informed(server.handle()));
     server.serve().await?;
     tracing::info!("stopped");
     Ok(())
@@ -81,16 +107,61 @@ fn make_room_for(sockets: u32) {
     }
 }
 
-/// The first SIGTERM or SIGINT drains, the second ends the process at once.
-async fn stop_on([mut terminate, mut interrupt]: [Signal; 2], server: ServerHandle) {
-    let mut next = async || {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+/// The signals that the process takes, caught before anybody can know that it listens.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// SIGHUP reads the configuration again. The first SIGTERM or SIGINT drains, the second ends the process at once.
+    async fn obey(mut self, flags: Flags, server: ServerHandle, log: LogHandle) {
+        let mut stopping = false;
+        loop {
+            let name = tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.hangup.recv() => {
+                    systemd::while_reloading(|| reload(&flags, &server, &log));
+                    continue;
+                }
+            };
+            if stopping {
+                tracing::warn!("{name} received again, ending at once");
+                std::process::exit(FAILURE.into());
+            }
+            tracing::info!("{name} received, stopping");
+            stopping = true;
+            systemd::stopping();
+            server.shutdown();
+        }
+    }
+}
+
+/// Puts the configuration in place as it is now; a broken one changes nothing.
+fn reload(flags: &Flags, server: &ServerHandle, log: &LogHandle) {
+    let config = match flags.config() {
+        Ok(config) => config,
+        Err(error) => {
+            for line in error.to_string().lines() {
+                tracing::error!("the configuration was not reloaded: {line}");
+            }
+            return;
         }
     };
-    tracing::info!("{} received, stopping", next().await);
-    server.shutdown();
-    tracing::warn!("{} received again, ending at once", next().await);
-    std::process::exit(FAILURE.into());
+    log.set_level(&config.log.level);
+    let after_restart = server.reload(config);
+    tracing::info!("configuration reloaded");
+    if !after_restart.is_empty() {
+        tracing::warn!("these settings changed, but hold only after a restart: {}", after_restart.join(", "));
+    }
 }

@@ -1,28 +1,48 @@
 //! Puts the parts together: listener up, serve, drain.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use salvo::{Router, Server, conn::tcp::TcpAcceptor, fuse::FuseConfig};
-use tokio::time::timeout;
+use salvo::{Router, Server};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, RegistryKind},
+    clock::Clock,
+    config::{self, Config, Purpose, RegistryKind},
     http::{self, App},
-    net::listener::{self, BindError},
+    net::{
+        front::{Entrance, Front},
+        listener::{self, BindError, Listener},
+    },
     pods::{MemoryRegistry, OpenError, RedbRegistry, Registry, RegistryError},
-    signal::{directory::Directory, outbox::Budget, socket::Hub},
+    signal::{
+        directory::{Directory, Live},
+        outbox::Budget,
+        socket::Hub,
+    },
+    tls::{
+        self, CertStore,
+        source::{Source, TlsError, Workshop},
+    },
 };
 
-/// Bytes of a request's head, and of what waits to be written to one connection.
-const MAX_HEAD: usize = 32 * 1024;
+/// Bytes of a request's head, as in Node: thousands of unfinished ones must fit into memory.
+const MAX_HEAD: usize = 16 * 1024;
+/// Bytes that are read at a time, and that wait to be written to one connection.
+const MAX_BUFFER: usize = 32 * 1024;
+/// How long a connection that was let in before the stop has to send its request.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
     app: Arc<App>,
     routes: Vec<Router>,
-    acceptor: TcpAcceptor,
-    addresses: Vec<SocketAddr>,
+    listeners: Vec<Listener>,
+    entrance: Entrance,
+    certificates: Source,
 }
 
 /// Puts a [`SignalServer`] together.
@@ -32,12 +52,14 @@ pub struct Builder {
     config: Config,
     registry: Option<Arc<dyn Registry>>,
     routes: Vec<Router>,
+    clock: Clock,
 }
 
-/// Stops a running broker; clones stop the same one.
-#[derive(Clone, Debug)]
+/// Stops a running broker, gives it other settings, tells what it does; clones speak of the same one.
+#[derive(Clone)]
 pub struct ServerHandle {
-    stop: CancellationToken,
+    app: Arc<App>,
+    certificates: Arc<Notify>,
 }
 
 /// The broker could not start.
@@ -46,9 +68,12 @@ pub enum StartError {
     /// The registry in the data directory could not be opened.
     #[error(transparent)]
     Registry(#[from] OpenError),
-    /// The address could not be bound.
+    /// An address could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// There is no certificate to begin with, or TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// The broker ended with something left undone.
@@ -81,26 +106,43 @@ impl Builder {
         self
     }
 
-    /// Opens the registry and binds the address.
+    /// Goes by `clock` where certificates depend on the time.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Binds all addresses, opens the registry and prepares certificates.
     ///
     /// # Errors
     ///
-    /// The registry cannot be opened, or the address cannot be bound. The message says how to mend it.
+    /// Something of it fails. The message says how to mend it.
     pub async fn bind(self) -> Result<SignalServer, StartError> {
-        let Self { config, registry, routes } = self;
-        let (acceptor, address) = listener::bind(&config)?;
+        let Self { config, registry, routes, clock } = self;
+        let listeners = listener::bind(config.listeners())?;
         let registry = match registry {
             Some(registry) => registry,
             None => open_registry(&config).await?,
         };
         let hub = Hub {
             directory: Directory::new(config.signal.clone()),
-            limits: Arc::new(config.signal.clone()),
             budget: Budget::new(config.signal.max_queue_total.as_u64() as usize),
             intake: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
             stop: CancellationToken::new(),
         };
-        Ok(SignalServer { app: App::new(config, registry, hub), routes, acceptor, addresses: vec![address] })
+        let room = Arc::new(Semaphore::new(config.http.max_connections as usize));
+        let live = config::Live::new(config);
+        let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
+        let workshop = Workshop { live: live.clone(), store: store.clone(), http_challenges, clock };
+        let certificates = Source::prepare(&workshop)?;
+        let tls = match certificates {
+            Source::Off => None,
+            _ => Some(Arc::new(tls::server_config(store).map_err(TlsError::from)?)),
+        };
+        let entrance =
+            Entrance { live: live.clone(), tls, room, crowd: Arc::default(), stop: hub.stop.clone() };
+        let app = App::new(live, registry, hub, workshop.store, workshop.http_challenges);
+        Ok(SignalServer { app, routes, listeners, entrance, certificates })
     }
 }
 
@@ -121,14 +163,14 @@ impl SignalServer {
         Builder::default()
     }
 
-    /// The addresses that it listens on, with the ports that the system chose.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// The TCP addresses that it listens on, in the order of the configuration, with the ports that the system chose.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(Listener::tcp_address).collect()
     }
 
     /// Something to stop it with.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle { stop: self.app.hub.stop.clone() }
+        ServerHandle { app: self.app.clone(), certificates: self.certificates.reload_handle() }
     }
 
     /// Serves until [`ServerHandle::shutdown`], then drains for at most `drain_timeout`: sockets are closed with
@@ -138,54 +180,93 @@ impl SignalServer {
     ///
     /// Connections can no longer be served, or the registry could not be closed.
     pub async fn serve(self) -> Result<(), ServeError> {
-        let Self { app, routes, acceptor, addresses } = self;
-        for address in addresses {
-            tracing::info!(registry = app.registry.name(), "listening on http://{address}");
+        let Self { app, routes, listeners, entrance, certificates } = self;
+        for listener in &listeners {
+            tracing::info!(registry = app.registry.name(), "listening on {}", listener.url());
         }
-        let drain_timeout = app.config.drain_timeout;
+        let https_port =
+            listeners.iter().filter(|listener| listener.listen.tls).find_map(Listener::tcp_address);
+        let https_port = https_port.map_or(443, |address| address.port());
+        let (public, redirect): (Vec<_>, Vec<_>) =
+            listeners.into_iter().partition(|listener| listener.listen.purpose == Purpose::Public);
+        let (public, redirect) = (Front::open(public, &entrance), Front::open(redirect, &entrance));
+        let handed_over = [public.handed_over(), redirect.handed_over()];
+        let (mut public, mut redirect) = (Server::new(public), Server::new(redirect));
+        for server in [&mut public, &mut redirect] {
+            server.http1_mut().max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
+            server.http2_mut().max_header_list_size(MAX_HEAD as u32);
+        }
+        public.http2_mut().enable_connect_protocol();
+        let handles = [public.handle(), redirect.handle()];
+
         let stop = app.hub.stop.clone();
-        let mut server = Server::new(acceptor).fuse_config(fuses(&app.config));
-        server.http1_mut().max_buf_size(MAX_HEAD);
-        let salvo = server.handle();
-        let hits_stop = CancellationToken::new();
+        let (hits_stop, certificates_stop) = (CancellationToken::new(), stop.child_token());
         let hits = tokio::spawn({
             let (app, stop) = (app.clone(), hits_stop.clone());
             async move { app.hits.run(&*app.registry, &stop).await }
         });
+        tokio::spawn(certificates.run(certificates_stop));
         let drain = async {
             stop.cancelled().await;
-            salvo.stop_graceful(drain_timeout);
+            let drain_timeout = app.live.load().drain_timeout;
+            let end = Instant::now() + drain_timeout;
             app.sockets.close();
-            if timeout(drain_timeout, app.sockets.wait()).await.is_err() {
+            // Connections that were let in before the stop get their answer; only then idle ones are closed.
+            let settled = async {
+                for handed_over in &handed_over {
+                    handed_over.cancelled().await;
+                }
+                if !entrance.is_empty() {
+                    sleep(SETTLE).await;
+                }
+            };
+            let _ = timeout_at(end, settled).await;
+            handles.iter().for_each(|handle| handle.stop_graceful(end - Instant::now().min(end)));
+            if timeout_at(end, app.sockets.wait()).await.is_err() {
                 tracing::warn!(sockets = app.sockets.len(), "sockets did not close in time");
             }
         };
-        let (served, ()) = tokio::join!(
-            async {
-                let served = server.try_serve(http::service(&app, routes)).await;
-                stop.cancel();
-                served
-            },
-            drain
-        );
+        let serve = async {
+            let served = tokio::try_join!(
+                public.try_serve(http::service(&app, routes)),
+                redirect.try_serve(http::redirect_service(&app, https_port)),
+            );
+            stop.cancel();
+            served
+        };
+        let (served, ()) = tokio::join!(serve, drain);
         hits_stop.cancel();
         // A panic in the task was logged; the hits of the last second are lost.
         let _ = hits.await;
         app.registry.close().await?;
-        Ok(served?)
+        served?;
+        Ok(())
     }
 }
 
 impl ServerHandle {
     /// Begins to stop. Returns at once; [`SignalServer::serve`] returns when all is done.
     pub fn shutdown(&self) {
-        self.stop.cancel();
+        self.app.hub.stop.cancel();
     }
-}
 
-fn fuses(config: &Config) -> FuseConfig {
-    FuseConfig::disabled()
-        .with_http1_header_timeout(config.http.head_timeout)
-        .with_connection_idle_timeout(config.http.idle_timeout)
-        .with_write_stall_timeout(config.http.write_timeout)
+    /// Puts other settings in place, for all that comes from now on; open sockets keep the limits of their own. The
+    /// keys that differ and hold only after a restart.
+    pub fn reload(&self, config: Config) -> Vec<&'static str> {
+        let after_restart = self.app.live.load().needs_restart(&config);
+        self.app.reload(config);
+        self.certificates.notify_one();
+        after_restart
+    }
+
+    /// How many pod ids and sessions are live.
+    pub fn live(&self) -> Live {
+        self.app.hub.directory.live()
+    }
+
+    /// Has the source of certificates look again at once: files are read, `tls.domains` is compared. What is wrong
+    /// is logged and changes nothing; no connection is touched.
+    pub fn reload_certificates(&self) {
+        self.certificates.notify_one();
+    }
 }

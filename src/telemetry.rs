@@ -3,12 +3,26 @@
 use std::io::{IsTerminal, stderr};
 
 use tracing::{Level, level_filters::LevelFilter};
-use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
-use crate::config::{LogFormat, LogSettings};
+use crate::config::{LogFormat, LogLevel, LogSettings};
+
+/// Changes which lines are logged while the process runs.
+#[derive(Clone, Debug)]
+pub struct LogHandle(reload::Handle<Targets, Registry>);
+
+impl LogHandle {
+    /// Logs the lines that `level` chooses from now on.
+    pub fn set_level(&self, level: &LogLevel) {
+        // It fails only where the log is gone: then nothing is logged any more.
+        let _ = self.0.reload(filter(level.as_str()));
+    }
+}
 
 /// Sends the log where `settings` say. Only the first call of a process has an effect.
-pub fn init(settings: &LogSettings) {
+pub fn init(settings: &LogSettings) -> LogHandle {
     let layer = fmt::layer().with_writer(stderr);
     let layer = match settings.format {
         LogFormat::Text => {
@@ -17,18 +31,20 @@ pub fn init(settings: &LogSettings) {
         }
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
+    let (filter, handle) = reload::Layer::new(filter(settings.level.as_str()));
     // A program that embeds the server may have set up its own log already: that one stays.
-    let _ =
-        tracing_subscriber::registry().with(layer.with_filter(filter(settings.level.as_str()))).try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
+    LogHandle(handle)
 }
 
 /// A bare level is meant for the broker: the libraries below it only warn, unless everything is asked for.
 fn filter(level: &str) -> Targets {
+    const LIBRARIES: [&str; 5] = ["salvo", "salvo_core", "hyper", "tungstenite", "rustls"];
     match level.parse::<Level>() {
         Ok(Level::TRACE) | Err(_) => level.parse().unwrap_or_default(),
-        Ok(level) => Targets::new().with_default(level).with_targets(
-            ["salvo", "salvo_core", "hyper", "tungstenite"]
-                .map(|target| (target, LevelFilter::from_level(level).min(LevelFilter::WARN))),
-        ),
+        Ok(level) => {
+            let quiet = LevelFilter::from_level(level).min(LevelFilter::WARN);
+            Targets::new().with_default(level).with_targets(LIBRARIES.map(|library| (library, quiet)))
+        }
     }
 }

@@ -114,7 +114,7 @@ fn check_config_names_the_key_the_line_and_the_column() {
         (
             "[signal]\nmax_queue = \"1 KiB\"\n",
             &[
-                "2:13: signal.max_queue must be at least signal.max_frame, or the largest frame could never be sent",
+                "2:13: signal.max_queue must be at least signal.max_frame and 1 KiB, or the largest frame could never be sent",
             ],
         ),
         (

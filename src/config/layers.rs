@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytesize::ByteSize;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -10,6 +11,8 @@ use toml::{
 use super::{
     Config, ConfigError, RegistryKind,
     error::Origin,
+    nearest::unknown,
+    net,
     settings::{SETTINGS, Setting},
 };
 
@@ -52,7 +55,7 @@ impl Layers {
         let origin = Origin::Flag(flag.into());
         match SETTINGS.iter().find(|setting| setting.key == key) {
             Some(setting) => self.text(setting, text, origin),
-            None => self.wrong(origin, unknown(key)),
+            None => self.wrong(origin, unknown(key, known_keys())),
         }
         self
     }
@@ -70,11 +73,11 @@ impl Layers {
         let Config { signal, pods, registry, .. } = &self.config;
         // A key, the other key that it is measured by, and what is wrong.
         let mut wrong = Vec::new();
-        if signal.max_queue < signal.max_frame {
+        if signal.max_queue < signal.max_frame + ByteSize::kib(1) {
             wrong.push((
                 "signal.max_queue",
                 "signal.max_frame",
-                "must be at least signal.max_frame, or the largest frame could never be sent",
+                "must be at least signal.max_frame and 1 KiB, or the largest frame could never be sent",
             ));
         }
         if signal.max_queue_total < signal.max_queue {
@@ -96,6 +99,11 @@ impl Layers {
         if *registry == RegistryKind::Memory && pods.memory_limit < pods.max_blob {
             wrong.push(("pods.memory_limit", "pods.max_blob", "must be at least pods.max_blob"));
         }
+        wrong.extend(self.config.tls_contradictions());
+        let mut wrong: Vec<_> =
+            wrong.into_iter().map(|(key, other, problem)| (key, other, problem.to_owned())).collect();
+        let listen = net::contradiction(&self.config.listen, &self.config.trusted_proxies);
+        wrong.extend(listen.map(|problem| ("listen", "trusted_proxies", problem)));
         for (key, other, problem) in wrong {
             // Where the key has its default, the other one was set.
             let origin = self.origins.get(key).or_else(|| self.origins.get(other));
@@ -123,9 +131,12 @@ impl Layers {
             && SETTINGS.iter().any(|setting| setting.split().0 == name);
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.split() == (section, name)) {
             let origin = file.origin(value.span().start);
-            match (setting.set_toml)(&mut self.config, value.get_ref()) {
+            match (setting.set_toml)(&mut self.config, value) {
                 Ok(()) => drop(self.origins.insert(setting.key, origin)),
-                Err(problem) => self.wrong(origin, format!("{key}: {problem}")),
+                Err(wrong) => {
+                    let origin = wrong.offset.map_or(origin, |offset| file.origin(offset));
+                    self.wrong(origin, format!("{key}: {}", wrong.problem));
+                }
             }
         } else if let (true, DeValue::Table(inner)) = (is_section, value.get_ref()) {
             self.table(file, name, inner);
@@ -135,7 +146,7 @@ impl Layers {
                 format!("{key}: expected a table, written as [{key}]"),
             );
         } else {
-            self.wrong(file.origin(key_offset), unknown(&key));
+            self.wrong(file.origin(key_offset), unknown(&key, known_keys()));
         }
     }
 
@@ -162,21 +173,7 @@ impl File<'_> {
     }
 }
 
-/// The sentence for a key that no setting has: it names the nearest key or section, by its full name or its last part.
-fn unknown(key: &str) -> String {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let likeness = |known: &&str| {
-        strsim::jaro_winkler(known, key).max(0.99 * strsim::jaro_winkler(&last(known), &last(key)))
-    };
+fn known_keys() -> impl Iterator<Item = &'static str> {
     let sections = SETTINGS.iter().map(|setting| setting.split().0).filter(|section| !section.is_empty());
-    let nearest = SETTINGS
-        .iter()
-        .map(|setting| setting.key)
-        .chain(sections)
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match nearest.filter(|known| likeness(known) > 0.75) {
-        Some(known) if known == key => format!("unknown key {key:?} in quotes; write {key} without them"),
-        Some(known) => format!("unknown key {key:?}; did you mean {known:?}?"),
-        None => format!("unknown key {key:?}; `gemmapod-signal settings` lists all that there are"),
-    }
+    SETTINGS.iter().map(|setting| setting.key).chain(sections)
 }

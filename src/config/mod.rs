@@ -5,16 +5,29 @@
 
 mod error;
 mod layers;
+mod list;
+mod live;
+mod nearest;
+mod net;
 #[cfg(test)]
 mod properties;
+mod reload;
 mod settings;
+mod tls;
 mod value;
 
 pub use self::{
     error::{ConfigError, Origin},
     layers::Layers,
-    settings::{Config, HttpSettings, LogSettings, PodSettings, SETTINGS, Setting, SignalSettings},
-    value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Value},
+    list::{Entry, List},
+    live::Live,
+    net::{FileMode, ListenAddress, Purpose, TrustedProxy},
+    settings::{
+        AcmeSettings, CertificateFiles, Config, HttpSettings, Listen, LogSettings, PodSettings, SETTINGS,
+        Setting, SignalSettings, TlsSettings,
+    },
+    tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
+    value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Text, Value, Wrong},
 };
 
 impl Config {
@@ -25,5 +38,53 @@ impl Config {
     /// Everything that is wrong: unknown keys, values of the wrong kind, settings that contradict one another.
     pub fn from_toml(text: &str) -> Result<Self, Vec<ConfigError>> {
         Layers::default().toml("configuration", text).finish()
+    }
+
+    /// Where certificates come from, after the defaults.
+    pub fn tls_mode(&self) -> TlsMode {
+        match self.tls.mode {
+            Some(mode) => mode,
+            None if self.tls.domains.is_empty() => TlsMode::Off,
+            None => TlsMode::Acme,
+        }
+    }
+
+    /// Settings of TLS that contradict one another: the key to blame, and the rest of the sentence.
+    fn tls_contradictions(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let (mode, tls, acme) = (self.tls_mode(), &self.tls, &self.acme);
+        let listens_tls = self.listen.iter().any(|listen| listen.tls);
+        let needs_domains = matches!(mode, TlsMode::Acme | TlsMode::SelfSigned);
+        let is_wildcard = |domain: &Domain| matches!(domain, Domain::Name(name) if name.starts_with("*."));
+        let not_for_acme = |domain: &Domain| matches!(domain, Domain::Address(_)) || is_wildcard(domain);
+        [
+            (mode == TlsMode::Off && listens_tls, "listen", "tls.mode", "has tls = true, but tls.mode is \"off\": set tls.mode, or tls = false"),
+            (mode != TlsMode::Off && !self.listen.is_empty() && !listens_tls, "tls.mode", "listen", "gets certificates that no listener uses: set tls = true in one [[listen]], or tls.mode = \"off\""),
+            (needs_domains && tls.domains.is_empty(), "tls.domains", "tls.mode", "must name at least one domain for this tls.mode"),
+            (mode == TlsMode::Files && tls.certificates.is_empty(), "tls.certificates", "tls.mode", "must name at least one chain and key for tls.mode = \"files\""),
+            (mode != TlsMode::Files && !tls.certificates.is_empty(), "tls.certificates", "tls.mode", "is for tls.mode = \"files\" only"),
+            (mode == TlsMode::Acme && tls.domains.iter().any(not_for_acme), "tls.domains", "tls.mode", "must be plain domain names for tls.mode = \"acme\": no addresses, no wildcards"),
+            (acme.challenges.is_empty(), "acme.challenges", "acme.challenges", "must name at least one challenge"),
+            (acme.eab_key_id.is_some() != acme.eab_key_file.is_some(), "acme.eab_key_id", "acme.eab_key_file", "and acme.eab_key_file go together"),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, key, other, problem)| wrong.then_some((key, other, problem)))
+        .collect()
+    }
+
+    /// Where to listen, after the defaults.
+    pub fn listeners(&self) -> Vec<Listen> {
+        if !self.listen.is_empty() {
+            return self.listen.clone();
+        }
+        let tls = self.tls_mode() != TlsMode::Off;
+        let on = |port, tls, purpose| {
+            let host = self.hostname.as_str().to_owned();
+            Listen { address: Some(ListenAddress::Tcp { host, port }), tls, purpose, ..Listen::default() }
+        };
+        match (self.port, tls) {
+            (port, false) => vec![on(port.unwrap_or(8080), false, Purpose::Public)],
+            (Some(port), true) => vec![on(port, true, Purpose::Public)],
+            (None, true) => vec![on(443, true, Purpose::Public), on(80, false, Purpose::Redirect)],
+        }
     }
 }

@@ -4,12 +4,17 @@ use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use salvo::http::HeaderValue;
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
-use super::value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Value, known};
+use super::{
+    list::List,
+    net::{FileMode, ListenAddress, Purpose, TrustedProxy},
+    tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
+    value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Text, Value, Wrong, known},
+};
 
-/// One setting as the command line, the documentation and the checks see it.
-pub struct Setting {
+/// One setting as the command line, the documentation and the checks see it; `T` is what it is a setting of.
+pub struct Setting<T: 'static = Config> {
     /// The name in TOML, with its section: `signal.max_frame`.
     pub key: &'static str,
     /// The environment variable that sets it, where that is not derived from the key.
@@ -18,12 +23,12 @@ pub struct Setting {
     pub doc: &'static str,
     /// Completes the sentence "expected …".
     pub expected: &'static str,
-    pub(super) to_toml: fn(&Config) -> Option<String>,
-    pub(super) set_text: fn(&mut Config, &str) -> Result<(), String>,
-    pub(super) set_toml: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
+    pub(super) to_toml: fn(&T) -> Option<String>,
+    pub(super) set_text: fn(&mut T, &str) -> Result<(), String>,
+    pub(super) set_toml: fn(&mut T, &Spanned<DeValue<'_>>) -> Result<(), Wrong>,
 }
 
-impl Setting {
+impl<T: Default> Setting<T> {
     /// The environment variable that sets it.
     pub fn env(&self) -> String {
         match self.env {
@@ -34,13 +39,59 @@ impl Setting {
 
     /// The default as TOML writes it, or nothing where the setting is not set by default.
     pub fn default(&self) -> Option<String> {
-        (self.to_toml)(&Config::default())
+        (self.to_toml)(&T::default())
     }
 
     /// The section and the name within it; the section of a top-level key is empty.
     pub fn split(&self) -> (&'static str, &'static str) {
         self.key.split_once('.').unwrap_or(("", self.key))
     }
+}
+
+macro_rules! setting {
+    ($key:expr, [$($env:literal)?], $doc:expr, $ty:ty, $($field:ident).+) => {
+        Setting {
+            key: $key,
+            env: setting!(@env $($env)?),
+            doc: $doc,
+            expected: <$ty as Value>::EXPECTED,
+            to_toml: |target| target.$($field).+.to_toml(),
+            set_text: |target, text| { target.$($field).+ = Value::from_text(text)?; Ok(()) },
+            set_toml: |target, value| { target.$($field).+ = Value::from_toml(value)?; Ok(()) },
+        }
+    };
+    (@env) => { None };
+    (@env $env:literal) => { Some($env) };
+}
+
+/// Writes one type of settings with its defaults.
+macro_rules! section {
+    ($(#[doc = $section_doc:literal])* $name:ident { $( $(#[doc = $doc:literal])* $key:ident : $ty:ty = $default:expr; )* }) => {
+        $(#[doc = $section_doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct $name { $( $(#[doc = $doc])* pub $key: $ty, )* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $( $key: $default, )* }
+            }
+        }
+    };
+}
+
+/// Writes a table that may stand several times.
+macro_rules! entry {
+    ($(#[doc = $entry_doc:literal])* $list:ident : $name:ident { $( $(#[doc = $doc:literal])* $key:ident : $ty:ty = $default:expr; )* }) => {
+        section! { $(#[doc = $entry_doc])* $name { $( $(#[doc = $doc])* $key : $ty = $default; )* } }
+
+        impl $name {
+            /// Its keys, in the order of the documentation.
+            pub const SETTINGS: &'static [Setting<Self>] = &[
+                $( setting!(stringify!($key), [], concat!($($doc, "\n"),*), $ty, $key), )*
+            ];
+        }
+    };
 }
 
 /// Writes the configuration's types and the table of all settings from one list.
@@ -52,32 +103,15 @@ macro_rules! settings {
             $section:ident : $name:ident { $( $(#[doc = $doc:literal])* $key:ident $( [$env:literal] )? : $ty:ty = $default:expr; )* }
         )*
     ) => {
-        /// What the broker does: the defaults, changed by a file, the environment and flags.
-        #[derive(Clone, Debug, PartialEq)]
-        #[non_exhaustive]
-        pub struct Config {
-            $( $(#[doc = $top_doc])* pub $top: $top_ty, )*
-            $( $(#[doc = $section_doc])* pub $section: $name, )*
-        }
-
-        impl Default for Config {
-            fn default() -> Self {
-                Self { $( $top: $top_default, )* $( $section: $name::default(), )* }
+        section! {
+            /// What the broker does: the defaults, changed by a file, the environment and flags.
+            Config {
+                $( $(#[doc = $top_doc])* $top: $top_ty = $top_default; )*
+                $( $(#[doc = $section_doc])* $section: $name = $name::default(); )*
             }
         }
 
-        $(
-            $(#[doc = $section_doc])*
-            #[derive(Clone, Debug, PartialEq)]
-            #[non_exhaustive]
-            pub struct $name { $( $(#[doc = $doc])* pub $key: $ty, )* }
-
-            impl Default for $name {
-                fn default() -> Self {
-                    Self { $( $key: $default, )* }
-                }
-            }
-        )*
+        $( section! { $(#[doc = $section_doc])* $name { $( $(#[doc = $doc])* $key : $ty = $default; )* } } )*
 
         /// All settings, in the order of the documentation.
         pub static SETTINGS: &[Setting] = &[
@@ -90,28 +124,46 @@ macro_rules! settings {
     };
 }
 
-macro_rules! setting {
-    ($key:expr, [$($env:literal)?], $doc:expr, $ty:ty, $($field:ident).+) => {
-        Setting {
-            key: $key,
-            env: setting!(@env $($env)?),
-            doc: $doc,
-            expected: <$ty as Value>::EXPECTED,
-            to_toml: |config| config.$($field).+.to_toml(),
-            set_text: |config, text| { config.$($field).+ = Value::from_text(text)?; Ok(()) },
-            set_toml: |config, value| { config.$($field).+ = Value::from_toml(value)?; Ok(()) },
-        }
-    };
-    (@env) => { None };
-    (@env $env:literal) => { Some($env) };
+entry! {
+    /// One place to listen on, written as `[[listen]]`.
+    listen: Listen {
+        /// `HOST:PORT` (`[::]:443` is every address, IPv4 too), `unix:PATH`, or `systemd:NAME` for a socket that systemd hands over.
+        address: Option<ListenAddress> = None;
+        /// What it serves: `public` all routes, `redirect` only the way to https and ACME's http-01.
+        purpose: Purpose = Purpose::Public;
+        /// Whether connections begin with TLS.
+        tls: bool = false;
+        /// Whether `[::]` leaves IPv4 alone.
+        ipv6_only: bool = false;
+        /// Whether trusted proxies begin each connection with a PROXY header (version 1 or 2).
+        proxy_protocol: bool = false;
+        /// The permissions of a Unix socket, in octal.
+        mode: FileMode = known("0660");
+        /// The group of a Unix socket.
+        group: Option<Text> = None;
+    }
+}
+
+entry! {
+    /// A certificate and its key, written as `[[tls.certificates]]`.
+    certificates: CertificateFiles {
+        /// The certificate and those that vouch for it, in order (PEM).
+        chain: Option<PathBuf> = None;
+        /// Its private key (PEM: PKCS#8, PKCS#1 or SEC1).
+        key: Option<PathBuf> = None;
+    }
 }
 
 settings! {
     top {
-        /// TCP port to listen on. 0 lets the system choose a free one; the log says which.
-        port ["PORT"]: u16 = 8080;
+        /// TCP port to listen on: 8080 if it is not set, with TLS 443. 0 lets the system choose a free one; the log says which.
+        port ["PORT"]: Option<u16> = None;
         /// Address or host name to listen on. `0.0.0.0` is every IPv4 address of the host, `::` every address.
         hostname ["HOST"]: Hostname = known("0.0.0.0");
+        /// Where to listen, in place of `hostname` and `port`: any number of `[[listen]]` tables. Without them, TLS listens on port 443 and redirects port 80 there.
+        listen: Vec<Listen> = Vec::new();
+        /// Proxies whose word about a client's address is believed: addresses, networks in CIDR notation, or `unix` for every peer of a Unix socket.
+        trusted_proxies: List<TrustedProxy> = List::default();
         /// Where pods are kept: `redb` (in the data directory, safe against a power cut) or `memory` (lost at the end).
         registry: RegistryKind = RegistryKind::Redb;
         /// The directory that holds everything that lasts. It is made if it is missing; only one broker can use it at a time.
@@ -130,6 +182,34 @@ settings! {
         format: LogFormat = LogFormat::Text;
     }
 
+    /// TLS and its certificates.
+    tls: TlsSettings {
+        /// Where certificates come from: `off`, `files`, `self-signed` or `acme`. If it is not set: `acme` where `domains` are named, else `off`.
+        mode: Option<TlsMode> = None;
+        /// The names that certificates are for; with `self-signed` they may be IP addresses too.
+        domains: List<Domain> = List::default();
+        /// The certificates of mode `files`: any number of `[[tls.certificates]]` tables; the name that a client asks for chooses.
+        certificates: Vec<CertificateFiles> = Vec::new();
+        /// Whether browsers are told to use nothing but TLS for a year (HSTS), once a certificate that the world trusts is served.
+        hsts: bool = true;
+    }
+
+    /// Certificates from an ACME directory (RFC 8555), for `tls.mode = "acme"`.
+    acme: AcmeSettings {
+        /// `letsencrypt`, `letsencrypt-staging`, or the URL of another directory.
+        directory: AcmeDirectory = known("letsencrypt");
+        /// Where the directory may write to when something is wrong: addresses such as `mailto:admin@example.org`.
+        contact: List<Contact> = List::default();
+        /// How control of a domain is proved, in the order of preference: `tls-alpn-01` takes port 443, `http-01` takes port 80.
+        challenges: List<ChallengeKind> = known("tls-alpn-01, http-01");
+        /// A root certificate (PEM) that the directory's own TLS is checked with, for a private one.
+        root: Option<PathBuf> = None;
+        /// The key id of an external account binding, where the directory asks for one.
+        eab_key_id: Option<Text> = None;
+        /// A file with the key of the external account binding, in base64url as the directory gives it.
+        eab_key_file: Option<PathBuf> = None;
+    }
+
     /// Limits of the signalling sockets at `/signal`.
     signal: SignalSettings {
         /// Open sockets in all; a further upgrade is answered with 503.
@@ -142,9 +222,9 @@ settings! {
         max_frame: ByteSize = ByteSize::kib(256);
         /// Bytes that may wait for one peer that does not read; over it the socket is closed with 1013.
         max_queue: ByteSize = ByteSize::mib(1);
-        /// Bytes that may wait for all peers together; over it the peer that a further frame is for is closed with 1013.
+        /// Bytes that may wait for all peers together, beside the first 8 KiB of each; over it the peer that a further frame is for is closed with 1013.
         max_queue_total: ByteSize = ByteSize::mib(64);
-        /// Bytes of frames that have not arrived whole, from all sockets together, beside the first 8 KiB of each; over it the socket that sends more is closed with 1013.
+        /// Bytes that frames take on their way in, from all sockets together, beside the first 8 KiB of each; a socket keeps the room of its largest frame until it ends; over it the socket that sends more is closed with 1013.
         max_unfinished_total: ByteSize = ByteSize::mib(32);
         /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue.
         frames_per_second: u32 = 500;
@@ -168,12 +248,16 @@ settings! {
         max_manifest: ByteSize = ByteSize::kib(256);
         /// Uploads that are read at the same time; the others wait.
         max_uploads: u32 = 32;
+        /// The same for one client address (IPv6: for one /64), so that no single one holds up all others.
+        max_uploads_per_address: u32 = 8;
         /// Memory for the bodies of all running uploads together. An upload takes its `Content-Length`, or `max_blob` where that is not known, twice as much for JSON.
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits for its turn before it is answered with 503.
         upload_wait: Duration = known("20s");
-        /// An upload whose body arrives slower than this many bytes a second, after ten seconds of grace, is answered with 408.
+        /// An upload whose body arrives slower than this many bytes a second is answered with 408, once `upload_grace` is used up.
         min_upload_rate: ByteSize = ByteSize::kib(4);
+        /// How long the body of an upload may stand still, or how far it may lag behind `min_upload_rate`.
+        upload_grace: Duration = known("10s");
         /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
         memory_limit: ByteSize = ByteSize::mib(256);
         /// The `Content-Security-Policy` of served pods.
@@ -182,13 +266,19 @@ settings! {
         permissions_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_PERMISSIONS);
     }
 
-    /// Time-outs of HTTP connections.
+    /// Limits of connections, whatever they carry.
     http: HttpSettings {
-        /// A request's head must have arrived within this time.
+        /// Connections in all; further ones wait in the system's queue until one ends.
+        max_connections: u32 = 20_000;
+        /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client.
+        max_connections_per_address: u32 = 1_000;
+        /// A TLS handshake, and the PROXY header before it, must be done within this time.
+        handshake_timeout: Duration = known("10s");
+        /// A request's head must have arrived within this time after the connection was ready for it: after its begin, or after the answer before.
         head_timeout: Duration = known("15s");
         /// A connection on which nothing moves for this long is closed.
         idle_timeout: Duration = known("1m");
-        /// A client that takes nothing of an answer for this long is cut off.
+        /// A client that takes less than 64 KiB of an answer in this time is cut off.
         write_timeout: Duration = known("30s");
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use salvo::http::{HeaderValue, uri::Uri};
-use toml::de::DeValue;
+use toml::{Spanned, de::DeValue};
 
 /// A type that a setting can have.
 ///
@@ -14,14 +14,14 @@ pub trait Value: Sized {
     /// Completes the sentence "expected …".
     const EXPECTED: &'static str;
 
-    /// Reads the value from `text`; the error completes "expected …" or is a sentence of its own.
+    /// Reads the value from `text`; the error is a sentence.
     fn from_text(text: &str) -> Result<Self, String>;
 
     /// Reads the value from a TOML value.
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        match value {
-            DeValue::String(text) => Self::from_text(text),
-            other => Err(expected::<Self>(&describe(other))),
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        match value.get_ref() {
+            DeValue::String(text) => Ok(Self::from_text(text)?),
+            other => Err(expected::<Self>(&describe(other)).into()),
         }
     }
 
@@ -29,12 +29,34 @@ pub trait Value: Sized {
     fn to_toml(&self) -> Option<String>;
 }
 
-fn expected<T: Value>(found: &str) -> String {
+/// What is wrong with a value and, where that is known, the offset in the file at which it is wrong.
+#[derive(Debug)]
+pub struct Wrong {
+    /// A sentence.
+    pub problem: String,
+    /// Bytes from the begin of the file.
+    pub offset: Option<usize>,
+}
+
+impl From<String> for Wrong {
+    fn from(problem: String) -> Self {
+        Self { problem, offset: None }
+    }
+}
+
+impl Wrong {
+    /// The same at `offset`, unless it is known to be elsewhere.
+    pub fn at(self, offset: usize) -> Self {
+        Self { offset: self.offset.or(Some(offset)), ..self }
+    }
+}
+
+pub(super) fn expected<T: Value>(found: &str) -> String {
     format!("expected {}, found {found}", T::EXPECTED)
 }
 
 /// A text as TOML writes it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut toml = String::from('"');
     for c in text.chars() {
         match c {
@@ -46,7 +68,7 @@ fn quoted(text: &str) -> String {
     toml + "\""
 }
 
-fn describe(value: &DeValue<'_>) -> String {
+pub(super) fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),
         DeValue::Integer(number) => number.to_string(),
@@ -59,11 +81,46 @@ fn describe(value: &DeValue<'_>) -> String {
 }
 
 /// Lets a kind be written as a bare TOML integer too.
-fn integer_or_text<T: Value>(value: &DeValue<'_>) -> Result<T, String> {
-    match value {
-        DeValue::Integer(number) if number.radix() == 10 => T::from_text(&number.as_str().replace('_', "")),
-        DeValue::String(text) => T::from_text(text),
-        other => Err(expected::<T>(&describe(other))),
+fn integer_or_text<T: Value>(value: &Spanned<DeValue<'_>>) -> Result<T, Wrong> {
+    match value.get_ref() {
+        DeValue::Integer(number) if number.radix() == 10 => {
+            Ok(T::from_text(&number.as_str().replace('_', ""))?)
+        }
+        DeValue::String(text) => Ok(T::from_text(text)?),
+        other => Err(expected::<T>(&describe(other)).into()),
+    }
+}
+
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        value.get_ref().as_bool().ok_or_else(|| expected::<Self>(&describe(value.get_ref())).into())
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+/// A setting that need not be set.
+impl<T: Value> Value for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        T::from_text(text).map(Some)
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        T::from_toml(value).map(Some)
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        self.as_ref()?.to_toml()
     }
 }
 
@@ -75,7 +132,7 @@ impl Value for u16 {
         text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
     }
 
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         integer_or_text(value)
     }
 
@@ -95,7 +152,7 @@ impl Value for u32 {
         }
     }
 
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         integer_or_text(value)
     }
 
@@ -116,7 +173,7 @@ impl Value for ByteSize {
         }
     }
 
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         integer_or_text(value)
     }
 
@@ -147,7 +204,7 @@ impl Value for Duration {
 }
 
 impl Value for PathBuf {
-    const EXPECTED: &'static str = "the path of a directory";
+    const EXPECTED: &'static str = "the path of a file or directory";
 
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains('\0') {
@@ -197,13 +254,21 @@ impl Value for Hostname {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
+impl PublicUrl {
+    /// The port of an https URL.
+    pub fn https_port(&self) -> Option<u16> {
+        let uri: Uri = self.0.parse().ok()?;
+        (uri.scheme_str() == Some("https")).then(|| uri.port_u16().unwrap_or(443))
+    }
+}
+
 impl fmt::Display for PublicUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Value for Option<PublicUrl> {
+impl Value for PublicUrl {
     const EXPECTED: &'static str = "a URL of scheme and host such as \"https://pods.example.org\"";
 
     fn from_text(text: &str) -> Result<Self, String> {
@@ -216,14 +281,14 @@ impl Value for Option<PublicUrl> {
                 && bare.split_once("://").is_some_and(|(_, rest)| rest == authority)
         };
         if bare.parse().is_ok_and(|uri| is_plain(&uri)) {
-            Ok(Some(PublicUrl(bare.into())))
+            Ok(Self(bare.into()))
         } else {
             Err(expected::<Self>(&format!("{text:?}")))
         }
     }
 
     fn to_toml(&self) -> Option<String> {
-        self.as_ref().map(|url| quoted(&url.0))
+        Some(quoted(&self.0))
     }
 }
 
@@ -242,6 +307,51 @@ impl Value for HeaderValue {
         self.to_str().ok().map(quoted)
     }
 }
+
+/// A short text that means something to somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    /// The text as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Text {
+    const EXPECTED: &'static str = "a short text without control characters";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let fits = !text.is_empty() && text.len() <= 512 && !text.chars().any(char::is_control);
+        if fits { Ok(Self(text.into())) } else { Err(expected::<Self>(&format!("{text:?}"))) }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("{:?}", self.0))
+    }
+}
+
+/// Reads and writes an enum whose values each have one name.
+macro_rules! named_values {
+    ($type:ty, $expected:literal, $($name:literal => $value:path),*) => {
+        impl $crate::config::Value for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn from_text(text: &str) -> Result<Self, String> {
+                match text {
+                    $( $name => Ok($value), )*
+                    _ => Err($crate::config::value::expected::<Self>(&format!("{text:?}"))),
+                }
+            }
+
+            fn to_toml(&self) -> Option<String> {
+                Some(match self { $( $value => concat!("\"", $name, "\"").into(), )* })
+            }
+        }
+    };
+}
+pub(super) use named_values;
 
 /// Which registry keeps the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,24 +393,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Value for LogFormat {
-    const EXPECTED: &'static str = "\"text\" or \"json\"";
-
-    fn from_text(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(expected::<Self>(&format!("{text:?}"))),
-        }
-    }
-
-    fn to_toml(&self) -> Option<String> {
-        Some(match self {
-            Self::Text => "\"text\"".into(),
-            Self::Json => "\"json\"".into(),
-        })
-    }
-}
+named_values!(LogFormat, "\"text\" or \"json\"", "text" => LogFormat::Text, "json" => LogFormat::Json);
 
 /// Which log lines are written: a level, or `target=level` pairs with commas between them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -60,7 +60,8 @@ impl Download {
 
 impl Download {
     fn fence(&self, response: &mut Response, record: &PodRecord) {
-        let settings = &self.0.config.pods;
+        let config = self.0.live.load();
+        let settings = &config.pods;
         let owner = HeaderValue::try_from(record.owner_key.to_string()).expect("hex digits fit a header");
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_SECURITY_POLICY, settings.content_security_policy.clone());

@@ -1,51 +1,78 @@
 //! The HTTP side: one file for each group of routes, one error type.
 
+mod access;
 mod download;
 mod error;
 mod health;
+mod hsts;
+mod leaving;
 mod meta;
 mod not_found;
+mod redirect;
 mod upgrade;
 mod upload;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use salvo::{Router, Service};
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::Config,
+    config::{Config, Live},
     pods::{HitCounter, Registry},
     signal::socket::Hub,
+    tls::{CertStore, HttpChallenges},
 };
 
-pub(crate) use self::download::{POD_CSP, POD_PERMISSIONS};
+pub(crate) use self::{
+    download::{POD_CSP, POD_PERMISSIONS},
+    redirect::service as redirect_service,
+};
 
 /// What the routes work on.
 pub(crate) struct App {
-    pub config: Config,
+    pub live: Live,
     pub registry: Arc<dyn Registry>,
     pub hits: Arc<HitCounter>,
     pub hub: Hub,
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
-    /// Room for further sockets.
-    pub socket_room: Arc<Semaphore>,
-    pub uploads: upload::Turnstile,
+    pub uploads: ArcSwap<upload::Turnstile>,
+    pub certificates: Arc<CertStore>,
+    pub http_challenges: Arc<HttpChallenges>,
 }
 
 impl App {
-    pub fn new(config: Config, registry: Arc<dyn Registry>, hub: Hub) -> Arc<Self> {
+    pub fn new(
+        live: Live,
+        registry: Arc<dyn Registry>,
+        hub: Hub,
+        certificates: Arc<CertStore>,
+        http_challenges: Arc<HttpChallenges>,
+    ) -> Arc<Self> {
+        let config = live.load();
         Arc::new(Self {
             registry,
             hits: Arc::default(),
             hub,
             sockets: TaskTracker::new(),
-            socket_room: Arc::new(Semaphore::new(config.signal.max_sockets as usize)),
-            uploads: upload::Turnstile::new(&config.pods),
-            config,
+            uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
+            certificates,
+            http_challenges,
+            live: live.clone(),
         })
+    }
+}
+
+impl App {
+    /// Puts another configuration in place, as far as that can be done while the broker runs.
+    pub fn reload(&self, config: Config) {
+        self.hub.directory.set_limits(config.signal.clone());
+        self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
+        // Uploads that wait or run go on under the limits that they came in under.
+        self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
+        self.live.store(config);
     }
 }
 
@@ -73,6 +100,11 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
                 .push(Router::new().get(meta::Meta(app.clone())))
                 .push(Router::new().head(meta::Meta(app.clone()))),
         )
+        .push(redirect::challenge_route(app))
         .push(Router::with_path("{**path}").goal(not_found::NotFound));
-    Service::new(router).catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
+    Service::new(router)
+        .hoop(access::AccessLog(app.clone()))
+        .hoop(leaving::SayGoodbye(app.clone()))
+        .hoop(hsts::Hsts(app.clone()))
+        .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

@@ -1,14 +1,14 @@
-//! `GET /signal`: from an HTTP request to a WebSocket (RFC 6455, section 4.2).
+//! `GET /signal`: from an HTTP request to a WebSocket (RFC 6455, section 4.2); over HTTP/2 it is an extended `CONNECT`
+//! (RFC 8441), which becomes a WebSocket within one stream.
 
 use std::{sync::Arc, time::Duration};
 
 use salvo::{
     ConnCtrl, Request, Response, handler,
     http::{HeaderValue, Method, StatusCode, header},
-    hyper::upgrade::OnUpgrade,
+    hyper::{ext::Protocol, upgrade::OnUpgrade},
     rt::tokio::TokioIo,
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, error::HttpError};
@@ -22,44 +22,51 @@ pub struct Upgrade(pub Arc<App>);
 #[handler]
 impl Upgrade {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
-        let key = match accept_key(request) {
-            Ok(key) => key,
+        let accepted = match accept(request) {
+            Ok(accepted) => accepted,
             Err(error) => {
                 explain(&error, response);
                 return Err(error);
             }
         };
-        let room = self.admit()?;
+        self.admit()?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(not_an_upgrade)?;
         if let Some(connection) = request.extensions().get::<ConnCtrl>() {
             connection.relax_timeouts();
         }
-        response.status_code(StatusCode::SWITCHING_PROTOCOLS);
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
-        self.serve(on_upgrade, room);
+        match accepted {
+            Accepted::Connection(key) => {
+                response.status_code(StatusCode::SWITCHING_PROTOCOLS);
+                let headers = response.headers_mut();
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+            }
+            Accepted::Stream => {
+                response.status_code(StatusCode::OK);
+            }
+        }
+        self.serve(on_upgrade);
         Ok(())
     }
 }
 
 impl Upgrade {
-    fn admit(&self) -> Result<OwnedSemaphorePermit, HttpError> {
+    fn admit(&self) -> Result<(), HttpError> {
         let Self(app) = self;
         if app.hub.stop.is_cancelled() {
             return Err(HttpError::Busy { message: "this broker is stopping", retry_after: RETRY_AFTER });
         }
-        app.socket_room.clone().try_acquire_owned().map_err(|_| HttpError::Busy {
-            message: "this broker has no room for another socket",
-            retry_after: RETRY_AFTER,
-        })
+        if app.sockets.len() >= app.live.load().signal.max_sockets as usize {
+            let message = "this broker has no room for another socket";
+            return Err(HttpError::Busy { message, retry_after: RETRY_AFTER });
+        }
+        Ok(())
     }
 
-    fn serve(&self, on_upgrade: OnUpgrade, room: OwnedSemaphorePermit) {
+    fn serve(&self, on_upgrade: OnUpgrade) {
         let hub = self.0.hub.clone();
         self.0.sockets.spawn(async move {
-            let _room = room;
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
             socket::serve(TokioIo::new(upgraded), hub).await;
@@ -67,16 +74,26 @@ impl Upgrade {
     }
 }
 
-/// The answer to the client's key, if the request is a proper upgrade.
-fn accept_key(request: &Request) -> Result<HeaderValue, HttpError> {
+/// What becomes a WebSocket.
+enum Accepted {
+    /// A connection of HTTP/1.1, with the answer to the client's key.
+    Connection(HeaderValue),
+    /// A stream of HTTP/2, whose framing leaves nothing for a key to prove.
+    Stream,
+}
+
+/// Takes the request if it is a proper upgrade.
+fn accept(request: &Request) -> Result<Accepted, HttpError> {
     let uri = request.uri();
+    let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
+    let is_stream = request.method() == Method::CONNECT && protocol == Some("websocket");
     if uri.path() != "/signal" {
         return Err(HttpError::new(
             StatusCode::NOT_FOUND,
             "the signalling endpoint is /signal, without a slash at its end",
         ));
     }
-    if request.method() != Method::GET {
+    if request.method() != Method::GET && !is_stream {
         return Err(HttpError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "the signalling endpoint takes GET with an upgrade to websocket",
@@ -90,7 +107,8 @@ fn accept_key(request: &Request) -> Result<HeaderValue, HttpError> {
             .flat_map(|value| value.split(','))
             .any(|part| part.trim().eq_ignore_ascii_case(token))
     };
-    if !has_token(header::CONNECTION, "upgrade") || !has_token(header::UPGRADE, "websocket") {
+    let is_upgrade = || has_token(header::CONNECTION, "upgrade") && has_token(header::UPGRADE, "websocket");
+    if !is_stream && !is_upgrade() {
         return Err(not_an_upgrade());
     }
     if uri.query().is_some() {
@@ -102,6 +120,9 @@ fn accept_key(request: &Request) -> Result<HeaderValue, HttpError> {
     if !has_token(header::SEC_WEBSOCKET_VERSION, "13") {
         return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, "expected Sec-WebSocket-Version: 13"));
     }
+    if is_stream {
+        return Ok(Accepted::Stream);
+    }
     let key = request
         .headers()
         .get(header::SEC_WEBSOCKET_KEY)
@@ -110,7 +131,8 @@ fn accept_key(request: &Request) -> Result<HeaderValue, HttpError> {
     let key = key.ok_or_else(|| {
         HttpError::new(StatusCode::BAD_REQUEST, "expected a Sec-WebSocket-Key of 24 characters")
     })?;
-    Ok(HeaderValue::try_from(derive_accept_key(key)).expect("base64 fits a header"))
+    let answer = HeaderValue::try_from(derive_accept_key(key)).expect("base64 fits a header");
+    Ok(Accepted::Connection(answer))
 }
 
 fn not_an_upgrade() -> HttpError {

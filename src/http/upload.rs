@@ -1,6 +1,12 @@
 //! `POST /pods`: a body becomes a verified pod in the registry. `OPTIONS /pods` lets any page do it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::pending,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -9,13 +15,12 @@ use salvo::{
     http::{
         HeaderValue, ReqBody, StatusCode, header,
         headers::{ContentLength, HeaderMapExt},
-        uri::Authority,
     },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -23,10 +28,11 @@ use super::{
     App,
     error::{HttpError, render_json},
 };
-use crate::{config::PodSettings, pods::VerifiedPod};
-
-/// How long an upload may be slower than `min_upload_rate`.
-const SLOW_GRACE: Duration = Duration::from_secs(10);
+use crate::{
+    config::{Config, PodSettings},
+    net::{client::Client, crowd::group_of},
+    pods::VerifiedPod,
+};
 
 /// How much of a refused body is read, and for how long.
 const PASS_OVER_BYTES: usize = 64 << 20;
@@ -63,14 +69,17 @@ impl Upload {
             return Err(HttpError::NotFound);
         }
         let format = Format::of(request)?;
-        let limit = app.config.pods.max_blob.as_u64();
+        let config = app.live.load_full();
+        let limit = config.pods.max_blob.as_u64();
         let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
         if length.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        let _turn = app.uploads.enter(format.memory(length.unwrap_or(limit))).await?;
-        let body = read(body, length, &app.config.pods).await?;
-        let max_manifest = app.config.pods.max_manifest.as_u64() as usize;
+        let client = Client::of(request, &config.trusted_proxies);
+        let memory = format.memory(length.unwrap_or(limit));
+        let _turn = app.uploads.load_full().enter(client.address, memory).await?;
+        let body = read(body, length, &config.pods).await?;
+        let max_manifest = config.pods.max_manifest.as_u64() as usize;
         let verified = tokio::task::spawn_blocking(move || {
             Ok::<_, HttpError>(VerifiedPod::verify(format.html(body)?, max_manifest)?)
         });
@@ -80,7 +89,7 @@ impl Upload {
         let record = pod.record();
         let answer = Answer {
             id: record.slug.to_string(),
-            url: format!("{}/{}", base_url(app, request), record.slug),
+            url: format!("{}/{}", base_url(&config, client, request), record.slug),
             owner_pubkey: record.owner_key.to_string(),
             blob_size: record.blob_size,
         };
@@ -98,7 +107,8 @@ async fn pass_over(mut body: ReqBody) {
         while let Some(Ok(frame)) = body.next().await {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             if left == 0 {
-                break;
+                // The rest waits in the client, which has as long to see the answer.
+                pending::<()>().await;
             }
         }
     };
@@ -168,10 +178,10 @@ fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
 async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Bytes, HttpError> {
     let limit = settings.max_blob.as_u64();
     let mut bytes = Vec::with_capacity(length.unwrap_or_default() as usize);
-    let start = Instant::now();
+    // Every byte buys time, but what came fast at first buys no long stillness later.
+    let mut deadline = Instant::now() + settings.upload_grace;
     loop {
-        let paid = Duration::from_secs_f64(bytes.len() as f64 / settings.min_upload_rate.as_u64() as f64);
-        let frame = match timeout_at(start + SLOW_GRACE + paid, body.next()).await {
+        let frame = match timeout_at(deadline, body.next()).await {
             Ok(None) => return Ok(bytes.into()),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
@@ -190,6 +200,8 @@ async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -
         if bytes.len() as u64 + data.len() as u64 > limit {
             return Err(too_large(limit));
         }
+        let bought = Duration::from_secs_f64(data.len() as f64 / settings.min_upload_rate.as_u64() as f64);
+        deadline = (deadline + bought).min(Instant::now() + settings.upload_grace);
         bytes.extend_from_slice(&data);
     }
 }
@@ -202,26 +214,21 @@ fn too_large(limit: u64) -> HttpError {
 }
 
 /// Scheme and host under which the pod will be found.
-fn base_url(app: &App, request: &Request) -> String {
-    if let Some(url) = &app.config.public_url {
+fn base_url(config: &Config, client: Client, request: &Request) -> String {
+    if let Some(url) = &config.public_url {
         return url.to_string();
     }
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let possible = |authority: &Authority| {
-        let (text, host) = (authority.as_str(), authority.host());
-        text == host || (authority.port_u16().is_some() && !text.contains('@'))
-    };
-    let authority = host.and_then(|host| host.parse::<Authority>().ok()).filter(possible);
-    let authority = authority.map(|authority| authority.to_string());
     let local = || request.local_addr().clone().into_std().map(|addr| addr.to_string()).unwrap_or_default();
-    format!("{}://{}", request.scheme(), authority.unwrap_or_else(local))
+    format!("{}://{}", client.scheme, client.host.map_or_else(local, |host| host.to_string()))
 }
 
-/// Lets a bounded number of uploads, of bounded size together, be read at a time.
+/// Lets a bounded number of uploads, of bounded size together, be read at a time; of one client, a smaller number.
 pub struct Turnstile {
     slots: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     wait: Duration,
+    slots_per_client: usize,
+    by_client: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
 }
 
 impl Turnstile {
@@ -234,14 +241,21 @@ impl Turnstile {
             slots: Arc::new(Semaphore::new(settings.max_uploads as usize)),
             memory: Arc::new(Semaphore::new(units as usize)),
             wait: settings.upload_wait,
+            slots_per_client: settings.max_uploads_per_address as usize,
+            by_client: Mutex::default(),
         }
     }
 
-    async fn enter(&self, bytes: u64) -> Result<[OwnedSemaphorePermit; 2], HttpError> {
+    async fn enter(&self, client: Option<IpAddr>, bytes: u64) -> Result<Turn, HttpError> {
         let units = u32::try_from(bytes.div_ceil(Self::UNIT)).unwrap_or(u32::MAX);
         let turn = async {
+            let of_client = match client {
+                Some(client) => Some(self.slots_of(client).acquire_owned().await?),
+                None => None,
+            };
             let slot = self.slots.clone().acquire_owned().await?;
-            Ok::<_, tokio::sync::AcquireError>([slot, self.memory.clone().acquire_many_owned(units).await?])
+            let memory = self.memory.clone().acquire_many_owned(units).await?;
+            Ok::<_, AcquireError>(Turn { _of_client: of_client, _slot: slot, _memory: memory })
         };
         match timeout(self.wait, turn).await {
             Ok(Ok(turn)) => Ok(turn),
@@ -251,6 +265,26 @@ impl Turnstile {
             }),
         }
     }
+
+    /// The slots of one client, which are there for as long as one is taken or waited for.
+    fn slots_of(&self, client: IpAddr) -> Arc<Semaphore> {
+        let client = group_of(client);
+        let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slots) = by_client.get(&client).and_then(Weak::upgrade) {
+            return slots;
+        }
+        by_client.retain(|_, slots| slots.strong_count() > 0);
+        let slots = Arc::new(Semaphore::new(self.slots_per_client));
+        by_client.insert(client, Arc::downgrade(&slots));
+        slots
+    }
+}
+
+/// An upload's place; dropping it is its end.
+struct Turn {
+    _of_client: Option<OwnedSemaphorePermit>,
+    _slot: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
 }
 
 /// Pages of any origin may upload.

@@ -1,3 +1,12 @@
-//! Sockets that listen.
+//! Connections: sockets that listen, and what happens to a connection before HTTP begins.
+//!
+//! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are,
+//! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets. [`client`] tells who a request
+//! comes from.
 
+pub(crate) mod client;
+pub(crate) mod crowd;
+pub(crate) mod front;
 pub(crate) mod listener;
+mod proxy_protocol;
+mod stream;

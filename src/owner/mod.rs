@@ -1,6 +1,5 @@
 //! Proofs of ownership: owner keys, tokens for pod ids, signatures on requests.
 
-mod clock;
 pub mod components;
 pub mod digest;
 mod fields;
@@ -8,4 +7,5 @@ pub mod key;
 mod provider;
 pub mod replay;
 pub mod signature;
+mod time;
 pub mod token;

@@ -12,7 +12,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::clock::seconds;
+use super::time::seconds;
 use crate::pods::OwnerKey;
 
 /// Seconds that the clock of a signer may run ahead.

@@ -20,11 +20,11 @@ use salvo::http::{HeaderName, HeaderValue};
 use sfv::{BareItem, Dictionary, InnerList, Item, Key, ListEntry, Parameters, Parser};
 
 use super::{
-    clock::seconds,
     components::{Parts, names, signature_base},
     digest::{CONTENT_DIGEST, content_digest},
     fields::{Combined, combined},
     key::OwnerSecret,
+    time::seconds,
 };
 use crate::pods::OwnerKey;
 

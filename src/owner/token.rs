@@ -18,7 +18,7 @@ use ed25519_dalek::VerifyingKey;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use super::{clock::seconds, key::OwnerSecret, provider};
+use super::{key::OwnerSecret, provider, time::seconds};
 use crate::pods::OwnerKey;
 
 /// How long a token may be good for.

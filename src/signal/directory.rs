@@ -8,6 +8,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use arc_swap::{ArcSwap, Guard};
 use serde_json::value::RawValue;
 
 use super::{
@@ -22,7 +23,7 @@ use crate::config::SignalSettings;
 pub struct Directory {
     state: Mutex<State>,
     next_socket: AtomicU64,
-    limits: SignalSettings,
+    limits: ArcSwap<SignalSettings>,
 }
 
 /// How much is live.
@@ -45,7 +46,11 @@ pub struct Place {
 impl Directory {
     /// An empty directory.
     pub fn new(limits: SignalSettings) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), next_socket: AtomicU64::new(0), limits })
+        Arc::new(Self {
+            state: Mutex::default(),
+            next_socket: AtomicU64::new(0),
+            limits: ArcSwap::from_pointee(limits),
+        })
     }
 
     /// Lets a socket in; what is meant for it goes into `outbox`.
@@ -53,6 +58,16 @@ impl Directory {
         let id = self.next_socket.fetch_add(1, Ordering::Relaxed);
         self.lock().join(id, outbox.clone());
         Place { directory: self.clone(), id, outbox }
+    }
+
+    /// The limits that hold now.
+    pub fn limits(&self) -> Arc<SignalSettings> {
+        self.limits.load_full()
+    }
+
+    /// Puts other limits in place; open sockets keep those of their own.
+    pub fn set_limits(&self, limits: SignalSettings) {
+        self.limits.store(Arc::new(limits));
     }
 
     /// The pod ids that are held, in no order.
@@ -180,8 +195,8 @@ impl Place {
         short("sessionId", text, self.limits().max_session_id)
     }
 
-    fn limits(&self) -> &SignalSettings {
-        &self.directory.limits
+    fn limits(&self) -> Guard<Arc<SignalSettings>> {
+        self.directory.limits.load()
     }
 
     /// Tells this socket that something is wrong. A session id that is too long is not repeated.

@@ -19,11 +19,17 @@ const PIECE: usize = 4 * 1024;
 /// Bytes beside the payload: headers of fragments, and the begin of the next frame.
 const OVERHEAD: usize = 16 * 1024;
 
+/// The header of a control frame as a client sends it.
+const CONTROL_HEADER: usize = 6;
+
 /// A stream under a WebSocket that counts what was read since the last whole message.
+///
+/// The buffer that a message was gathered in stays with its socket, so what was reserved for it stays reserved too.
 #[derive(Debug)]
 pub struct Intake<S> {
     stream: Take<S>,
     held: usize,
+    /// What the largest message so far took of the common budget.
     reserved: usize,
     limit: usize,
     budget: Arc<Budget>,
@@ -37,8 +43,12 @@ impl<S: AsyncRead> Intake<S> {
 
     /// A whole message was made of what was read.
     pub fn complete(&mut self) {
-        self.budget.give_back(self.reserved);
-        (self.held, self.reserved) = (0, 0);
+        self.held = 0;
+    }
+
+    /// A control frame with `payload` bytes was among what was read, perhaps between two fragments of a message.
+    pub fn control(&mut self, payload: usize) {
+        self.held = self.held.saturating_sub(CONTROL_HEADER + payload);
     }
 
     /// The stream itself, for what is not counted any more.
@@ -51,7 +61,7 @@ impl<S: AsyncRead> Intake<S> {
         if self.held > self.limit {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let beyond = self.held.saturating_sub(FREE) - self.reserved;
+        let beyond = self.held.saturating_sub(FREE).saturating_sub(self.reserved);
         if beyond > 0 && !self.budget.take(beyond) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
@@ -60,7 +70,6 @@ impl<S: AsyncRead> Intake<S> {
     }
 }
 
-/// The buffer that holds the unfinished frame lives as long as the stream: so does what is reserved for it.
 impl<S> Drop for Intake<S> {
     fn drop(&mut self) {
         self.budget.give_back(self.reserved);
@@ -116,10 +125,23 @@ mod tests {
         assert_eq!(read(&mut two, 6_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
         drop(two);
         one.complete();
+        assert!(!budget.take(4_001), "the buffer of a whole message is still there");
         read(&mut one, FREE + 10_000).await.unwrap();
         drop(one);
         let mut large = Intake::new(&bytes[..], 1_000, Budget::new(100_000));
         assert_eq!(read(&mut large, OVERHEAD + 1_001).await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert!(budget.take(10_000), "all was given back");
+    }
+
+    #[tokio::test]
+    async fn control_frames_between_fragments_hide_nothing() {
+        let bytes = [0; 100_000];
+        let mut intake = Intake::new(&bytes[..], 100_000, Budget::new(10_000));
+        for _ in 0..3 {
+            read(&mut intake, 5_000 + CONTROL_HEADER + 125).await.unwrap();
+            intake.control(125);
+        }
+        assert_eq!(intake.held, 15_000);
+        assert_eq!(read(&mut intake, 5_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
     }
 }

@@ -11,6 +11,8 @@ use std::{
 
 /// Bookkeeping for one waiting frame beside its text.
 const FRAME_OVERHEAD: usize = 64;
+/// So much of every queue is outside of the common budget: those who spend the budget shut nobody out who reads.
+const FREE: usize = 8 * 1024;
 
 /// Why the broker closes a socket: the code and the reason of the close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,18 +48,24 @@ impl Close {
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), limit })
+        Arc::new(Self { used: AtomicUsize::new(0), limit: AtomicUsize::new(limit) })
+    }
+
+    /// Allows another number of bytes from now on.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Takes `bytes` if that many are left.
     pub fn take(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        let limit = self.limit.load(Ordering::Relaxed);
+        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
@@ -90,7 +98,10 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Inner {
     frames: VecDeque<String>,
+    /// What waits here, and what was handed out to be written.
     bytes: usize,
+    /// Handed out, and perhaps not written yet.
+    leaving: usize,
     close: Option<Close>,
     waker: Option<Waker>,
 }
@@ -108,16 +119,16 @@ impl Outbox {
             return Pushed::Closed;
         }
         let cost = frame.len() + FRAME_OVERHEAD;
-        if inner.bytes + cost > self.limit || !self.budget.take(cost) {
+        let bytes = inner.bytes + cost;
+        if bytes > self.limit || !self.budget.take(beyond_free(bytes) - beyond_free(inner.bytes)) {
             self.clear(&mut inner);
-            Self::end(&mut inner, Close::TOO_SLOW);
+            inner.close = Some(Close::TOO_SLOW);
+            Self::wake(inner);
             return Pushed::Overflowed;
         }
-        inner.bytes += cost;
+        inner.bytes = bytes;
         inner.frames.push_back(frame);
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
+        Self::wake(inner);
         Pushed::Queued
     }
 
@@ -125,28 +136,28 @@ impl Outbox {
     pub fn close(&self, close: Close) {
         let mut inner = self.lock();
         if inner.close.is_none() {
-            Self::end(&mut inner, close);
+            inner.close = Some(close);
+            Self::wake(inner);
         }
     }
 
-    /// The next frame to send, or why there will be none any more.
+    /// The next frame to send, or why there will be none any more. What was handed out before has been written.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<String, Close>> {
         let mut inner = self.lock();
-        if let Some(frame) = self.pop(&mut inner) {
+        let left = inner.bytes - std::mem::take(&mut inner.leaving);
+        self.shrink(&mut inner, left);
+        if let Some(frame) = Self::pop(&mut inner) {
             return Poll::Ready(Ok(frame));
         }
         match &inner.close {
             Some(close) => Poll::Ready(Err(close.clone())),
-            None => {
-                inner.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+            None => inner.wait(cx),
         }
     }
 
-    /// The next frame if one waits.
+    /// The next frame if one waits, to be written together with those before.
     pub fn try_next(&self) -> Option<String> {
-        self.pop(&mut self.lock())
+        Self::pop(&mut self.lock())
     }
 
     /// Ready once the queue overflowed: what is being written to the socket is not worth waiting for any more.
@@ -155,30 +166,35 @@ impl Outbox {
         if inner.close == Some(Close::TOO_SLOW) {
             return Poll::Ready(());
         }
-        inner.waker = Some(cx.waker().clone());
-        Poll::Pending
+        inner.wait(cx)
     }
 
-    fn pop(&self, inner: &mut Inner) -> Option<String> {
+    fn pop(inner: &mut Inner) -> Option<String> {
         let frame = inner.frames.pop_front()?;
-        let cost = frame.len() + FRAME_OVERHEAD;
-        inner.bytes -= cost;
-        self.budget.give_back(cost);
+        inner.leaving += frame.len() + FRAME_OVERHEAD;
         if inner.frames.is_empty() {
             inner.frames = VecDeque::new();
         }
         Some(frame)
     }
 
+    /// Forgets what waits; what was handed out counts until the socket ends.
     fn clear(&self, inner: &mut Inner) {
-        self.budget.give_back(inner.bytes);
-        inner.bytes = 0;
+        let left = inner.leaving;
+        self.shrink(inner, left);
         inner.frames = VecDeque::new();
     }
 
-    fn end(inner: &mut Inner, close: Close) {
-        inner.close = Some(close);
-        if let Some(waker) = inner.waker.take() {
+    fn shrink(&self, inner: &mut Inner, bytes: usize) {
+        self.budget.give_back(beyond_free(inner.bytes) - beyond_free(bytes));
+        inner.bytes = bytes;
+    }
+
+    /// Wakes the socket's task once the queue is free for it.
+    fn wake(mut inner: MutexGuard<'_, Inner>) {
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -188,11 +204,26 @@ impl Outbox {
     }
 }
 
+impl Inner {
+    /// Remembers whom to wake.
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let bytes = self.lock().bytes;
-        self.budget.give_back(bytes);
+        self.shrink(&mut self.lock(), 0);
     }
+}
+
+/// What `bytes` of one queue take of the common budget.
+fn beyond_free(bytes: usize) -> usize {
+    bytes.saturating_sub(FREE)
 }
 
 #[cfg(test)]
@@ -215,11 +246,24 @@ mod tests {
     #[test]
     fn the_common_budget_bounds_all_queues_together() {
         let budget = Budget::new(1000);
-        let (one, two) = (Outbox::new(1000, budget.clone()), Outbox::new(1000, budget.clone()));
-        assert_eq!(one.push("x".repeat(800)), Pushed::Queued);
-        assert_eq!(two.push("x".repeat(800)), Pushed::Overflowed);
-        drop(one);
+        let [hoarder, another, reader] = [(); 3].map(|()| Outbox::new(2 * FREE, budget.clone()));
+        assert_eq!(hoarder.push("x".repeat(FREE + 800)), Pushed::Queued);
+        assert_eq!(another.push("x".repeat(FREE + 800)), Pushed::Overflowed);
+        assert_eq!(reader.push("x".repeat(FREE - FRAME_OVERHEAD)), Pushed::Queued);
+        drop(hoarder);
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_being_written_counts_until_the_next_is_asked_for() {
+        let outbox = Outbox::new(1000, Budget::new(1000));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.push("x".repeat(500)), Pushed::Queued);
+        assert!(outbox.poll_next(&mut cx).is_ready());
+        assert!(outbox.poll_next(&mut cx).is_pending());
+        assert_eq!(outbox.push("x".repeat(500)), Pushed::Queued);
+        assert!(outbox.poll_next(&mut cx).is_ready());
+        assert_eq!(outbox.push("x".repeat(500)), Pushed::Overflowed);
     }
 
     #[test]

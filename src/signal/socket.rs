@@ -1,11 +1,17 @@
 //! One connection's life: its frames go to the directory, its outbox goes to the wire, silence ends it.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -39,8 +45,6 @@ const MAX_UNANSWERED: u32 = 2;
 pub struct Hub {
     /// Who holds which pod id and session.
     pub directory: Arc<Directory>,
-    /// The limits that hold for each socket.
-    pub limits: Arc<SignalSettings>,
     /// Bytes that may wait in all outboxes together.
     pub budget: Arc<Budget>,
     /// Bytes of unfinished frames that all sockets together may send.
@@ -54,28 +58,31 @@ pub async fn serve<S>(stream: S, hub: Hub)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let max_frame = hub.limits.max_frame.as_u64() as usize;
+    let limits = hub.directory.limits();
+    let max_frame = limits.max_frame.as_u64() as usize;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BATCH)
         .max_frame_size(Some(max_frame))
         .max_message_size(Some(max_frame));
     let intake = Intake::new(stream, max_frame, hub.intake.clone());
-    let socket = WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await;
-    let outbox = Arc::new(Outbox::new(hub.limits.max_queue.as_u64() as usize, hub.budget.clone()));
+    let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.clone()));
     let place = hub.directory.join(outbox.clone());
+    let silence = Silence::new(&limits);
     let mut connection = Connection {
-        socket,
+        socket: WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await,
         outbox,
         place,
-        silence: Silence::new(&hub.limits),
-        pace: Pace::new(&hub.limits),
+        alarm: Box::pin(sleep_until(silence.deadline)),
+        silence,
+        pace: Pace::new(&limits),
     };
     let ended = connection.run(&hub.stop).await;
     let Connection { socket, outbox, place, .. } = connection;
     drop(place);
     match ended {
-        Ended::ByBroker(close) => close_with(socket, &outbox, close).await,
+        // In a box, so that its state is no part of each open socket's.
+        Ended::ByBroker(close) => Box::pin(close_with(socket, &outbox, close)).await,
         Ended::ByPeer => {}
     }
 }
@@ -85,6 +92,8 @@ struct Connection<S> {
     outbox: Arc<Outbox>,
     place: Place,
     silence: Silence,
+    /// Goes off when `silence` is due, or before: its deadline moves with every frame, the alarm need not.
+    alarm: Pin<Box<Sleep>>,
     pace: Pace,
 }
 
@@ -98,15 +107,16 @@ enum Ended {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self, stop: &CancellationToken) -> Ended {
+        let mut stopped = pin!(stop.cancelled());
         let ended = loop {
+            // In no fixed order, so that a peer that is sent much is heard nevertheless.
             let step = tokio::select! {
-                biased;
-                () = stop.cancelled() => Err(Ended::ByBroker(Close::RESTART)),
+                () = &mut stopped => Err(Ended::ByBroker(Close::RESTART)),
                 next = poll_fn(|cx| self.outbox.poll_next(cx)) => match next {
                     Ok(frame) => self.send(frame).await,
                     Err(close) => Err(Ended::ByBroker(close)),
                 },
-                () = sleep_until(self.silence.deadline) => self.silent().await,
+                () = &mut self.alarm => self.alarmed().await,
                 message = self.pace.paced(self.socket.next()) => self.receive(message).await,
             };
             if let Err(ended) = step {
@@ -121,67 +131,92 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Ended> {
         self.silence.heard();
-        self.socket.get_mut().complete();
+        let intake = self.socket.get_mut();
+        match &message {
+            Some(Ok(Message::Text(_) | Message::Binary(_))) => intake.complete(),
+            Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => intake.control(payload.len()),
+            _ => {}
+        }
         match message {
             Some(Ok(Message::Text(text))) => self.place.handle(text.as_bytes()),
             Some(Ok(Message::Binary(bytes))) => self.place.handle(&bytes),
             // A peer that takes no pongs is not read from.
             Some(Ok(Message::Ping(_))) => {
-                let pong = timeout(self.silence.patience(), self.socket.flush());
-                return pong.await.map_err(|_| Ended::ByPeer)?.map_err(|error| ended_by(&error));
+                let pong = self.socket.flush();
+                return patiently(pin!(pong), &self.outbox, &mut self.alarm, &self.silence).await;
             }
             Some(Ok(Message::Pong(_) | Message::Frame(_) | Message::Close(_))) => return Ok(()),
             Some(Err(error)) => return Err(ended_by(&error)),
             None => return Err(Ended::ByPeer),
         }
-        self.silence.spoke();
+        if self.silence.spoke() {
+            self.alarm.as_mut().reset(self.silence.deadline);
+        }
         Ok(())
     }
 
-    /// Writes `frame` and what waits behind it. A peer that takes nothing until its outbox overflows is given up.
+    /// Writes `frame` and what waits behind it.
     async fn send(&mut self, frame: String) -> Result<(), Ended> {
         let mut next = Some(frame);
-        let outbox = self.outbox.clone();
+        let (socket, outbox) = (&mut self.socket, &self.outbox);
         let write = async {
             let mut batch = 0;
             while let Some(frame) = next.take() {
                 batch += frame.len();
-                self.socket.feed(Message::text(frame)).await?;
-                next = if batch < WRITE_BATCH { self.outbox.try_next() } else { None };
+                socket.feed(Message::text(frame)).await?;
+                next = if batch < WRITE_BATCH { outbox.try_next() } else { None };
             }
-            self.socket.flush().await
+            socket.flush().await
         };
-        let mut write = pin!(timeout(self.silence.patience(), write));
-        let written = poll_fn(|cx| match write.as_mut().poll(cx) {
-            Poll::Ready(written) => Poll::Ready(Some(written)),
-            Poll::Pending => outbox.poll_overflowed(cx).map(|()| None),
-        });
-        match written.await {
-            Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(error))) => Err(ended_by(&error)),
-            Some(Err(_)) => Err(Ended::ByPeer),
-            None => Err(Ended::ByBroker(Close::TOO_SLOW)),
-        }
+        patiently(pin!(write), outbox, &mut self.alarm, &self.silence).await
     }
 
     /// Nothing came for a while: asks whether the peer is there, or gives it up.
-    async fn silent(&mut self) -> Result<(), Ended> {
-        match self.silence.step() {
-            Step::Ping => {
-                let ping =
-                    timeout(self.silence.patience(), self.socket.send(Message::Ping(Default::default())));
-                match ping.await {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(_)) | Err(_) => Err(Ended::ByPeer),
+    async fn alarmed(&mut self) -> Result<(), Ended> {
+        if self.silence.is_due() {
+            match self.silence.step() {
+                Step::Ping => {
+                    let ping = self.socket.send(Message::Ping(Default::default()));
+                    patiently(pin!(ping), &self.outbox, &mut self.alarm, &self.silence).await?;
+                }
+                Step::NeverSpoke => return Err(Ended::ByBroker(Close::SILENT)),
+                Step::Gone => {
+                    tracing::debug!("peer is gone");
+                    return Err(Ended::ByPeer);
                 }
             }
-            Step::NeverSpoke => Err(Ended::ByBroker(Close::SILENT)),
-            Step::Gone => {
-                tracing::debug!("peer is gone");
-                Err(Ended::ByPeer)
-            }
         }
+        self.alarm.as_mut().reset(self.silence.deadline);
+        Ok(())
     }
+}
+
+/// Waits for `write`. A peer that takes nothing of it until its outbox overflows, or for too long, is given up.
+async fn patiently(
+    mut write: Pin<&mut impl Future<Output = Result<(), Error>>>,
+    outbox: &Outbox,
+    alarm: &mut Pin<Box<Sleep>>,
+    silence: &Silence,
+) -> Result<(), Ended> {
+    let mut waits = false;
+    let written = poll_fn(|cx| {
+        if let Poll::Ready(written) = write.as_mut().poll(cx) {
+            return Poll::Ready(written.map_err(|error| ended_by(&error)));
+        }
+        if !waits {
+            waits = true;
+            alarm.as_mut().reset(Instant::now() + silence.patience());
+        }
+        if alarm.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Ended::ByPeer));
+        }
+        outbox.poll_overflowed(cx).map(|()| Err(Ended::ByBroker(Close::TOO_SLOW)))
+    });
+    let written = written.await;
+    if waits {
+        alarm.as_mut().reset(silence.deadline);
+    }
+    written
 }
 
 /// What a failed read or write means for the connection.
@@ -263,11 +298,17 @@ impl Silence {
         self.deadline = self.first_frame.unwrap_or_else(|| Instant::now() + self.ping_interval);
     }
 
-    /// A frame came.
-    fn spoke(&mut self) {
-        if self.first_frame.take().is_some() {
+    /// A frame came; whether it was the first, with which the deadline may come nearer.
+    fn spoke(&mut self) -> bool {
+        let is_first = self.first_frame.take().is_some();
+        if is_first {
             self.heard();
         }
+        is_first
+    }
+
+    fn is_due(&self) -> bool {
+        self.deadline <= Instant::now()
     }
 
     fn step(&mut self) -> Step {
@@ -307,7 +348,8 @@ impl Pace {
         let now = Instant::now();
         self.paid = self.paid.max(now);
         if self.paid > now + self.burst {
-            sleep_until(self.paid - self.burst).await;
+            // In a box, because hardly any socket ever needs it.
+            Box::pin(sleep_until(self.paid - self.burst)).await;
         }
         let read = read.await;
         self.paid += self.interval;

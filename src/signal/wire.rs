@@ -204,7 +204,8 @@ fn id_of(raw: Option<&RawValue>) -> Id<'_> {
 
 /// Whether arrays and objects in valid JSON nest at most [`MAX_DEPTH`] deep.
 fn is_shallow(json: &str) -> bool {
-    if !json.starts_with(['[', '{']) {
+    // What has few brackets at all, be they in strings, cannot nest deeply: so it is with every real candidate.
+    if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).take(MAX_DEPTH + 1).count() <= MAX_DEPTH {
         return true;
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -263,7 +264,7 @@ pub fn error(session_id: Option<&str>, message: &str) -> String {
 }
 
 fn push_string(json: &mut String, text: &str) {
-    json.push_str(&serde_json::Value::from(text).to_string());
+    json.push_str(&serde_json::to_string(text).expect("a string is JSON"));
 }
 
 #[cfg(test)]

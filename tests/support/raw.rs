@@ -1,13 +1,15 @@
 //! HTTP written by hand, for what a proper client would not send.
 
+use std::{io, net::IpAddr, path::Path};
+
 use reqwest::{
     StatusCode,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufStream},
-    net::TcpStream,
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream},
+    net::{TcpSocket, TcpStream, UnixStream},
     time::timeout,
 };
 
@@ -15,8 +17,13 @@ use super::SOON;
 
 /// One HTTP/1.1 connection.
 pub struct Raw {
-    stream: BufStream<TcpStream>,
+    stream: BufStream<Box<dyn Stream>>,
 }
+
+/// A TCP or a Unix connection.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// What came back.
 #[derive(Debug)]
@@ -38,9 +45,23 @@ impl Answer {
 
 impl Raw {
     pub async fn open(address: &str) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// One whose own address is `source`: anything in 127.0.0.0/8 is this host.
+    pub async fn open_from(source: IpAddr, address: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Self::over(socket.connect(address.parse().unwrap()).await.unwrap())
+    }
+
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        Self { stream: BufStream::new(stream) }
+        Self { stream: BufStream::new(Box::new(stream)) }
+    }
+
+    pub async fn unix(path: &Path) -> Self {
+        Self { stream: BufStream::new(Box::new(UnixStream::connect(path).await.unwrap())) }
     }
 
     /// Writes `text`, in which a newline stands for CR LF.
@@ -49,8 +70,23 @@ impl Raw {
     }
 
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
-        self.stream.flush().await.unwrap();
+        self.try_send_bytes(bytes).await.unwrap();
+    }
+
+    /// Fails once the broker has closed the connection.
+    pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Waits until something was answered, or the connection was closed.
+    pub async fn stir(&mut self) {
+        let _ = self.stream.fill_buf().await;
+    }
+
+    /// Reads at most as much as there is room in `buffer`; nothing at the end.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer).await
     }
 
     /// The next answer: its head, and as much of a body as its `Content-Length` says.

@@ -1,5 +1,7 @@
 //! A broker in this process, on a free port.
 
+use std::net::SocketAddr;
+
 use gemmapod_signal::{Builder, Config, MemoryRegistry, ServeError, ServerHandle, SignalServer};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -8,8 +10,10 @@ use super::{frames, socket::Socket};
 
 /// A running broker.
 pub struct TestServer {
-    /// `host:port`.
+    /// `host:port` of the first listener.
     pub address: String,
+    /// Of every TCP listener.
+    pub addresses: Vec<SocketAddr>,
     pub http: reqwest::Client,
     pub handle: ServerHandle,
     serving: JoinHandle<Result<(), ServeError>>,
@@ -30,9 +34,16 @@ impl TestServer {
 
     pub async fn from(builder: Builder) -> Self {
         let server = builder.bind().await.unwrap();
-        let address = server.local_addrs()[0].to_string();
+        let addresses = server.local_addrs();
+        let address = addresses[0].to_string();
         let handle = server.handle();
-        Self { address, http: reqwest::Client::new(), handle, serving: tokio::spawn(server.serve()) }
+        Self {
+            address,
+            addresses,
+            http: reqwest::Client::new(),
+            handle,
+            serving: tokio::spawn(server.serve()),
+        }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -5,6 +5,7 @@ use std::panic::Location;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
@@ -15,8 +16,8 @@ use tokio_tungstenite::{
 
 use super::{SOON, frames};
 
-pub struct Socket {
-    pub stream: WebSocketStream<TcpStream>,
+pub struct Socket<S = TcpStream> {
+    pub stream: WebSocketStream<S>,
 }
 
 impl Socket {
@@ -41,7 +42,9 @@ impl Socket {
         let (stream, _) = client_async(format!("ws://{address}{path}"), tcp).await?;
         Ok(Self { stream })
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub async fn send(&mut self, frame: Value) {
         self.send_text(&frame.to_string()).await;
     }

@@ -1,0 +1,120 @@
+//! Settings that are lists: of plain values, or of tables such as `[[listen]]`.
+
+use std::ops::Deref;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    nearest::unknown,
+    settings::Setting,
+    value::{Value, Wrong, describe},
+};
+
+/// A list of plain values: a TOML array, or text with commas between the values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Deref for List<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Value> Value for List<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        Ok(Self(parts.map(T::from_text).collect::<Result<_, _>>()?))
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        let array = value.get_ref().as_array().ok_or_else(|| {
+            Wrong::from(format!(
+                "expected a list of values, each {}, found {}",
+                T::EXPECTED,
+                describe(value.get_ref())
+            ))
+        })?;
+        let read =
+            |item: &Spanned<DeValue<'_>>| T::from_toml(item).map_err(|wrong| wrong.at(item.span().start));
+        Ok(Self(array.iter().map(read).collect::<Result<_, _>>()?))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        let items: Vec<_> = self.0.iter().filter_map(Value::to_toml).collect();
+        Some(format!("[{}]", items.join(", ")))
+    }
+}
+
+/// A table that may stand several times, such as `[[listen]]`.
+pub trait Entry: Default + 'static {
+    /// The name of the list that it stands in.
+    const NAME: &'static str;
+    /// Its keys.
+    const SETTINGS: &'static [Setting<Self>];
+
+    /// What is wrong with it as a whole: the key that is to blame and a sentence.
+    fn check(&self) -> Result<(), String>;
+}
+
+impl<E: Entry> Value for Vec<E> {
+    const EXPECTED: &'static str = "a list of tables";
+
+    /// As TOML writes the list on one line.
+    fn from_text(text: &str) -> Result<Self, String> {
+        let value =
+            DeValue::parse(text).map_err(|error| format!("this is not a TOML list: {}", error.message()))?;
+        Self::from_toml(&value).map_err(|wrong| wrong.problem)
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        let tables = || Wrong::from(format!("expected tables, written as [[{}]]", E::NAME));
+        let array = value.get_ref().as_array().ok_or_else(tables)?;
+        let read = |item: &Spanned<DeValue<'_>>| {
+            let table = item.get_ref().as_table().ok_or_else(|| tables().at(item.span().start))?;
+            entry(table).map_err(|wrong| wrong.at(item.span().start))
+        };
+        array.iter().map(read).collect()
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        let pair = |entry: &E, setting: &Setting<E>| {
+            Some(format!("{} = {}", setting.key, (setting.to_toml)(entry)?))
+        };
+        let table = |entry: &E| {
+            let pairs: Vec<_> = E::SETTINGS.iter().filter_map(|setting| pair(entry, setting)).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        };
+        let tables: Vec<_> = self.iter().map(table).collect();
+        (!tables.is_empty()).then(|| format!("[{}]", tables.join(", ")))
+    }
+}
+
+fn entry<E: Entry>(table: &DeTable<'_>) -> Result<E, Wrong> {
+    let mut entry = E::default();
+    for (key, value) in table {
+        let setting = E::SETTINGS.iter().find(|setting| setting.key == key.get_ref());
+        let Some(setting) = setting else {
+            let known = E::SETTINGS.iter().map(|setting| setting.key);
+            return Err(Wrong::from(unknown(key.get_ref(), known)).at(key.span().start));
+        };
+        (setting.set_toml)(&mut entry, value).map_err(|wrong| Wrong {
+            problem: format!("{}: {}", setting.key, wrong.problem),
+            ..wrong.at(value.span().start)
+        })?;
+    }
+    entry.check()?;
+    Ok(entry)
+}

@@ -1,0 +1,187 @@
+//! The kinds of values that say where to listen and whom to believe.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    list::Entry,
+    settings::{Listen, Setting},
+    value::{Value, expected, named_values},
+};
+
+/// An address that a listener is made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A TCP address; the host may be a name.
+    Tcp {
+        /// Host name or IP address, without brackets.
+        host: String,
+        /// Port; 0 lets the system choose.
+        port: u16,
+    },
+    /// A Unix socket, by its path.
+    Unix(PathBuf),
+    /// A socket that systemd hands over, by the name that its unit gives it (`FileDescriptorName=`).
+    Systemd(String),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+impl Value for ListenAddress {
+    const EXPECTED: &'static str =
+        "an address such as \"0.0.0.0:443\", \"[::]:80\", \"unix:/run/signal.sock\" or \"systemd:https\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let wrong = || expected::<Self>(&format!("{text:?}"));
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Some(name) =
+            text.strip_prefix("systemd:").filter(|name| !name.is_empty() && !name.contains(':'))
+        {
+            return Ok(Self::Systemd(name.into()));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(bare) => bare.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            None if host.contains([':', '/', '[', ']']) || host.is_empty() => return Err(wrong()),
+            None => host.into(),
+        };
+        Ok(Self::Tcp { host, port })
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("{:?}", self.to_string()))
+    }
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// All routes.
+    Public,
+    /// Only the way to https, and the answers to ACME's http-01.
+    Redirect,
+}
+
+named_values!(Purpose, "\"public\" or \"redirect\"", "public" => Purpose::Public, "redirect" => Purpose::Redirect);
+
+/// The permissions of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl Value for FileMode {
+    const EXPECTED: &'static str = "permissions in octal such as \"0660\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
+            _ => Err(expected::<Self>(&format!("{text:?}"))),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("\"{:04o}\"", self.0))
+    }
+}
+
+/// Whose word about a client's address is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustedProxy {
+    /// Peers with an address in this network.
+    Network(IpNet),
+    /// Peers of Unix sockets.
+    Unix,
+}
+
+impl Value for TrustedProxy {
+    const EXPECTED: &'static str = "an address, a network such as \"10.0.0.0/8\", or \"unix\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        let network = IpNet::from_str(text).or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self::Network).map_err(|_| expected::<Self>(&format!("{text:?}")))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(match self {
+            Self::Network(network) => format!("\"{network}\""),
+            Self::Unix => "\"unix\"".into(),
+        })
+    }
+}
+
+impl Entry for Listen {
+    const NAME: &'static str = "listen";
+    const SETTINGS: &'static [Setting<Self>] = Self::SETTINGS;
+
+    fn check(&self) -> Result<(), String> {
+        let Some(address) = &self.address else {
+            return Err("address is missing: expected an address such as \"0.0.0.0:443\"".into());
+        };
+        let is_unix = matches!(address, ListenAddress::Unix(_));
+        let is_ipv6 = matches!(address, ListenAddress::Tcp { host, .. } if host.contains(':'));
+        let wrong = [
+            (
+                self.tls && self.purpose == Purpose::Redirect,
+                "a listener with purpose = \"redirect\" cannot have tls = true: it leads from http to https",
+            ),
+            (self.group.is_some() && !is_unix, "group is for Unix sockets only"),
+            (self.mode != Self::default().mode && !is_unix, "mode is for Unix sockets only"),
+            (self.ipv6_only && !is_ipv6, "ipv6_only is for IPv6 addresses only, such as \"[::]:443\""),
+        ];
+        match wrong.into_iter().find(|(wrong, _)| *wrong) {
+            Some((_, sentence)) => Err(sentence.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What of several listeners does not go together: the rest of a sentence.
+pub fn contradiction(listens: &[Listen], trusted_proxies: &[TrustedProxy]) -> Option<String> {
+    let addresses: Vec<_> = listens.iter().filter_map(|listen| listen.address.as_ref()).collect();
+    let is_free = |address: &ListenAddress| matches!(address, ListenAddress::Tcp { port: 0, .. });
+    let twice = addresses
+        .iter()
+        .enumerate()
+        .find(|(at, address)| !is_free(address) && addresses[..*at].contains(*address));
+    if let Some((_, address)) = twice {
+        return Some(format!("names {address} twice"));
+    }
+    let ports = |wanted: &'static str| {
+        listens.iter().filter_map(move |listen| match &listen.address {
+            Some(ListenAddress::Tcp { host, port }) if host == wanted && !listen.ipv6_only => Some(*port),
+            _ => None,
+        })
+    };
+    if let Some(port) = ports("::").find(|port| *port != 0 && ports("0.0.0.0").any(|v4| v4 == *port)) {
+        return Some(format!(
+            "names [::]:{port}, which takes IPv4 too, beside 0.0.0.0:{port}: leave that out, or set ipv6_only = true"
+        ));
+    }
+    if trusted_proxies.is_empty() && listens.iter().any(|listen| listen.proxy_protocol) {
+        return Some(
+            "has proxy_protocol = true, but trusted_proxies names nobody whose header would be read".into(),
+        );
+    }
+    let only_redirects = listens.iter().all(|listen| listen.purpose == Purpose::Redirect);
+    (only_redirects && !listens.is_empty()).then(|| "has no listener with purpose = \"public\"".into())
+}

@@ -1,0 +1,30 @@
+//! A stopping broker asks for no further requests on a connection.
+
+use std::sync::Arc;
+
+use salvo::{
+    Depot, FlowCtrl, Request, Response, handler,
+    http::{HeaderValue, Version, header},
+};
+
+use super::App;
+
+/// Adds `Connection: close` to what is answered from when the broker begins to stop, so that connections end between
+/// two requests and not in one.
+pub struct SayGoodbye(pub Arc<App>);
+
+#[handler]
+impl SayGoodbye {
+    async fn handle(
+        &self,
+        request: &mut Request,
+        depot: &mut Depot,
+        response: &mut Response,
+        flow: &mut FlowCtrl,
+    ) {
+        flow.call_next(request, depot, response).await;
+        if self.0.hub.stop.is_cancelled() && request.version() <= Version::HTTP_11 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Accepts connections from several listeners and makes them ready for HTTP: bounded in number, PROXY header read,
+//! TLS handshake done, each within its time.
+
+use std::{io, sync::Arc, time::Duration};
+
+use salvo::{
+    ConnCtrl,
+    conn::{Accepted, Acceptor, Holding, SocketAddr, StraightStream, tcp::TcpCoupler},
+    fuse::{ArcFusePolicy, FuseConfig},
+    http::uri::Scheme,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    client::trusts,
+    crowd::{Counted, Crowd},
+    listener::{Listener, ListeningSocket},
+    proxy_protocol::{self, Named},
+    stream::{Raw, Stream, Transport},
+};
+use crate::{
+    config::{Config, Live},
+    tls::ACME_TLS_ALPN,
+};
+
+/// Connections that are ready, but not yet taken by the HTTP server.
+const READY: usize = 64;
+/// How long accepting pauses when it fails.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long nothing is said of further pauses.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What all listeners share.
+#[derive(Clone)]
+pub struct Entrance {
+    pub live: Live,
+    /// How TLS is spoken, where any listener does.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Room for further connections; each listener may hold one more that waits for it.
+    pub room: Arc<Semaphore>,
+    pub crowd: Arc<Crowd>,
+    /// Cancelled when nothing more is to be accepted.
+    pub stop: CancellationToken,
+}
+
+impl Entrance {
+    /// Whether no connection is open.
+    pub fn is_empty(&self) -> bool {
+        self.room.available_permits() == self.live.load().http.max_connections as usize
+    }
+}
+
+/// An acceptor for salvo that takes from all listeners.
+pub struct Front {
+    ready: mpsc::Receiver<Ready>,
+    live: Live,
+    handed_over: CancellationToken,
+}
+
+struct Ready {
+    stream: Stream,
+    local: SocketAddr,
+    remote: SocketAddr,
+    scheme: Scheme,
+}
+
+impl Front {
+    /// Begins to accept from `listeners`, until `entrance.stop`.
+    pub fn open(listeners: Vec<Listener>, entrance: &Entrance) -> Self {
+        let (sender, ready) = mpsc::channel(READY);
+        for listener in listeners {
+            tokio::spawn(accept_all(Arc::new(listener), entrance.clone(), sender.clone()));
+        }
+        Self { ready, live: entrance.live.clone(), handed_over: CancellationToken::new() }
+    }
+
+    /// Cancelled once, after the stop, every connection that was accepted before it has been handed over.
+    pub fn handed_over(&self) -> CancellationToken {
+        self.handed_over.clone()
+    }
+}
+
+impl Acceptor for Front {
+    type Coupler = TcpCoupler<Self::Stream>;
+    type Stream = StraightStream<Stream>;
+
+    fn holdings(&self) -> &[Holding] {
+        &[]
+    }
+
+    async fn accept(
+        &mut self,
+        _: Option<ArcFusePolicy>,
+    ) -> io::Result<Accepted<Self::Coupler, Self::Stream>> {
+        let Some(Ready { stream, local, remote, scheme }) = self.ready.recv().await else {
+            self.handed_over.cancel();
+            return std::future::pending().await;
+        };
+        let fuses = Some(fuses(&self.live.load()));
+        let conn_ctrl = ConnCtrl::new();
+        Ok(Accepted {
+            coupler: TcpCoupler::new(),
+            stream: StraightStream::new(stream, fuses, conn_ctrl.clone(), None),
+            fuse_config: fuses,
+            conn_ctrl,
+            local_addr: local,
+            remote_addr: remote,
+            http_scheme: scheme,
+        })
+    }
+}
+
+/// One listener's loop, until the stop.
+async fn accept_all(listener: Arc<Listener>, entrance: Entrance, ready: mpsc::Sender<Ready>) {
+    let mut pauses = Pauses::default();
+    let next = async |pauses: &mut Pauses| match accept(&listener.socket).await {
+        Ok(connection) => {
+            let counted = entrance.count(&connection.remote)?;
+            // Only now, so that a listener to which nobody comes holds no room that another one needs. The
+            // semaphore is never closed.
+            let room = entrance.room.clone().acquire_owned().await.ok()?;
+            Some((connection, counted, room))
+        }
+        Err(error) => {
+            pauses.after(&error).await;
+            None
+        }
+    };
+    loop {
+        let next = tokio::select! {
+            next = next(&mut pauses) => next,
+            () = entrance.stop.cancelled() => return,
+        };
+        let Some((connection, counted, room)) = next else { continue };
+        let (listener, entrance, ready) = (listener.clone(), entrance.clone(), ready.clone());
+        tokio::spawn(async move {
+            match prepare(&listener, &entrance, connection, counted, room).await {
+                // The server stopped meanwhile: the connection is dropped.
+                Ok(prepared) => drop(ready.send(prepared).await),
+                Err(error) => tracing::debug!(%error, "a connection did not get as far as HTTP"),
+            }
+        });
+    }
+}
+
+impl Entrance {
+    /// Counts a connection of `peer`, or of nobody where that is a trusted proxy; nothing where there are too many.
+    fn count(&self, peer: &SocketAddr) -> Option<Option<Counted>> {
+        let config = self.live.load();
+        match peer.ip() {
+            Some(address) if !trusts(&config.trusted_proxies, peer) => {
+                let counted = self.crowd.enter(address, config.http.max_connections_per_address);
+                if counted.is_none() {
+                    tracing::debug!(client = %address, "a connection too many of one address was closed");
+                }
+                Some(Some(counted?))
+            }
+            _ => Some(None),
+        }
+    }
+}
+
+struct Connection {
+    raw: Raw,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+async fn accept(socket: &ListeningSocket) -> io::Result<Connection> {
+    match socket {
+        ListeningSocket::Tcp(listener) => {
+            let (stream, remote) = listener.accept().await?;
+            let local = stream.local_addr()?;
+            Ok(Connection { raw: Raw::Tcp(stream), local: local.into(), remote: canonical(remote).into() })
+        }
+        ListeningSocket::Unix(listener) => {
+            let (stream, remote) = listener.accept().await?;
+            let local = stream.local_addr()?;
+            Ok(Connection { raw: Raw::Unix(stream), local: local.into(), remote: remote.into() })
+        }
+    }
+}
+
+/// An IPv4 client of a dual-stack listener is an IPv4 client.
+fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
+    (address.ip().to_canonical(), address.port()).into()
+}
+
+/// Pauses of accepting, and when one was last told of.
+#[derive(Default)]
+struct Pauses {
+    told: Option<Instant>,
+}
+
+impl Pauses {
+    /// A connection that was gone before it was accepted is no news. After any other failure, such as that the
+    /// process or the host has no file descriptor left, trying again at once would only spin.
+    async fn after(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            tracing::debug!(%error, "a connection was not accepted");
+            return;
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= SILENCE) {
+            self.told = Some(Instant::now());
+            let mend = match error.raw_os_error() {
+                Some(nix::libc::EMFILE) => "; raise the limit of open files (LimitNOFILE in systemd)",
+                _ => "",
+            };
+            tracing::warn!("accepting connections pauses: {error}{mend}");
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Does what must be done before HTTP begins.
+async fn prepare(
+    listener: &Listener,
+    entrance: &Entrance,
+    Connection { mut raw, local, mut remote }: Connection,
+    mut counted: Option<Counted>,
+    room: OwnedSemaphorePermit,
+) -> io::Result<Ready> {
+    let config = entrance.live.load_full();
+    let ready = async {
+        if listener.listen.proxy_protocol && trusts(&config.trusted_proxies, &remote) {
+            match proxy_protocol::read_header(&mut raw).await? {
+                Named::Proxy => {}
+                Named::Nobody => remote = SocketAddr::Unknown,
+                Named::Client(client) => {
+                    remote = canonical(client).into();
+                    let too_many = || io::Error::other("there are too many connections of this client");
+                    counted = entrance.count(&remote).ok_or_else(too_many)?;
+                }
+            }
+        }
+        match &entrance.tls {
+            Some(tls) if listener.listen.tls => handshake(raw, tls).await,
+            _ => Ok(Transport::Plain(raw)),
+        }
+    };
+    let transport = timeout(config.http.handshake_timeout, ready).await??;
+    let scheme = if listener.listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
+    Ok(Ready { stream: Stream { transport, _room: room, _counted: counted }, local, remote, scheme })
+}
+
+async fn handshake(raw: Raw, config: &Arc<ServerConfig>) -> io::Result<Transport> {
+    let mut stream = TlsAcceptor::from(config.clone()).accept(raw).await?;
+    if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS_ALPN) {
+        stream.shutdown().await?;
+        return Err(io::Error::other("an ACME directory looked for its challenge"));
+    }
+    Ok(Transport::Tls(Box::new(stream)))
+}
+
+/// How long a connection may do nothing, once it is HTTP.
+fn fuses(config: &Config) -> FuseConfig {
+    FuseConfig::disabled()
+        .with_http1_header_timeout(config.http.head_timeout)
+        .with_connection_idle_timeout(config.http.idle_timeout)
+        .with_write_stall_timeout(config.http.write_timeout)
+}

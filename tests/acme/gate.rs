@@ -1,0 +1,185 @@
+//! What stands between the broker and the directory: passes requests on, counts them, and does harm where told to.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::Notify,
+};
+
+use crate::tls::{Identity, Trust};
+
+/// What pebble calls its resources, with what follows each name cut off.
+pub mod step {
+    pub const ACCOUNT: &str = "/sign-me-up";
+    pub const ORDER: &str = "/order-plz";
+    pub const CHALLENGE: &str = "/chalZ/";
+    pub const FINALIZE: &str = "/finalize-order/";
+    pub const CERTIFICATE: &str = "/certZ/";
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug)]
+pub enum Harm {
+    /// The connection is closed without an answer.
+    Closed,
+    /// Nothing comes back; the directory has not heard of it.
+    SwallowedRequest,
+    /// Nothing comes back; the directory has done what it was asked to.
+    SwallowedAnswer,
+    /// Something else comes back: status, further head lines, body.
+    Answered(u16, String, String),
+}
+
+#[derive(Clone)]
+pub struct Gate {
+    pub port: u16,
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Paths that begin so come to harm.
+    harm: Mutex<Vec<(String, Harm)>>,
+    /// Paths of requests that came in, and the heads of answers that pebble gave to them.
+    seen: Mutex<Vec<(String, String)>>,
+    /// What the directory object says beside what pebble says.
+    extra: Mutex<Value>,
+    swallowed: Notify,
+}
+
+impl Gate {
+    pub async fn open(identity: &Identity, trust: Trust, pebble: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gate = Self { port: listener.local_addr().unwrap().port(), inner: Arc::default() };
+        let (acceptor, inner) = (identity.acceptor(), gate.inner.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, trust, inner) = (acceptor.clone(), trust.clone(), inner.clone());
+                tokio::spawn(async move {
+                    let mut stream = acceptor.accept(stream).await?;
+                    let request = read_request(&mut stream).await?;
+                    if let Some(answer) = inner.answer(&request, &trust, pebble).await? {
+                        stream.write_all(&answer).await?;
+                    }
+                    stream.shutdown().await
+                });
+            }
+        });
+        gate
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}/dir", self.port)
+    }
+
+    /// From now on requests to paths that begin with `path` come to harm.
+    pub fn harm(&self, path: &str, harm: Harm) {
+        self.inner.harm.lock().unwrap().push((path.into(), harm));
+    }
+
+    /// From now on nothing comes to harm.
+    pub fn heal(&self) {
+        self.inner.harm.lock().unwrap().clear();
+    }
+
+    /// Waits until a request was swallowed.
+    pub async fn swallowed(&self) {
+        tokio::time::timeout(crate::support::SOON, self.inner.swallowed.notified())
+            .await
+            .expect("a request should have been swallowed");
+    }
+
+    /// How many requests to paths that begin with `path` pebble has answered with success.
+    pub fn count(&self, path: &str) -> usize {
+        self.answers(path).len()
+    }
+
+    /// The heads of pebble's answers of success to requests to paths that begin with `path`.
+    pub fn answers(&self, path: &str) -> Vec<String> {
+        let seen = self.inner.seen.lock().unwrap();
+        let of_path =
+            seen.iter().filter(|(seen, head)| seen.starts_with(path) && head.starts_with("HTTP/1.1 20"));
+        of_path.map(|(_, head)| head.clone()).collect()
+    }
+
+    /// Requests to paths that begin with `path`, answered or not.
+    pub fn requests(&self, path: &str) -> usize {
+        self.inner.seen.lock().unwrap().iter().filter(|(seen, _)| seen.starts_with(path)).count()
+    }
+
+    /// Adds to the directory object where certificates' renewal information is.
+    pub fn offer_renewal_info(&self) {
+        *self.inner.extra.lock().unwrap() =
+            json!({ "renewalInfo": format!("https://127.0.0.1:{}/renewal-info", self.port) });
+    }
+}
+
+impl Inner {
+    async fn answer(&self, request: &[u8], trust: &Trust, pebble: u16) -> io::Result<Option<Vec<u8>>> {
+        let head = String::from_utf8_lossy(request);
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let harm = self.harm.lock().unwrap().iter().find(|(begin, _)| path.starts_with(begin)).cloned();
+        let note = |answer: &str| self.seen.lock().unwrap().push((path.clone(), answer.into()));
+        let harm = harm.map(|(_, harm)| harm);
+        match &harm {
+            None | Some(Harm::SwallowedAnswer) => {}
+            Some(harm) => {
+                note("");
+                return match harm {
+                    Harm::Answered(status, lines, body) => Ok(Some(answer(*status, lines, body))),
+                    Harm::SwallowedRequest => self.swallow().await,
+                    _ => Ok(None),
+                };
+            }
+        }
+        let mut bytes = trust.ask(pebble, &closing(&head)).await?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        note(head);
+        if harm.is_some() {
+            return self.swallow().await;
+        }
+        let extra = self.extra.lock().unwrap().clone();
+        if path == "/dir" && !extra.is_null() {
+            let mut directory: Value = serde_json::from_str(body)?;
+            directory.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            bytes = answer(200, "Content-Type: application/json\r\n", &directory.to_string());
+        }
+        Ok(Some(bytes))
+    }
+
+    async fn swallow(&self) -> io::Result<Option<Vec<u8>>> {
+        self.swallowed.notify_one();
+        std::future::pending().await
+    }
+}
+
+fn answer(status: u16, lines: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status} X\r\n{lines}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+        .into_bytes()
+}
+
+/// The request, such that the connection ends with its answer.
+fn closing(request: &str) -> Vec<u8> {
+    request.replacen("\r\n", "\r\nConnection: close\r\n", 1).into_bytes()
+}
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&request).to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
+    stream.read_exact(&mut body).await?;
+    request.extend(body);
+    Ok(request)
+}

@@ -1,0 +1,162 @@
+//! HTTP/2: plain requests, and WebSockets within one stream (RFC 8441).
+
+use bytes::Bytes;
+use h2::{
+    client::{ResponseFuture, SendRequest},
+    ext::Protocol,
+};
+use http::{Method, Request, Response, StatusCode, Version};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+
+use crate::{
+    certs::{Authority, Files},
+    client::Client,
+    support::{
+        SOON,
+        frames::{answer, offer, offered},
+        pod::Pod,
+        server::TestServer,
+        socket::Socket,
+    },
+};
+
+/// A connection of HTTP/2, after the broker's settings have come.
+async fn connect(client: &Client, address: &str) -> SendRequest<Bytes> {
+    let stream: TlsStream<TcpStream> =
+        client.clone().with_alpn(&["h2"]).connect(address, "pods.example").await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    // The settings arrive with the first answer.
+    let (answer, _) = sender.send_request(get("/health"), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    sender
+}
+
+fn get(path: &str) -> Request<()> {
+    Request::get(format!("https://pods.example{path}")).version(Version::HTTP_2).body(()).unwrap()
+}
+
+fn extended_connect(path: &str, protocol: &'static str, version: &str) -> Request<()> {
+    Request::builder()
+        .method(Method::CONNECT)
+        .uri(format!("https://pods.example{path}"))
+        .version(Version::HTTP_2)
+        .header("sec-websocket-version", version)
+        .extension(Protocol::from_static(protocol))
+        .body(())
+        .unwrap()
+}
+
+async fn head(answer: ResponseFuture) -> Response<h2::RecvStream> {
+    timeout(SOON, answer).await.expect("an answer should have come").unwrap()
+}
+
+/// A socket within one stream of the connection.
+async fn socket(sender: &mut SendRequest<Bytes>) -> Socket<DuplexStream> {
+    let (answer, mut send) =
+        sender.send_request(extended_connect("/signal", "websocket", "13"), false).unwrap();
+    let answer = head(answer).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut receive = answer.into_body();
+    let (ours, theirs) = duplex(1 << 20);
+    let (mut read, mut write) = tokio::io::split(theirs);
+    tokio::spawn(async move {
+        while let Some(Ok(data)) = receive.data().await {
+            receive.flow_control().release_capacity(data.len()).unwrap();
+            write.write_all(&data).await.unwrap();
+        }
+        let _ = write.shutdown().await;
+    });
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(length @ 1..) = read.read(&mut buffer).await {
+            // What there is no room for now waits within h2.
+            if send.send_data(Bytes::copy_from_slice(&buffer[..length]), false).is_err() {
+                return;
+            }
+        }
+        let _ = send.send_data(Bytes::new(), true);
+    });
+    Socket { stream: WebSocketStream::from_raw_socket(ours, Role::Client, None).await }
+}
+
+async fn broker() -> (TestServer, Client, Files) {
+    let (authority, files) = (Authority::named("CA"), Files::new());
+    files.write("pair", &authority.issue(&["pods.example"]));
+    let server = TestServer::with(&files.toml(&["pair"])).await;
+    (server, Client::trusting(&authority.pem()), files)
+}
+
+#[tokio::test]
+async fn sockets_share_one_connection() {
+    let (server, client, _files) = broker().await;
+    let mut sender = connect(&client, &server.address).await;
+    assert!(sender.is_extended_connect_protocol_enabled());
+    let mut origin = socket(&mut sender).await;
+    origin.register("pod").await;
+    let mut visitor = socket(&mut sender).await;
+    let sdp = "x".repeat(200_000);
+    for (sent, back) in [("OFFER", "ANSWER"), (&*sdp, &*sdp)] {
+        visitor.send(offer("pod", "s", sent)).await;
+        origin.expect(offered("s", sent)).await;
+        origin.send(answer("s", back)).await;
+        visitor.expect(answer("s", back)).await;
+    }
+    // Requests go on beside them, and sockets of HTTP/1.1 meet those of HTTP/2.
+    let (health, _) = sender.send_request(get("/health"), true).unwrap();
+    assert_eq!(head(health).await.status(), 200);
+    let mut other = client.socket(&server.address, "pods.example").await;
+    other.send(offer("pod", "other", "OFFER")).await;
+    origin.expect(offered("other", "OFFER")).await;
+    // A visitor that goes away frees its session, and its stream ends nobody else's.
+    drop(visitor);
+    origin.nothing().await;
+    server.handle.shutdown();
+    assert_eq!(origin.closed().await.0, 1012);
+    assert_eq!(other.closed().await.0, 1012);
+}
+
+#[tokio::test]
+async fn what_is_no_upgrade_is_refused() {
+    let (server, client, _files) = broker().await;
+    let mut sender = connect(&client, &server.address).await;
+    for (path, protocol, version, status) in [
+        ("/signal/", "websocket", "13", StatusCode::NOT_FOUND),
+        ("/signal?a=b", "websocket", "13", StatusCode::NOT_FOUND),
+        ("/signal", "websocket", "8", StatusCode::UPGRADE_REQUIRED),
+        ("/signal", "webtransport", "13", StatusCode::METHOD_NOT_ALLOWED),
+        ("/health", "websocket", "13", StatusCode::NOT_FOUND),
+    ] {
+        let (answer, _send) = sender.send_request(extended_connect(path, protocol, version), false).unwrap();
+        assert_eq!(head(answer).await.status(), status, "{path} {protocol} {version}");
+    }
+    let (answer, _) = sender.send_request(get("/signal"), true).unwrap();
+    assert_eq!(head(answer).await.status(), StatusCode::UPGRADE_REQUIRED);
+}
+
+#[tokio::test]
+async fn an_upload_learns_its_url() {
+    let (server, client, _files) = broker().await;
+    let mut sender = connect(&client, &server.address).await;
+    let upload = Request::post("https://pods.example/pods")
+        .version(Version::HTTP_2)
+        .header("content-type", "text/html")
+        .body(())
+        .unwrap();
+    let (answer, mut send) = sender.send_request(upload, false).unwrap();
+    send.send_data(Pod::named("pod").html().into(), true).unwrap();
+    let answer = head(answer).await;
+    assert_eq!(answer.status(), 200);
+    let mut body = answer.into_body();
+    let body = timeout(SOON, body.data()).await.unwrap().unwrap().unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let url = body["url"].as_str().unwrap();
+    assert!(url.starts_with("https://pods.example/"), "{url}");
+}

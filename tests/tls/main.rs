@@ -1,0 +1,14 @@
+//! Certificates and TLS, with a real client on the other side.
+
+mod certs;
+mod client;
+mod hsts;
+mod http2;
+mod protocols;
+mod reload;
+mod self_signed;
+mod sni;
+mod start;
+#[path = "../support/mod.rs"]
+mod support;
+mod swaps;

@@ -1,0 +1,196 @@
+//! What is wrong with files at the start, as the operator reads it.
+
+use std::fs;
+
+use rcgen::KeyPair;
+
+use crate::{
+    certs::{Authority, Files, openssl, set_life},
+    support::process::{command, ended},
+};
+
+/// The one line with which the start fails, without names that change from run to run.
+fn complaint(files: &Files) -> String {
+    let output = ended(command().args(["--config", &files.config(&["pair"])]));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let line = stderr.strip_prefix("gemmapod-signal: ").unwrap_or_else(|| panic!("{stderr}"));
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line.trim_end().replace(files.0.path().to_str().unwrap(), "DIR")
+}
+
+/// Days from now, as the complaint writes them.
+fn day(days: i64) -> String {
+    let now = std::time::SystemTime::now();
+    let distance = std::time::Duration::from_secs(days.unsigned_abs() * 86_400);
+    let then = if days < 0 { now - distance } else { now + distance };
+    humantime::format_rfc3339_seconds(then).to_string()[..10].to_owned()
+}
+
+#[test]
+fn every_wrong_pair_has_its_sentence() {
+    let (root, files) = (Authority::named("Root"), Files::new());
+    let middle = root.below("Middle");
+    let pair = middle.issue(&["pods.example", "192.0.2.7"]);
+    let other = middle.issue(&["pods.example"]);
+    let impostor = root.below("Middle");
+    fs::write(files.path("plain.key"), &pair.key).unwrap();
+    let (good, encrypted) =
+        openssl(&["pkey", "-in", "plain.key", "-aes256", "-passout", "pass:secret"], files.0.path());
+    assert!(good, "{encrypted}");
+    let expired = root.issue_with(&["old.example"], |params| set_life(params, -100, -10));
+    let early = root.issue_with(&["new.example"], |params| set_life(params, 10, 100));
+    let weak = {
+        let (good, key) = openssl(&["genrsa", "1024"], files.0.path());
+        assert!(good, "{key}");
+        key[key.find("-----BEGIN").unwrap()..].to_owned()
+    };
+    let half = &pair.chain[..pair.chain.len() / 2];
+    let damaged = pair.chain.replacen("MII", "*II", 1);
+    let no_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let both = |chain: &str| format!("{chain}{}", pair.key);
+    let ordered = |chain: [&str; 2]| chain.concat();
+    for (chain, key, sentence) in [
+        ("", &*pair.key, "DIR/pair.pem is empty: expected PEM text, which begins with -----BEGIN"),
+        (&pair.chain, " \n", "DIR/pair.key is empty: expected PEM text, which begins with -----BEGIN"),
+        (
+            "hello",
+            &pair.key,
+            "DIR/pair.pem holds no certificate: expected PEM text with -----BEGIN CERTIFICATE-----",
+        ),
+        (
+            &pair.chain,
+            "hello",
+            "DIR/pair.key holds no private key: expected PEM text with -----BEGIN PRIVATE KEY-----",
+        ),
+        (
+            &pair.key,
+            &pair.key,
+            "DIR/pair.pem holds a private key: move the key to the file that `key` names, and leave only certificates here",
+        ),
+        (
+            &both(&pair.chain),
+            &pair.key,
+            "DIR/pair.pem holds a private key: move the key to the file that `key` names, and leave only certificates here",
+        ),
+        (
+            &encrypted,
+            &pair.key,
+            "DIR/pair.pem holds a private key: move the key to the file that `key` names, and leave only certificates here",
+        ),
+        (
+            &pair.chain,
+            &pair.chain,
+            "DIR/pair.key holds a certificate and no private key: `key` must name the file of the key, `chain` this one",
+        ),
+        (
+            &pair.chain,
+            &encrypted,
+            "DIR/pair.key is encrypted, and nobody is there to type the password: decrypt it with `openssl pkey -in FILE -out NEW`",
+        ),
+        (
+            &pair.chain,
+            &weak,
+            "DIR/pair.key holds a private key that TLS cannot use here: expected RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519",
+        ),
+        (
+            &pair.chain,
+            &other.key,
+            "DIR/pair.key holds a key that does not fit the first certificate in DIR/pair.pem: take the two that were made together",
+        ),
+        (
+            half,
+            &pair.key,
+            "DIR/pair.pem is not whole PEM text (an -----END line is missing): write it again from where it came",
+        ),
+        (
+            &damaged,
+            &pair.key,
+            "DIR/pair.pem is not whole PEM text (base64 is damaged): write it again from where it came",
+        ),
+        (
+            no_certificate,
+            &pair.key,
+            "DIR/pair.pem holds something in place 1 that is no X.509 certificate: write it again from where it came",
+        ),
+        (
+            &ordered([&middle.pem(), &pair.chain]),
+            &pair.key,
+            "DIR/pair.pem is out of order: certificate 1 (CN=Middle) was issued by CN=Root, but CN=a server comes next; expected the server's certificate first, then each one's issuer",
+        ),
+        (
+            &ordered([&pair.chain, &root.pem()]),
+            &pair.key,
+            "DIR/pair.pem is out of order: certificate 1 (CN=a server) was issued by CN=Middle, but CN=Root comes next; expected the server's certificate first, then each one's issuer",
+        ),
+        (
+            &ordered([&pair.chain, &impostor.pem()]),
+            &pair.key,
+            "DIR/pair.pem is out of order: certificate 1 was not signed with the key of the next one, although that has its issuer's name; take the chain that came with the certificate",
+        ),
+        (
+            &expired.chain,
+            &expired.key,
+            &format!(
+                "DIR/pair.pem holds a certificate for old.example that expired on {}: get a new one",
+                day(-10)
+            ),
+        ),
+        (
+            &early.chain,
+            &early.key,
+            &format!(
+                "DIR/pair.pem holds a certificate for new.example that is not valid before {}: see whether the host's clock is right",
+                day(10)
+            ),
+        ),
+    ] {
+        fs::write(files.path("pair.pem"), chain).unwrap();
+        fs::write(files.path("pair.key"), key).unwrap();
+        assert_eq!(complaint(&files), sentence);
+    }
+}
+
+#[test]
+fn missing_and_unreadable_files() {
+    let (authority, files) = (Authority::named("CA"), Files::new());
+    let key = KeyPair::generate().unwrap();
+    let pair = authority.issue_for(&key, key.serialize_pem(), &["pods.example"], |_| {});
+    let missing = |name| {
+        format!(
+            "DIR/{name} is not there: correct its path in the configuration, or have the certificate made first"
+        )
+    };
+    assert_eq!(complaint(&files), missing("pair.pem"));
+    fs::write(files.path("pair.pem"), &pair.chain).unwrap();
+    assert_eq!(complaint(&files), missing("pair.key"));
+    fs::create_dir(files.path("pair.key")).unwrap();
+    assert_eq!(complaint(&files), "DIR/pair.key cannot be read: Is a directory (os error 21)");
+}
+
+#[test]
+fn a_file_that_may_not_be_read() {
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+
+    let (authority, files) = (Authority::named("CA"), Files::new());
+    files.write("pair", &authority.issue(&["pods.example"]));
+    let key = files.path("pair.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
+    let mut command = command();
+    command.args(["--config", &files.config(&["pair"])]);
+    if nix::unistd::geteuid().is_root() {
+        // Root may read everything: become nobody, who may still reach the directory and the binary.
+        fs::set_permissions(files.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        command.uid(65_534).gid(65_534);
+    }
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return eprintln!("SKIPPED: the binary cannot be run as another user: {error}"),
+    };
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let sentence = format!(
+        "gemmapod-signal: {} cannot be read by this process: give its user the permission to read it\n",
+        key.display()
+    );
+    assert_eq!((output.status.code(), stderr), (Some(1), sentence));
+}
