@@ -1,5 +1,7 @@
 //! Proofs of ownership: owner keys, tokens for pod ids, signatures on requests.
 
+pub(crate) mod admission;
+pub mod audience;
 pub mod components;
 pub mod digest;
 mod fields;
@@ -9,3 +11,5 @@ pub mod replay;
 pub mod signature;
 mod time;
 pub mod token;
+pub(crate) mod uploads;
+mod watched;
