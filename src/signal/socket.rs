@@ -34,8 +34,8 @@ use crate::config::SignalSettings;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Frames are gathered up to this many bytes before they are written.
 const WRITE_BATCH: usize = 32 * 1024;
-/// What is read at a time. Every socket keeps a buffer of this size, so that it decides what an idle origin costs.
-const READ_BUFFER: usize = 2 * 1024;
+/// What the WebSocket takes from the [`Intake`] at a time. Every socket keeps a buffer of at least this size.
+const READ_BUFFER: usize = 512;
 /// Bytes that are read, and thrown away, from a peer that sends on after it was told to close.
 const MAX_DISCARDED: u64 = 32 << 20;
 /// Pings that a peer may leave without an answer.
