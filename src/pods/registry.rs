@@ -89,8 +89,8 @@ pub trait Registry: Send + Sync + 'static {
     /// Binds a pod id, if it is not bound to another key, as [`Binding::after`] says; the binding that holds. Once this
     /// returns it is as safe as a pod.
     async fn bind(&self, pod_id: &str, binding: Binding) -> Result<Binding, RegistryError> {
-        let _ = pod_id;
-        Ok(binding)
+        let _ = (pod_id, binding);
+        Err(RegistryError::Unsupported("bind pod ids to owner keys"))
     }
 
     /// Writes what is still to be written and lets go of files. Nothing is called after it.

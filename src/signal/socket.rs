@@ -23,8 +23,8 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::Admission,
-    directory::{Directory, Place, Registration},
+    admission::{Admission, Standing},
+    directory::{Admitted, Directory, Place, Registration},
     intake::Intake,
     outbox::{Budget, Close, Next, Outbox},
 };
@@ -175,8 +175,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn register(&mut self, Registration { pod, token }: Registration) {
         let standing = self.admission.standing(&pod, token.as_deref()).await;
-        if let Some(contest) = self.place.admit(pod, standing) {
-            tokio::spawn(contest.decide_after(self.takeover_timeout));
+        let claimant = match &standing {
+            Ok(Standing::Claimant(key)) => Some(*key),
+            _ => None,
+        };
+        match (self.place.admit(pod.clone(), standing), claimant) {
+            (Admitted::Holds, Some(key)) => self.admission.registered(&pod, key).await,
+            (Admitted::Contests(contest), _) => {
+                tokio::spawn(contest.decide_after(self.takeover_timeout));
+            }
+            (Admitted::Holds | Admitted::NotYet, _) => {}
         }
     }
 

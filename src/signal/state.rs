@@ -161,7 +161,7 @@ impl State {
                 self.refuse_newcomers(&pod);
                 self.replace(holder);
             }
-            (Some(holder), Standing::Anybody) => {
+            (Some(holder), Standing::Anybody | Standing::Claimant(_)) => {
                 let begun = match self.contests.enter(&pod, id) {
                     Entered::Full => return Err(Refusal::Held),
                     Entered::Joined => None,

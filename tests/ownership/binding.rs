@@ -6,14 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ciborium::Value;
 use gemmapod_signal::{Clock, RedbRegistry, SignalServer};
 
 use crate::{
     proof::{BROKER, Owner, broker, later, register},
     support::{
         frames::{self, refusal, registered},
-        pod::Pod,
         server::{TestServer, config},
         socket::Socket,
     },
@@ -190,23 +188,13 @@ async fn a_binding_comes_back_with_a_restored_backup() {
     server.stop().await;
 }
 
-/// A pod whose manifest names a pod id, under the key that it has in today's or in older manifests.
-fn reachable(pod: Pod, by: &str, pod_id: &str) -> String {
-    let text = |text: &str| Value::Text(text.into());
-    let at = Value::Map(vec![
-        (text("signal_url"), text("wss://pods.example.org/signal")),
-        (text("pod_id"), text(pod_id)),
-    ]);
-    pod.with("transport", Some(Value::Map(vec![(text(by), at)]))).html()
-}
-
 #[tokio::test]
 async fn an_upload_says_whose_token_counts() {
     for by in ["dartc", "webrtc"] {
         let server = broker("").await;
         let (owner, stranger) = (Owner::new(), Owner::new());
-        server.store(reachable(owner.pod("mine"), by, "pod")).await;
-        server.store(reachable(stranger.pod("a copy"), by, "pod")).await;
+        server.store(owner.reachable("pod", by)).await;
+        server.store(stranger.reachable("pod", by)).await;
         // Today's hosts have no token, and are let in as ever.
         drop(server.origin("pod").await);
         assert_eq!(refused(&server, register("pod", &stranger.token("pod"))).await, OTHER_KEY);
@@ -222,7 +210,7 @@ async fn an_upload_binds_where_uploads_bind() {
     let server = broker("[signal]\nbind = \"uploads\"").await;
     let owner = Owner::new();
     drop(server.origin("pod").await);
-    server.store(reachable(owner.pod("mine"), "dartc", "pod")).await;
+    server.store(owner.reachable("pod", "dartc")).await;
     assert_eq!(refused(&server, frames::register("pod")).await, NEEDS_TOKEN);
     taken(&server, "pod", &owner.token("pod")).await;
 }

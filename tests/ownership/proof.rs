@@ -67,6 +67,15 @@ impl Owner {
         Pod::signed_by(self.key.clone(), name)
     }
 
+    /// A pod whose manifest names a pod id, under `dartc` as in today's manifests or `webrtc` as in older ones.
+    pub fn reachable(&self, pod_id: &str, by: &str) -> String {
+        let text = |text: &str| ciborium::Value::Text(text.into());
+        let at =
+            vec![(text("signal_url"), text("wss://pods.example.org/signal")), (text("pod_id"), text(pod_id))];
+        let transport = ciborium::Value::Map(vec![(text(by), ciborium::Value::Map(at))]);
+        self.pod("reachable").with("transport", Some(transport)).html()
+    }
+
     /// A request to the broker, signed as its own command signs.
     pub fn signed(
         &self,

@@ -184,6 +184,7 @@ async fn a_newcomer_that_waits_is_not_heard() {
 async fn an_owner_token_replaces_at_once() {
     let server = broker("[signal]\ntakeover_timeout = \"1h\"").await;
     let owner = Owner::new();
+    server.store(owner.reachable("pod", "dartc")).await;
     let mut squatter = server.origin("pod").await;
     let mut waits = newcomer(&server, "pod").await;
     assert!(squatter.stream.next().await.unwrap().unwrap().is_ping());
@@ -197,6 +198,28 @@ async fn an_owner_token_replaces_at_once() {
     again.send(register("pod", &owner.token("pod"))).await;
     again.expect(frames::registered("pod")).await;
     assert_eq!(host.closed().await, close(REPLACED));
+}
+
+/// Anybody can make a key: one to which nothing binds the pod id does no more than no key at all, and binds nothing
+/// while another holds the pod id.
+#[tokio::test]
+async fn a_token_of_any_key_does_not_replace_a_holder_that_is_there() {
+    let server = broker("[signal]\ntakeover_timeout = \"1h\"").await;
+    let (attacker, other) = (Owner::new(), Owner::new());
+    let mut holder = server.origin("pod").await;
+    let mut newcomer = server.connect().await;
+    newcomer.send(register("pod", &attacker.token("pod"))).await;
+    let ping = holder.stream.next().await.unwrap().unwrap();
+    assert!(ping.is_ping(), "{ping:?}");
+    holder.nothing().await;
+    assert_eq!(newcomer.closed().await, close(HELD));
+    drop(holder);
+    server.until_health("no origin", |health| health["origins"] == serde_json::json!([])).await;
+    drop(server.origin("pod").await);
+    server.until_health("no origin", |health| health["origins"] == serde_json::json!([])).await;
+    let mut first = server.connect().await;
+    first.send(register("pod", &other.token("pod"))).await;
+    first.expect(frames::registered("pod")).await;
 }
 
 /// A holder is not pinged more often than newcomers come.
