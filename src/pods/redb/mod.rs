@@ -12,6 +12,8 @@ mod open;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod versions;
 mod writer;
 
 use std::{
