@@ -97,6 +97,9 @@ impl Owners {
             Some(_) if mode == BindMode::Off && !required => Ok(Standing::Anybody),
             Some(token) => {
                 let audience = reached.audience(&self.live.load());
+                if audience.is_empty() {
+                    return Err(NO_AUDIENCE.into());
+                }
                 let now = self.clock.now();
                 let proof =
                     token::verify(token, pod_id, &audience, now).map_err(|error| error.to_string())?;
@@ -157,6 +160,8 @@ impl Owners {
     }
 }
 
+const NO_AUDIENCE: &str =
+    "public_url is not set, so that this broker cannot tell tokens that are made for it";
 const OWNED: &str = "this pod id belongs to an owner key: register with an ownerToken of that key";
 const OTHER_OWNER: &str = "this pod id belongs to another owner key than the one of the ownerToken";
 
@@ -183,6 +188,10 @@ impl Admission for AtSocket {
         let bound = self.owners.bind(pod_id, OwnerKey(claimant), BoundBy::Registration);
         match timeout(PATIENCE, bound).await {
             Ok(Ok(_) | Err(RegistryError::Unsupported(_))) => {}
+            // Anybody can bring that about, so that it must not fill the log.
+            Ok(Err(error @ RegistryError::Full(_))) => {
+                tracing::debug!(%error, pod_id, "a pod id was not bound")
+            }
             Ok(Err(error)) => tracing::warn!(%error, pod_id, "the pod id was not bound to its owner"),
             Err(_) => tracing::warn!(pod_id, "the registry took too long to bind a pod id"),
         }

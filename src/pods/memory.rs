@@ -135,4 +135,8 @@ impl Registry for MemoryRegistry {
         pods.bindings.insert(pod_id.into(), binding);
         Ok(binding)
     }
+
+    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
+        Ok(self.write().bindings.remove(pod_id).is_some())
+    }
 }

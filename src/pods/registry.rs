@@ -93,6 +93,12 @@ pub trait Registry: Send + Sync + 'static {
         Err(RegistryError::Unsupported("bind pod ids to owner keys"))
     }
 
+    /// Lets a pod id be anybody's again; whether it was bound.
+    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
+        let _ = pod_id;
+        Ok(false)
+    }
+
     /// Writes what is still to be written and lets go of files. Nothing is called after it.
     async fn close(&self) -> Result<(), RegistryError> {
         Ok(())

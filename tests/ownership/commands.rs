@@ -8,8 +8,12 @@ use std::{
 };
 
 use crate::{
-    proof::Owner,
-    support::process::{Broker, command, ended},
+    proof::{Owner, register},
+    support::{
+        frames,
+        process::{Broker, command, ended},
+        socket::Socket,
+    },
 };
 
 struct Home {
@@ -139,6 +143,34 @@ fn what_is_missing_or_wrong_is_named() {
     let (code, says) =
         problem(&["pods", "put", "none.html", "--key", "owner.key", "--broker", "http://127.0.0.1:1"]);
     assert!(code == 2 && says.starts_with("cannot read none.html"), "{says}");
+}
+
+#[test]
+fn an_operator_unbinds_a_pod_id_whose_owner_has_lost_the_key() {
+    let home = Home::new();
+    let mut broker = broker(&home);
+    let token = home.run(&["token", "--key", "owner.key", "--pod-id", "pod", "--broker", &broker.url("")]);
+    let registered = |broker: &Broker, frame: serde_json::Value| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut socket = Socket::connect(&broker.address).await;
+            socket.send(frame).await;
+            socket.receive().await["t"] == "registered"
+        })
+    };
+    assert!(registered(&broker, register("pod", &text(&token.stdout))));
+    assert!(!registered(&broker, frames::register("pod")));
+    let unbind = |pod_id: &str| home.run(&["unbind", pod_id, "-d", "data"]);
+    let in_use = unbind("pod");
+    assert_eq!(in_use.status.code(), Some(1));
+    assert!(text(&in_use.stderr).contains("in use by another broker"), "{in_use:?}");
+    assert!(broker.terminate().success());
+    assert_eq!(text(&unbind("pod").stdout), "the pod id \"pod\" is anybody's again");
+    let again = unbind("pod");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("is not bound to any owner key"), "{again:?}");
+    let broker = self::broker(&home);
+    assert!(registered(&broker, frames::register("pod")));
 }
 
 fn install(package: &str) {

@@ -279,6 +279,9 @@ async fn the_first_key_that_is_bound_stays(registry: Arc<impl Registry>) {
     assert_eq!(registry.bind("pod", binding(1, BoundBy::Registration, 3)).await.unwrap(), registered);
     assert_eq!(registry.bind("pod", binding(1, BoundBy::Upload, 4)).await.unwrap(), registered);
     assert_eq!(registry.binding("pod").await.unwrap(), Some(registered));
+    assert!(registry.unbind("pod").await.unwrap());
+    assert!(!registry.unbind("pod").await.unwrap());
+    assert_eq!(registry.binding("pod").await.unwrap(), None);
     assert_eq!(registry.binding("").await.unwrap(), None);
     assert_eq!(registry.bind("", upload).await.unwrap(), upload);
 }

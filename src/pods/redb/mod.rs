@@ -145,6 +145,11 @@ impl Registry for RedbRegistry {
         bound.ok_or_else(too_many_bindings)
     }
 
+    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
+        let pod_id = pod_id.to_owned();
+        self.write(|done| Job::Unbind { pod_id, done }).await
+    }
+
     async fn close(&self) -> Result<(), RegistryError> {
         drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();

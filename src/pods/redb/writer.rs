@@ -33,6 +33,10 @@ pub enum Job {
         binding: Binding,
         done: Done<Option<Binding>>,
     },
+    Unbind {
+        pod_id: String,
+        done: Done<bool>,
+    },
     Hits {
         hits: Vec<(Slug, u64)>,
         done: Done<()>,
@@ -46,7 +50,7 @@ pub enum Job {
 /// What a transaction did for one job.
 enum Outcome {
     Done,
-    /// Whether it found the pod.
+    /// Whether it found what it was about.
     Found(bool),
     Bound(Option<Binding>),
 }
@@ -90,11 +94,12 @@ impl Writer {
                 for (job, outcome) in batch.into_iter().zip(outcomes) {
                     match (job, outcome) {
                         (Job::Put { done, .. } | Job::Hits { done, .. }, _) => answer(done, Ok(())),
-                        (Job::Delete { done, .. } | Job::Replace { done, .. }, Outcome::Found(found)) => {
-                            answer(done, Ok(found));
-                        }
+                        (
+                            Job::Delete { done, .. } | Job::Replace { done, .. } | Job::Unbind { done, .. },
+                            Outcome::Found(found),
+                        ) => answer(done, Ok(found)),
                         (Job::Bind { done, .. }, Outcome::Bound(bound)) => answer(done, Ok(bound)),
-                        (Job::Delete { .. } | Job::Replace { .. } | Job::Bind { .. }, _) => {
+                        (_, _) => {
                             unreachable!("each job has its own kind of outcome")
                         }
                     }
@@ -109,7 +114,7 @@ impl Writer {
                         }
                         // One of the two versions is there, and either is a whole one.
                         Job::Replace { record, .. } => drop(self.unused.insert(record.digest)),
-                        Job::Bind { .. } | Job::Hits { .. } | Job::Delete { .. } => {}
+                        Job::Bind { .. } | Job::Unbind { .. } | Job::Hits { .. } | Job::Delete { .. } => {}
                     }
                 }
                 self.take_back();
@@ -177,6 +182,7 @@ impl Writer {
                     Job::Bind { pod_id, binding, .. } => {
                         (Outcome::Bound(tables::bind(&txn, pod_id, *binding)?), None)
                     }
+                    Job::Unbind { pod_id, .. } => (Outcome::Found(tables::unbind(&txn, pod_id)?), None),
                     Job::Hits { hits, .. } => {
                         tables::add_hits(&txn, hits)?;
                         (Outcome::Done, None)
@@ -250,7 +256,9 @@ fn refuse(batch: Vec<Job>, error: &RegistryError) {
     for job in batch {
         match job {
             Job::Put { done, .. } | Job::Hits { done, .. } => answer(done, Err(repeat(error))),
-            Job::Delete { done, .. } | Job::Replace { done, .. } => answer(done, Err(repeat(error))),
+            Job::Delete { done, .. } | Job::Replace { done, .. } | Job::Unbind { done, .. } => {
+                answer(done, Err(repeat(error)));
+            }
             Job::Bind { done, .. } => answer(done, Err(repeat(error))),
         }
     }
