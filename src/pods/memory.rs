@@ -97,6 +97,10 @@ impl Registry for MemoryRegistry {
         Ok(self.read().by_slug.get(slug).map(|(_, blob)| blob.clone().into()))
     }
 
+    async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        Ok(self.read().by_slug.get(slug).map(|(record, blob)| (record.clone(), blob.clone().into())))
+    }
+
     async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError> {
         let mut pods = self.write();
         for (slug, more) in hits {
