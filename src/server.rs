@@ -102,7 +102,7 @@ impl Builder {
         self
     }
 
-    /// Goes by `clock` where certificates depend on the time.
+    /// Goes by `clock` where certificates and proofs of ownership depend on the time.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -129,13 +129,14 @@ impl Builder {
         let room = Arc::new(Semaphore::new(places));
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
-        let workshop = Workshop { live: live.clone(), store: store.clone(), http_challenges, clock };
+        let workshop =
+            Workshop { live: live.clone(), store: store.clone(), http_challenges, clock: clock.clone() };
         let certificates = Source::prepare(&workshop)?;
         let tls = match certificates {
             Source::Off => None,
             _ => Some(Arc::new(tls::server_config(store).map_err(TlsError::from)?)),
         };
-        let app = App::new(live.clone(), registry, hub, workshop.store, workshop.http_challenges);
+        let app = App::new(live.clone(), registry, hub, workshop.store, workshop.http_challenges, clock);
         let entrance = Entrance {
             live,
             tls,

@@ -3,6 +3,7 @@
 //! A value is looked for in this order: flag, environment, file, default. [`Layers`] puts the four together and
 //! reports all that is wrong with the place where it stands.
 
+mod access;
 mod error;
 mod kind;
 mod layers;
@@ -18,6 +19,7 @@ mod tls;
 mod value;
 
 pub use self::{
+    access::{BindMode, HealthOrigins, Lifetime, UploadPolicy},
     error::{ConfigError, Origin},
     kind::{Kind, settings_json},
     layers::Layers,
@@ -26,7 +28,7 @@ pub use self::{
     net::{FileMode, ListenAddress, Purpose, TrustedProxy},
     settings::{
         AcmeSettings, CertificateFiles, Config, HttpSettings, Listen, LogSettings, PodSettings, SETTINGS,
-        Setting, SignalSettings, TlsSettings,
+        Setting, SignalSettings, TlsSettings, UploadSettings,
     },
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
     value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Text, Value, Wrong},

@@ -2,11 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::pods::OwnerKey;
 use bytesize::ByteSize;
 use salvo::http::HeaderValue;
 use toml::{Spanned, de::DeValue};
 
 use super::{
+    access::{BindMode, HealthOrigins, Lifetime, UploadPolicy},
     kind::Kind,
     list::List,
     net::{FileMode, ListenAddress, Purpose, TrustedProxy},
@@ -241,6 +243,12 @@ settings! {
         max_pod_id: u32 = 128;
         /// Longest session id, in bytes.
         max_session_id: u32 = 128;
+        /// How long the holder of a pod id has to answer a ping, when another origin registers the same pod id, before it is replaced.
+        takeover_timeout: Duration = known("3s");
+        /// When a pod id is bound to an owner key, so that nobody else can register it: `first-use` (with the first registration that has an `ownerToken`), `uploads` (with the first upload of a pod that names it, too) or `off`. See docs/ownership.md.
+        bind: BindMode = BindMode::FirstUse;
+        /// Whether every registration needs an `ownerToken`.
+        require_owner: bool = false;
     }
 
     /// Limits of uploads, and the headers that pods are served with.
@@ -269,6 +277,20 @@ settings! {
         permissions_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_PERMISSIONS);
     }
 
+    /// Whose uploads are taken.
+    uploads: UploadSettings {
+        /// `open` (everybody's), `owners` (pods signed by the keys below), `token` (with a bearer token) or `closed`. Owners can delete their pods under each of them.
+        policy: UploadPolicy = UploadPolicy::Open;
+        /// Owner keys for `owners`.
+        owners: List<OwnerKey> = List::default();
+        /// A file of further owner keys for `owners`, one on each line; `#` begins a comment. It is read again when it has changed.
+        owners_file: Option<PathBuf> = None;
+        /// A file of the SHA-256 hashes of tokens for `token`, one on each line, perhaps after a name. It is read again when it has changed.
+        tokens_file: Option<PathBuf> = None;
+        /// How long an uploaded pod is served; without it, until somebody deletes it. Pods that are there keep the end that they were given.
+        lifetime: Option<Lifetime> = None;
+    }
+
     /// Limits of connections, whatever they carry.
     http: HttpSettings {
         /// Connections in all; further ones wait in the system's queue until one ends.
@@ -283,5 +305,7 @@ settings! {
         idle_timeout: Duration = known("1m");
         /// A client that takes less than 64 KiB of an answer in this time is cut off.
         write_timeout: Duration = known("30s");
+        /// What `GET /health` tells of the pod ids that are held: `list` (their names), `count` or `off`.
+        health_origins: HealthOrigins = HealthOrigins::List;
     }
 }

@@ -8,6 +8,7 @@ mod hsts;
 mod leaving;
 mod meta;
 mod not_found;
+mod owned;
 mod redirect;
 mod upgrade;
 mod upload;
@@ -16,10 +17,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use salvo::{Router, Service};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    clock::Clock,
     config::{Config, Live},
+    owner::{admission::Owners, replay::Replay, uploads::UploadAccess},
     pods::{HitCounter, Registry},
     signal::socket::Hub,
     tls::{CertStore, HttpChallenges},
@@ -43,6 +47,13 @@ pub(crate) struct App {
     pub uploads: ArcSwap<upload::Turnstile>,
     pub certificates: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
+    pub clock: Clock,
+    /// What was taken once: signed requests, tokens.
+    pub replay: Arc<Replay>,
+    pub owners: Arc<Owners>,
+    pub upload_access: Arc<UploadAccess>,
+    /// Lists of an owner's pods that are looked for at a time.
+    pub owner_lists: Semaphore,
 }
 
 impl App {
@@ -52,10 +63,18 @@ impl App {
         hub: Hub,
         certificates: Arc<CertStore>,
         http_challenges: Arc<HttpChallenges>,
+        clock: Clock,
     ) -> Arc<Self> {
         let config = live.load();
+        let replay = Arc::new(Replay::new(clock.now()));
+        let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), replay.clone());
         Arc::new(Self {
             registry,
+            clock,
+            replay,
+            owners,
+            upload_access: Arc::default(),
+            owner_lists: Semaphore::new(2),
             hits: Arc::default(),
             hub,
             stop: CancellationToken::new(),
@@ -88,7 +107,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .push(
             Router::with_path("pods")
                 .push(Router::new().hoop(upload::AllowAnyOrigin).post(upload::Upload(app.clone())))
-                .push(Router::new().hoop(upload::AllowAnyOrigin).options(upload::Preflight)),
+                .push(Router::new().hoop(upload::AllowAnyOrigin).options(upload::Preflight(app.clone()))),
         );
     for other in others {
         router = router.push(other);
@@ -97,8 +116,11 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .push(
             Router::with_path("{slug}")
                 .push(Router::new().get(download::Download(app.clone())))
-                .push(Router::new().head(download::Download(app.clone()))),
+                .push(Router::new().head(download::Download(app.clone())))
+                .push(Router::new().put(owned::Replace(app.clone())))
+                .push(Router::new().delete(owned::Delete(app.clone()))),
         )
+        .push(Router::with_path("owner/{key}/pods").get(owned::Mine(app.clone())))
         .push(
             Router::with_path("{slug}/meta")
                 .push(Router::new().get(meta::Meta(app.clone())))

@@ -11,8 +11,8 @@ use salvo::{
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{App, error::HttpError};
-use crate::signal::socket;
+use super::{App, error::HttpError, owned};
+use crate::{owner::audience::Reached, signal::socket};
 
 /// When a refused client may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ impl Upgrade {
                 response.status_code(StatusCode::OK);
             }
         }
-        self.serve(on_upgrade);
+        self.serve(on_upgrade, owned::reached(request));
         Ok(())
     }
 }
@@ -64,12 +64,12 @@ impl Upgrade {
         Ok(())
     }
 
-    fn serve(&self, on_upgrade: OnUpgrade) {
-        let hub = self.0.hub.clone();
+    fn serve(&self, on_upgrade: OnUpgrade, reached: Reached) {
+        let (hub, admission) = (self.0.hub.clone(), self.0.owners.at(reached));
         self.0.sockets.spawn(async move {
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
-            socket::serve(TokioIo::new(upgraded), hub).await;
+            socket::serve(TokioIo::new(upgraded), hub, admission).await;
         });
     }
 }

@@ -3,6 +3,7 @@
 //! An upload goes from [`manifest`] (find, decode, verify) as a [`VerifiedPod`] into a [`Registry`]; a download
 //! comes from there. [`MemoryRegistry`] and [`RedbRegistry`] are the registries of the broker itself.
 
+mod binding;
 mod blob;
 mod blobs;
 mod cbor;
@@ -19,7 +20,9 @@ mod registry;
 mod signed;
 mod tables;
 
+pub(crate) use self::binding::MAX_BINDINGS;
 pub use self::{
+    binding::{Binding, BoundBy},
     blob::Blob,
     hits::HitCounter,
     manifest::{Rejected, VerifiedPod},

@@ -6,9 +6,12 @@ use std::{
 };
 
 use super::{
+    contest::Contests,
     outbox::{Close, Outbox},
     wire,
 };
+
+mod holders;
 
 pub type SocketId = u64;
 pub type PodId = Arc<str>;
@@ -19,6 +22,7 @@ pub type SessionId = Arc<str>;
 pub struct State {
     sockets: HashMap<SocketId, Socket>,
     origins: HashMap<PodId, SocketId>,
+    contests: Contests,
     sessions: usize,
     /// The broker stops: nobody stays.
     stopping: bool,
@@ -28,6 +32,17 @@ pub struct State {
 struct Socket {
     outbox: Arc<Outbox>,
     role: Role,
+    /// The pod id that it registered and that another socket holds.
+    contests: Option<PodId>,
+}
+
+/// What came of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// The socket holds the pod id.
+    Holds,
+    /// It waits until the holder has shown whether it is there. With a number, this contest is new.
+    Waits(Option<u64>),
 }
 
 /// What a socket is.
@@ -81,6 +96,10 @@ pub enum Refusal {
     TooLong { name: &'static str, limit: u32 },
     #[error("origin offline")]
     OriginOffline,
+    #[error("pod id is held")]
+    Held,
+    #[error("{0}")]
+    NotAdmitted(String),
     #[error("session id is taken")]
     SessionTaken,
     #[error("session belongs to another pod")]
@@ -99,7 +118,7 @@ impl State {
         if self.stopping {
             outbox.close(Close::RESTART);
         }
-        self.sockets.insert(id, Socket { outbox, role: Role::New });
+        self.sockets.insert(id, Socket { outbox, role: Role::New, contests: None });
     }
 
     /// Closes from now on whoever joins; the outboxes of those who are there.
@@ -113,6 +132,12 @@ impl State {
         self.origins.keys()
     }
 
+    /// Whether nothing is left of any socket.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty() && self.origins.is_empty() && self.contests.len() + self.sessions == 0
+    }
+
     /// How many sessions there are.
     pub fn sessions(&self) -> usize {
         self.sessions
@@ -120,34 +145,31 @@ impl State {
 
     /// Whether a socket may take a pod id, whichever it is.
     pub fn has_room(&mut self, id: SocketId, pods_per_socket: u32) -> Result<(), Refusal> {
+        let contests = self.contests_any(id);
         match self.role(id) {
-            Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize => Ok(()),
+            Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize && !contests => Ok(()),
             Role::Origin { .. } | Role::Visitor { .. } => Err(Refusal::AlreadyInitialized),
             Role::New | Role::Replaced => Ok(()),
         }
     }
 
-    /// Makes a socket that has room an origin, or one more pod its own; whoever held the pod id is replaced.
-    pub fn register(&mut self, id: SocketId, pod: PodId) -> Result<(), Refusal> {
-        if let Role::Origin { pods, .. } = self.role(id)
-            && pods.contains(&pod)
-        {
-            return Err(Refusal::AlreadyInitialized);
-        }
-        if let Some(holder) = self.origins.get(&pod).copied() {
-            self.replace(holder);
-        }
-        match self.role(id) {
-            Role::Origin { pods, .. } => pods.push(pod.clone()),
-            role => *role = Role::Origin { pods: vec![pod.clone()], sessions: HashMap::new() },
-        }
-        self.origins.insert(pod, id);
-        Ok(())
+    /// Whether a socket waits for a pod id.
+    pub fn contests_any(&self, id: SocketId) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| socket.contests.is_some())
+    }
+
+    /// Whether a socket holds a pod id.
+    pub fn holds(&self, id: SocketId, pod: &str) -> bool {
+        self.origins.get(pod) == Some(&id)
+    }
+
+    fn socket(&mut self, id: SocketId) -> &mut Socket {
+        self.sockets.get_mut(&id).expect("a place is in the directory until it is dropped")
     }
 
     /// The role of a socket that is in the directory, as that of each `Place` is until it is dropped.
     pub fn role(&mut self, id: SocketId) -> &mut Role {
-        &mut self.sockets.get_mut(&id).expect("a place is in the directory until it is dropped").role
+        &mut self.socket(id).role
     }
 
     /// Makes `visitor` and the origin of `pod` the two sides of a session, or finds that they are; the origin's outbox.
@@ -228,17 +250,6 @@ impl State {
         Ok(())
     }
 
-    /// Takes all pods from an origin whose place another takes, and closes its socket.
-    fn replace(&mut self, holder: SocketId) {
-        self.end_sessions(holder);
-        if let Role::Origin { pods, .. } = std::mem::replace(self.role(holder), Role::Replaced) {
-            for pod in pods {
-                self.origins.remove(&pod);
-            }
-        }
-        self.sockets[&holder].outbox.close(Close::REPLACED);
-    }
-
     /// Ends all sessions of a socket if it is an origin and tells their visitors.
     fn end_sessions(&mut self, origin: SocketId) {
         let Role::Origin { sessions, .. } = self.role(origin) else { return };
@@ -255,14 +266,15 @@ impl State {
     }
 
     pub fn leave(&mut self, id: SocketId) {
+        self.withdraw(id);
         self.end_sessions(id);
         let Some(socket) = self.sockets.remove(&id) else { return };
         match socket.role {
             Role::New | Role::Replaced => {}
             Role::Origin { pods, .. } => {
                 for pod in pods {
-                    self.origins.remove(&pod);
                     tracing::info!(pod_id = &*pod, "origin left");
+                    self.vacate(&pod);
                 }
             }
             Role::Visitor { sessions, .. } => {
