@@ -11,6 +11,7 @@ mod nearest;
 mod net;
 #[cfg(test)]
 mod properties;
+mod rate;
 mod reload;
 mod settings;
 mod tls;
@@ -21,13 +22,14 @@ pub use self::{
     layers::Layers,
     list::{Entry, List},
     live::Live,
-    net::{FileMode, ListenAddress, Purpose, TrustedProxy},
+    net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
+    rate::{Rate, RateLimit},
     settings::{
-        AcmeSettings, CertificateFiles, Config, HttpSettings, Listen, LogSettings, PodSettings, SETTINGS,
-        Setting, SignalSettings, TlsSettings,
+        AcmeSettings, CertificateFiles, Config, HealthSettings, HttpSettings, LimitSettings, Listen,
+        LogSettings, PodSettings, SETTINGS, Setting, SignalSettings, TlsSettings,
     },
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
-    value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Text, Value, Wrong},
+    value::{Hostname, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong},
 };
 
 impl Config {

@@ -8,9 +8,12 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     list::List,
-    net::{FileMode, ListenAddress, Purpose, TrustedProxy},
+    net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
+    rate::RateLimit,
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
-    value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Text, Value, Wrong, known},
+    value::{
+        Hostname, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong, known,
+    },
 };
 
 /// One setting as the command line, the documentation and the checks see it; `T` is what it is a setting of.
@@ -280,5 +283,37 @@ settings! {
         idle_timeout: Duration = known("1m");
         /// A client that takes less than 64 KiB of an answer in this time is cut off.
         write_timeout: Duration = known("30s");
+    }
+
+    /// How often one client may ask for something, and all together. Too often is answered with 429. A rate such as `60/min burst 20` allows 20 at once after a rest, and 60 a minute for ever; without `burst`, the first number is the burst. `off` is no limit.
+    limits: LimitSettings {
+        /// Addresses and networks that no limit in this section holds for. A proxy on this host that `trusted_proxies` does not name looks like one client: so loopback is here by default.
+        exempt: List<Network> = known("127.0.0.0/8, ::1/128");
+        /// Uploads in all.
+        uploads: RateLimit = known("50/s burst 500");
+        /// Uploads of one client address (IPv6: of one /64).
+        uploads_per_address: RateLimit = known("60/min burst 100");
+        /// Uploads of pods of one owner key.
+        uploads_per_owner: RateLimit = known("30/min burst 100");
+        /// Requests for pods, for what is known of them, for `/health` and for whatever is not there, in all.
+        reads: RateLimit = known("5000/s");
+        /// The same of one client address (IPv6: of one /64).
+        reads_per_address: RateLimit = known("50/s burst 1000");
+        /// Upgrades to WebSockets in all; too many are answered before the upgrade.
+        upgrades: RateLimit = known("2000/s");
+        /// The same of one client address (IPv6: of one /64).
+        upgrades_per_address: RateLimit = known("20/s burst 1000");
+        /// Registrations of pod ids in all; one too many is told so and its socket is closed with 1013.
+        registrations: RateLimit = known("1000/s burst 5000");
+        /// The same of one client address (IPv6: of one /64).
+        registrations_per_address: RateLimit = known("20/s burst 1000");
+        /// Open sockets of one client address (IPv6: of one /64); a further upgrade is answered with 429.
+        sockets_per_address: u32 = 1_000;
+    }
+
+    /// What `GET /health` tells everybody.
+    health: HealthSettings {
+        /// `list` all pod ids that origins hold, as the reference does; `count` tells how many, `off` nothing of them.
+        origins: OriginsShown = OriginsShown::List;
     }
 }

@@ -384,6 +384,23 @@ impl Value for RegistryKind {
     }
 }
 
+/// What `GET /health` says of the pod ids that origins hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginsShown {
+    /// All of them, as the reference does.
+    List,
+    /// How many there are.
+    Count,
+    /// Nothing.
+    Off,
+}
+
+named_values!(
+    OriginsShown,
+    "\"list\", \"count\" or \"off\"",
+    "list" => OriginsShown::List, "count" => OriginsShown::Count, "off" => OriginsShown::Off
+);
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

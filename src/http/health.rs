@@ -9,15 +9,24 @@ use super::{
     App,
     error::{HttpError, render_json},
 };
+use crate::config::OriginsShown;
 
 pub struct Health(pub Arc<App>);
 
 #[derive(Serialize)]
 struct Body<'a> {
     ok: bool,
-    origins: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origins: Option<Origins>,
     sessions: usize,
     registry: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Origins {
+    All(Vec<String>),
+    Count(usize),
 }
 
 #[handler]
@@ -27,10 +36,17 @@ impl Health {
             return Err(HttpError::NotFound);
         }
         let directory = &self.0.hub.directory;
-        let mut origins = directory.origins();
-        origins.sort_unstable();
-        let body =
-            Body { ok: true, origins, sessions: directory.live().sessions, registry: self.0.registry.name() };
+        let live = directory.live();
+        let origins = match self.0.live.load().health.origins {
+            OriginsShown::List => {
+                let mut origins = directory.origins();
+                origins.sort_unstable();
+                Some(Origins::All(origins))
+            }
+            OriginsShown::Count => Some(Origins::Count(live.origins)),
+            OriginsShown::Off => None,
+        };
+        let body = Body { ok: true, origins, sessions: live.sessions, registry: self.0.registry.name() };
         render_json(response, &body);
         Ok(())
     }

@@ -6,6 +6,7 @@ mod error;
 mod health;
 mod hsts;
 mod leaving;
+mod limit;
 mod meta;
 mod not_found;
 mod redirect;
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     config::{Config, Live},
+    net::limits::Limits,
     pods::{HitCounter, Registry},
     signal::socket::Hub,
     tls::{CertStore, HttpChallenges},
@@ -39,6 +41,7 @@ pub(crate) struct App {
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
     pub uploads: ArcSwap<upload::Turnstile>,
+    pub limits: Arc<Limits>,
     pub certificates: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
 }
@@ -58,6 +61,7 @@ impl App {
             hub,
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
+            limits: Arc::new(Limits::new(&config.limits)),
             certificates,
             http_challenges,
             live: live.clone(),
@@ -70,6 +74,7 @@ impl App {
     pub fn reload(&self, config: Config) {
         self.hub.directory.set_limits(config.signal.clone());
         self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
+        self.limits.reload(&config.limits);
         // Uploads that wait or run go on under the limits that they came in under.
         self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
         self.live.store(config);
@@ -106,5 +111,6 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .hoop(access::AccessLog(app.clone()))
         .hoop(leaving::SayGoodbye(app.clone()))
         .hoop(hsts::Hsts(app.clone()))
+        .hoop(limit::Limit(app.clone()))
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

@@ -12,7 +12,10 @@ use salvo::{
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, error::HttpError};
-use crate::signal::socket;
+use crate::{
+    net::{client::Client, crowd::Counted},
+    signal::socket,
+};
 
 /// When a refused client may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -29,7 +32,7 @@ impl Upgrade {
                 return Err(error);
             }
         };
-        self.admit()?;
+        let counted = self.admit(request)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(not_an_upgrade)?;
         if let Some(connection) = request.extensions().get::<ConnCtrl>() {
             connection.relax_timeouts();
@@ -46,13 +49,13 @@ impl Upgrade {
                 response.status_code(StatusCode::OK);
             }
         }
-        self.serve(on_upgrade);
+        self.serve(on_upgrade, counted);
         Ok(())
     }
 }
 
 impl Upgrade {
-    fn admit(&self) -> Result<(), HttpError> {
+    fn admit(&self, request: &Request) -> Result<Option<Counted>, HttpError> {
         let Self(app) = self;
         if app.hub.stop.is_cancelled() {
             return Err(HttpError::Busy { message: "this broker is stopping", retry_after: RETRY_AFTER });
@@ -61,12 +64,14 @@ impl Upgrade {
             let message = "this broker has no room for another socket";
             return Err(HttpError::Busy { message, retry_after: RETRY_AFTER });
         }
-        Ok(())
+        let client = Client::of(request, &app.live.load().trusted_proxies);
+        Ok(app.limits.socket(client.address)?)
     }
 
-    fn serve(&self, on_upgrade: OnUpgrade) {
+    fn serve(&self, on_upgrade: OnUpgrade, counted: Option<Counted>) {
         let hub = self.0.hub.clone();
         self.0.sockets.spawn(async move {
+            let _counted = counted;
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
             socket::serve(TokioIo::new(upgraded), hub).await;

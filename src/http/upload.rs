@@ -37,6 +37,8 @@ use crate::{
 /// How much of a refused body is read, and for how long.
 const PASS_OVER_BYTES: usize = 64 << 20;
 const PASS_OVER_TIME: Duration = Duration::from_secs(5);
+/// Refused bodies that are read at the same time.
+static PASSING_OVER: Semaphore = Semaphore::const_new(256);
 
 pub struct Upload(pub Arc<App>);
 
@@ -55,7 +57,7 @@ impl Upload {
         let mut body = request.take_body();
         let taken = self.take(request, &mut body).await;
         if taken.is_err() && !request.headers().contains_key(header::EXPECT) {
-            tokio::spawn(pass_over(body));
+            pass_over(body);
         }
         render_json(response, &taken?);
         Ok(())
@@ -77,7 +79,8 @@ impl Upload {
         }
         let client = Client::of(request, &config.trusted_proxies);
         let memory = format.memory(length.unwrap_or(limit));
-        let _turn = app.uploads.load_full().enter(client.address, memory).await?;
+        let address = client.address;
+        let _turn = app.uploads.load_full().enter(address, memory).await?;
         let body = read(body, length, &config.pods).await?;
         let max_manifest = config.pods.max_manifest.as_u64() as usize;
         let verified = tokio::task::spawn_blocking(move || {
@@ -87,6 +90,7 @@ impl Upload {
             .await
             .map_err(|_| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "verification failed"))??;
         let record = pod.record();
+        app.limits.check_owner(&record.owner_key.0, address)?;
         let answer = Answer {
             id: record.slug.to_string(),
             url: format!("{}/{}", base_url(&config, client, request), record.slug),
@@ -101,9 +105,11 @@ impl Upload {
 
 /// Reads on for a while after a refusal: a client that is still sending could not read why it was refused if the
 /// connection were closed under it.
-async fn pass_over(mut body: ReqBody) {
+pub(super) fn pass_over(mut body: ReqBody) {
+    // Beyond these it is the client's loss.
+    let Ok(permit) = PASSING_OVER.try_acquire() else { return };
     let mut left = PASS_OVER_BYTES;
-    let rest = async {
+    let rest = async move {
         while let Some(Ok(frame)) = body.next().await {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             if left == 0 {
@@ -112,8 +118,11 @@ async fn pass_over(mut body: ReqBody) {
             }
         }
     };
-    // A client that goes on and on is cut off.
-    let _ = timeout(PASS_OVER_TIME, rest).await;
+    tokio::spawn(async move {
+        let _permit = permit;
+        // A client that goes on and on is cut off.
+        let _ = timeout(PASS_OVER_TIME, rest).await;
+    });
 }
 
 /// How the HTML comes.
