@@ -100,6 +100,7 @@ impl Layers {
             wrong.push(("pods.memory_limit", "pods.max_blob", "must be at least pods.max_blob"));
         }
         wrong.extend(self.config.tls_contradictions());
+        wrong.extend(self.config.isolation_contradictions());
         let mut wrong: Vec<_> =
             wrong.into_iter().map(|(key, other, problem)| (key, other, problem.to_owned())).collect();
         let listen = net::contradiction(&self.config.listen, &self.config.trusted_proxies);

@@ -29,7 +29,9 @@ pub use self::{
         LogSettings, PodSettings, SETTINGS, Setting, SignalSettings, TlsSettings,
     },
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
-    value::{Hostname, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong},
+    value::{
+        Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong,
+    },
 };
 
 impl Config {
@@ -67,6 +69,22 @@ impl Config {
             (mode == TlsMode::Acme && tls.domains.iter().any(not_for_acme), "tls.domains", "tls.mode", "must be plain domain names for tls.mode = \"acme\": no addresses, no wildcards"),
             (acme.challenges.is_empty(), "acme.challenges", "acme.challenges", "must name at least one challenge"),
             (acme.eab_key_id.is_some() != acme.eab_key_file.is_some(), "acme.eab_key_id", "acme.eab_key_file", "and acme.eab_key_file go together"),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, key, other, problem)| wrong.then_some((key, other, problem)))
+        .collect()
+    }
+
+    /// Settings of isolation that contradict one another, in the same way.
+    fn isolation_contradictions(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let pods = &self.pods;
+        let is_plain = |domain: &Domain| matches!(domain, Domain::Name(name) if !name.starts_with("*."));
+        let by_host = pods.isolation == Isolation::Subdomain;
+        [
+            (by_host && pods.domain.is_none(), "pods.isolation", "pods.domain", "= \"subdomain\" needs pods.domain"),
+            (!by_host && pods.domain.is_some(), "pods.domain", "pods.isolation", "is for pods.isolation = \"subdomain\" only"),
+            (pods.domain.as_ref().is_some_and(|domain| !is_plain(domain)), "pods.domain", "pods.domain", "must be a domain name, without an asterisk: pods get hosts below it"),
+            (by_host && self.tls_mode() == TlsMode::Acme, "pods.isolation", "tls.mode", "= \"subdomain\" needs a wildcard certificate, which tls.mode = \"acme\" does not get: use \"files\", or a proxy"),
         ]
         .into_iter()
         .filter_map(|(wrong, key, other, problem)| wrong.then_some((key, other, problem)))

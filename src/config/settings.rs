@@ -12,7 +12,8 @@ use super::{
     rate::RateLimit,
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
     value::{
-        Hostname, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong, known,
+        Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong,
+        known,
     },
 };
 
@@ -263,6 +264,10 @@ settings! {
         upload_grace: Duration = known("10s");
         /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
         memory_limit: ByteSize = ByteSize::mib(256);
+        /// How pods are kept apart from one another in a browser: `none`, as the reference; `sandbox`, where none of them can keep anything; `subdomain`, where each has a host of its own below `domain`. See docs/isolation.md.
+        isolation: Isolation = Isolation::None;
+        /// The domain below which pods get hosts of their own, for `isolation = "subdomain"`. All names below it must lead to this broker, and its certificate must be for them.
+        domain: Option<Domain> = None;
         /// The `Content-Security-Policy` of served pods.
         content_security_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_CSP);
         /// The `Permissions-Policy` of served pods.

@@ -401,6 +401,23 @@ named_values!(
     "list" => OriginsShown::List, "count" => OriginsShown::Count, "off" => OriginsShown::Off
 );
 
+/// How pods are kept apart from one another in a browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// All share the broker's origin, as the reference's do.
+    None,
+    /// Each has an opaque origin, which keeps nothing.
+    Sandbox,
+    /// Each has a host of its own.
+    Subdomain,
+}
+
+named_values!(
+    Isolation,
+    "\"none\", \"sandbox\" or \"subdomain\"",
+    "none" => Isolation::None, "sandbox" => Isolation::Sandbox, "subdomain" => Isolation::Subdomain
+);
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

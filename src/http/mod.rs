@@ -5,6 +5,7 @@ mod download;
 mod error;
 mod health;
 mod hsts;
+mod isolation;
 mod leaving;
 mod limit;
 mod meta;
@@ -112,5 +113,6 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .hoop(leaving::SayGoodbye(app.clone()))
         .hoop(hsts::Hsts(app.clone()))
         .hoop(limit::Limit(app.clone()))
+        .hoop(isolation::PodHosts(app.clone()))
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

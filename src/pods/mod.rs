@@ -17,8 +17,10 @@ mod registry;
 #[allow(dead_code, missing_docs)]
 #[path = "../../tests/support/pod.rs"]
 mod signed;
+mod subdomain;
 mod tables;
 
+pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{
     blob::Blob,
     hits::HitCounter,
