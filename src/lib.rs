@@ -27,6 +27,7 @@ mod clock;
 pub mod config;
 mod http;
 mod net;
+pub mod owner;
 mod pods;
 mod server;
 mod signal;

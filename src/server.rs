@@ -106,7 +106,7 @@ impl Builder {
         self
     }
 
-    /// Goes by `clock` where certificates depend on the time.
+    /// Goes by `clock` where certificates and proofs of ownership depend on the time.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -133,7 +133,8 @@ impl Builder {
         let room = Arc::new(Semaphore::new(config.http.max_connections as usize));
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
-        let workshop = Workshop { live: live.clone(), store: store.clone(), http_challenges, clock };
+        let workshop =
+            Workshop { live: live.clone(), store: store.clone(), http_challenges, clock: clock.clone() };
         let certificates = Source::prepare(&workshop)?;
         let tls = match certificates {
             Source::Off => None,
@@ -141,7 +142,7 @@ impl Builder {
         };
         let entrance =
             Entrance { live: live.clone(), tls, room, crowd: Arc::default(), stop: hub.stop.clone() };
-        let app = App::new(live, registry, hub, workshop.store, workshop.http_challenges);
+        let app = App::new(live, registry, hub, workshop.store, workshop.http_challenges, clock);
         Ok(SignalServer { app, routes, listeners, entrance, certificates })
     }
 }

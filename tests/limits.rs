@@ -162,6 +162,34 @@ async fn open_sockets_of_one_client_are_limited_and_a_closed_one_makes_room() {
 }
 
 #[tokio::test]
+async fn registrations_wait_for_their_turn_and_are_refused_where_it_is_far() {
+    let server = server("registrations_per_address = \"2/s burst 2\"").await;
+    let register = async |address: &str, pod_id: String| {
+        let mut socket = support::socket::Socket { stream: upgrade(&server, address).await.unwrap() };
+        socket.register(&pod_id).await;
+        socket
+    };
+    let mut origins = Vec::new();
+    for n in 0..4 {
+        origins.push(register("192.0.2.1", format!("pod-{n}")).await);
+    }
+    server.until_health("four origins", |health| health["origins"].as_array().unwrap().len() == 4).await;
+    server.stop().await;
+
+    let server = self::server("registrations_per_address = \"1/day\"").await;
+    let socket =
+        || async { support::socket::Socket { stream: upgrade(&server, "192.0.2.1").await.unwrap() } };
+    let mut first = socket().await;
+    first.register("a").await;
+    let mut second = socket().await;
+    second.send(support::frames::register("b")).await;
+    second.expect(support::frames::refusal("too many registrations; try again later")).await;
+    assert_eq!(second.closed().await, (1008, "registration refused".into()));
+    server.origin("c").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_reload_changes_limits_and_keeps_what_was_counted() {
     let server = server("reads_per_address = \"1/day burst 2\"").await;
     for _ in 0..2 {

@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, RegistryKind,
+    Config, ConfigError, RegistryKind, UploadPolicy,
     error::Origin,
     nearest::unknown,
     net,
@@ -98,6 +98,18 @@ impl Layers {
         }
         if *registry == RegistryKind::Memory && pods.memory_limit < pods.max_blob {
             wrong.push(("pods.memory_limit", "pods.max_blob", "must be at least pods.max_blob"));
+        }
+        let uploads = &self.config.uploads;
+        if uploads.policy == UploadPolicy::Owners
+            && uploads.owners.is_empty()
+            && uploads.owners_file.is_none()
+        {
+            let problem = "is \"owners\", but uploads.owners and uploads.owners_file name nobody";
+            wrong.push(("uploads.policy", "uploads.owners", problem));
+        }
+        if uploads.policy == UploadPolicy::Token && uploads.tokens_file.is_none() {
+            let problem = "is \"token\", but uploads.tokens_file names no tokens";
+            wrong.push(("uploads.policy", "uploads.tokens_file", problem));
         }
         wrong.extend(self.config.tls_contradictions());
         wrong.extend(self.config.isolation_contradictions());

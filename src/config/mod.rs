@@ -3,6 +3,7 @@
 //! A value is looked for in this order: flag, environment, file, default. [`Layers`] puts the four together and
 //! reports all that is wrong with the place where it stands.
 
+mod access;
 mod error;
 mod layers;
 mod list;
@@ -18,6 +19,7 @@ mod tls;
 mod value;
 
 pub use self::{
+    access::{BindMode, Lifetime, UploadPolicy},
     error::{ConfigError, Origin},
     layers::Layers,
     list::{Entry, List},
@@ -26,7 +28,7 @@ pub use self::{
     rate::{Rate, RateLimit},
     settings::{
         AcmeSettings, CertificateFiles, Config, HealthSettings, HttpSettings, LimitSettings, Listen,
-        LogSettings, PodSettings, SETTINGS, Setting, SignalSettings, TlsSettings,
+        LogSettings, PodSettings, SETTINGS, Setting, SignalSettings, TlsSettings, UploadSettings,
     },
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
     value::{

@@ -2,11 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::pods::OwnerKey;
 use bytesize::ByteSize;
 use salvo::http::HeaderValue;
 use toml::{Spanned, de::DeValue};
 
 use super::{
+    access::{BindMode, Lifetime, UploadPolicy},
     list::List,
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
     rate::RateLimit,
@@ -242,6 +244,12 @@ settings! {
         max_pod_id: u32 = 128;
         /// Longest session id, in bytes.
         max_session_id: u32 = 128;
+        /// How long the holder of a pod id has to answer a ping, when another origin registers the same pod id, before it is replaced.
+        takeover_timeout: Duration = known("3s");
+        /// When a pod id is bound to an owner key, so that nobody else can register it: `first-use` (with the first registration that has an `ownerToken`), `uploads` (with the first upload of a pod that names it, too) or `off`. See docs/ownership.md.
+        bind: BindMode = BindMode::FirstUse;
+        /// Whether every registration needs an `ownerToken`.
+        require_owner: bool = false;
     }
 
     /// Limits of uploads, and the headers that pods are served with.
@@ -272,6 +280,20 @@ settings! {
         content_security_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_CSP);
         /// The `Permissions-Policy` of served pods.
         permissions_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_PERMISSIONS);
+    }
+
+    /// Whose uploads are taken.
+    uploads: UploadSettings {
+        /// `open` (everybody's), `owners` (pods signed by the keys below), `token` (with a bearer token) or `closed`. Owners can delete their pods under each of them.
+        policy: UploadPolicy = UploadPolicy::Open;
+        /// Owner keys for `owners`.
+        owners: List<OwnerKey> = List::default();
+        /// A file of further owner keys for `owners`, one on each line; `#` begins a comment. It is read again when it has changed.
+        owners_file: Option<PathBuf> = None;
+        /// A file of the SHA-256 hashes of tokens for `token`, one on each line, perhaps after a name. It is read again when it has changed.
+        tokens_file: Option<PathBuf> = None;
+        /// How long an uploaded pod is served; without it, until somebody deletes it. Pods that are there keep the end that they were given.
+        lifetime: Option<Lifetime> = None;
     }
 
     /// Limits of connections, whatever they carry.

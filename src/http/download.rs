@@ -49,7 +49,16 @@ pub async fn serve(
     request: &Request,
     response: &mut Response,
 ) -> Result<(), HttpError> {
-    let record = app.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?;
+    let is_get = request.method() == Method::GET;
+    let (record, blob) = if is_get {
+        let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
+        (record, Some(blob))
+    } else {
+        (app.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?, None)
+    };
+    if record.is_over(app.clock.now()) {
+        return Err(HttpError::NotFound);
+    }
     let config = app.live.load_full();
     if isolation::redirect(&slug, request, response, &config) {
         return Ok(());
@@ -58,11 +67,9 @@ pub async fn serve(
     fence(response, &record, &config);
     isolation::fence(request, response, &config);
     response.headers_mut().typed_insert(etag.clone());
-    let is_get = request.method() == Method::GET;
     if request.headers().typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&etag)) {
         response.status_code(StatusCode::NOT_MODIFIED);
-    } else if is_get {
-        let blob = app.registry.get_blob(&slug).await?.ok_or(HttpError::NotFound)?;
+    } else if let Some(blob) = blob {
         send(response, blob, wanted_range(request, &etag, record.blob_size))?;
     } else {
         response.headers_mut().insert(header::CONTENT_LENGTH, record.blob_size.into());

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::not_found::render_not_found;
 use crate::{
     net::limits::Exceeded,
+    owner::{signature::ACCEPT_SIGNATURE, uploads::NotTaken},
     pods::{RegistryError, Rejected},
 };
 
@@ -19,6 +20,12 @@ use crate::{
 pub enum HttpError {
     #[error("{1}")]
     Refused(StatusCode, String),
+    /// It would take a signature of an owner key (RFC 9421).
+    #[error("{0}")]
+    NotSigned(String),
+    /// It would take an upload token (RFC 6750).
+    #[error("{0}")]
+    NoToken(String),
     /// The same later may work.
     #[error("{message}")]
     Busy { message: &'static str, retry_after: Duration },
@@ -44,10 +51,12 @@ impl HttpError {
             Self::Refused(status, _) => *status,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotSigned(_) | Self::NoToken(_) => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Rejected(Rejected::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rejected(_) => StatusCode::BAD_REQUEST,
             Self::Registry(RegistryError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Registry(RegistryError::Unsupported(_)) => StatusCode::NOT_IMPLEMENTED,
             Self::Registry(RegistryError::Failed(_)) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -62,14 +71,40 @@ impl HttpError {
     }
 }
 
+impl From<NotTaken> for HttpError {
+    fn from(refused: NotTaken) -> Self {
+        match &refused {
+            NotTaken::Closed | NotTaken::OtherOwner(_) => {
+                Self::new(StatusCode::FORBIDDEN, refused.to_string())
+            }
+            NotTaken::NoToken | NotTaken::WrongToken => Self::NoToken(refused.to_string()),
+            NotTaken::Unusable(cause) => {
+                tracing::error!("no upload is taken: {cause}");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, refused.to_string())
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Writer for HttpError {
     async fn write(self, _: &mut Request, _: &mut Depot, response: &mut Response) {
         if let Self::NotFound = self {
             return render_not_found(response);
         }
-        if let Self::Registry(error) = &self {
+        if let Self::Registry(error @ (RegistryError::Failed(_) | RegistryError::Full(_))) = &self {
             tracing::error!(%error, "the registry could not serve a request");
+        }
+        let headers = response.headers_mut();
+        match &self {
+            Self::NotSigned(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Signature"));
+                headers.insert("accept-signature", HeaderValue::from_static(ACCEPT_SIGNATURE));
+            }
+            Self::NoToken(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
         }
         if let Self::Busy { retry_after, .. } = &self {
             response.headers_mut().insert(header::RETRY_AFTER, retry_after.as_secs().max(1).into());

@@ -1,14 +1,26 @@
 //! Asks of every request whether its client may make one more of its kind, before anything else is done for it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use salvo::{
     Request, Response, handler,
     http::{HeaderValue, Method, header},
 };
 
+use tokio::time::{Instant, sleep};
+
 use super::{App, error::HttpError, upload::pass_over};
-use crate::net::{client::Client, limits::Kind};
+use crate::{
+    net::{
+        client::Client,
+        limits::{Kind, Limits},
+    },
+    owner::audience::Reached,
+    signal::admission::{Admission, Standing},
+};
+
+/// How long a registration waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Refuses what comes too often, with 429.
 pub struct Limit(pub Arc<App>);
@@ -42,5 +54,34 @@ fn kind_of(request: &Request) -> Option<Kind> {
         _ if path.starts_with("/.well-known/acme-challenge/") || *method == Method::OPTIONS => None,
         _ if is_upload => Some(Kind::Upload),
         _ => Some(Kind::Read),
+    }
+}
+
+/// Bounds the registrations of one socket's client. One too many waits for a while, because real origins take no
+/// notice of an error frame and come back a second after their socket was closed.
+pub struct Registrations {
+    limits: Arc<Limits>,
+    client: Option<IpAddr>,
+    admission: Arc<dyn Admission>,
+}
+
+impl Registrations {
+    /// For a socket of `client` that came in as `reached` says.
+    pub fn at_socket(app: &App, client: Option<IpAddr>, reached: Reached) -> Arc<dyn Admission> {
+        Arc::new(Self { limits: app.limits.clone(), client, admission: app.owners.at(reached) })
+    }
+}
+
+#[salvo::async_trait]
+impl Admission for Registrations {
+    async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
+        let end = Instant::now() + PATIENCE;
+        while let Err(exceeded) = self.limits.check(Kind::Registration, self.client) {
+            if Instant::now() + exceeded.wait > end {
+                return Err("too many registrations; try again later".into());
+            }
+            sleep(exceeded.wait).await;
+        }
+        self.admission.standing(pod_id, token).await
     }
 }

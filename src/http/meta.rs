@@ -1,4 +1,4 @@
-//! `GET|HEAD /:slug/meta`: what is known of a pod, in the reference's seven fields.
+//! `GET|HEAD /:slug/meta`: what is known of a pod, in the reference's seven fields; two more where they are set.
 
 use std::sync::Arc;
 
@@ -13,12 +13,14 @@ use super::{
     download::slug_of,
     error::{HttpError, render_json},
 };
+use crate::pods::{HitCounter, PodRecord};
 
 pub struct Meta(pub Arc<App>);
 
+/// What is known of a pod. The last two are left out where they are not set.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+pub struct Body {
     id: String,
     name: String,
     owner_pubkey: String,
@@ -26,6 +28,28 @@ struct Body {
     blob_size: u64,
     created_at: String,
     hits: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+}
+
+impl Body {
+    /// With the hits that are not written yet.
+    pub fn of(record: PodRecord, hits: &HitCounter) -> Self {
+        let text = |time| humantime::format_rfc3339_millis(time).to_string();
+        Self {
+            id: record.slug.to_string(),
+            name: record.name,
+            owner_pubkey: record.owner_key.to_string(),
+            manifest_size: record.manifest_size,
+            blob_size: record.blob_size,
+            created_at: text(record.created_at),
+            hits: record.hits + hits.pending(&record.slug),
+            updated_at: record.updated_at.map(text),
+            expires: record.expires.map(text),
+        }
+    }
 }
 
 #[handler]
@@ -33,15 +57,10 @@ impl Meta {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let slug = slug_of(request, "/meta")?;
         let record = self.0.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?;
-        let body = Body {
-            id: record.slug.to_string(),
-            name: record.name,
-            owner_pubkey: record.owner_key.to_string(),
-            manifest_size: record.manifest_size,
-            blob_size: record.blob_size,
-            created_at: humantime::format_rfc3339_millis(record.created_at).to_string(),
-            hits: record.hits + self.0.hits.pending(&slug),
-        };
+        if record.is_over(self.0.clock.now()) {
+            return Err(HttpError::NotFound);
+        }
+        let body = Body::of(record, &self.0.hits);
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));

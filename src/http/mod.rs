@@ -10,6 +10,7 @@ mod leaving;
 mod limit;
 mod meta;
 mod not_found;
+mod owned;
 mod redirect;
 mod upgrade;
 mod upload;
@@ -18,11 +19,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use salvo::{Router, Service};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    clock::Clock,
     config::{Config, Live},
     net::limits::Limits,
+    owner::{admission::Owners, replay::Replay, uploads::UploadAccess},
     pods::{HitCounter, Registry},
     signal::socket::Hub,
     tls::{CertStore, HttpChallenges},
@@ -45,6 +49,13 @@ pub(crate) struct App {
     pub limits: Arc<Limits>,
     pub certificates: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
+    pub clock: Clock,
+    /// What was taken once: signed requests, tokens.
+    pub replay: Arc<Replay>,
+    pub owners: Arc<Owners>,
+    pub upload_access: Arc<UploadAccess>,
+    /// Lists of an owner's pods that are looked for at a time.
+    pub owner_lists: Semaphore,
 }
 
 impl App {
@@ -54,10 +65,18 @@ impl App {
         hub: Hub,
         certificates: Arc<CertStore>,
         http_challenges: Arc<HttpChallenges>,
+        clock: Clock,
     ) -> Arc<Self> {
         let config = live.load();
+        let replay = Arc::new(Replay::new(clock.now()));
+        let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), replay.clone());
         Arc::new(Self {
             registry,
+            clock,
+            replay,
+            owners,
+            upload_access: Arc::default(),
+            owner_lists: Semaphore::new(2),
             hits: Arc::default(),
             hub,
             sockets: TaskTracker::new(),
@@ -99,8 +118,11 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .push(
             Router::with_path("{slug}")
                 .push(Router::new().get(download::Download(app.clone())))
-                .push(Router::new().head(download::Download(app.clone()))),
+                .push(Router::new().head(download::Download(app.clone())))
+                .push(Router::new().put(owned::Replace(app.clone())))
+                .push(Router::new().delete(owned::Delete(app.clone()))),
         )
+        .push(Router::with_path("owner/{key}/pods").get(owned::Mine(app.clone())))
         .push(
             Router::with_path("{slug}/meta")
                 .push(Router::new().get(meta::Meta(app.clone())))

@@ -29,8 +29,9 @@ use super::{
     error::{HttpError, render_json},
 };
 use crate::{
-    config::{Config, PodSettings},
+    config::{Config, Lifetime, PodSettings, UploadPolicy},
     net::{client::Client, crowd::group_of},
+    owner::digest::{Announced, DigestError},
     pods::VerifiedPod,
 };
 
@@ -42,13 +43,28 @@ static PASSING_OVER: Semaphore = Semaphore::const_new(256);
 
 pub struct Upload(pub Arc<App>);
 
+/// What is answered to an upload.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+pub struct Answer {
     id: String,
     url: String,
     owner_pubkey: String,
-    blob_size: u64,
+    pub blob_size: u64,
+}
+
+impl Answer {
+    /// As the pod will be found by whoever sent `request`.
+    pub fn of(pod: &VerifiedPod, config: &Config, request: &Request) -> Self {
+        let record = pod.record();
+        let client = Client::of(request, &config.trusted_proxies);
+        Self {
+            id: record.slug.to_string(),
+            url: format!("{}/{}", base_url(config, client, request), record.slug),
+            owner_pubkey: record.owner_key.to_string(),
+            blob_size: record.blob_size,
+        }
+    }
 }
 
 #[handler]
@@ -56,12 +72,22 @@ impl Upload {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let mut body = request.take_body();
         let taken = self.take(request, &mut body).await;
-        if taken.is_err() && !request.headers().contains_key(header::EXPECT) {
-            pass_over(body);
-        }
-        render_json(response, &taken?);
-        Ok(())
+        answer(request, body, taken, response)
     }
+}
+
+/// Answers an upload; of one that was refused, the rest is passed over.
+pub fn answer(
+    request: &Request,
+    body: ReqBody,
+    taken: Result<Answer, HttpError>,
+    response: &mut Response,
+) -> Result<(), HttpError> {
+    if taken.is_err() && !request.headers().contains_key(header::EXPECT) {
+        pass_over(body);
+    }
+    render_json(response, &taken?);
+    Ok(())
 }
 
 impl Upload {
@@ -70,37 +96,66 @@ impl Upload {
         if request.uri().path() != "/pods" {
             return Err(HttpError::NotFound);
         }
-        let format = Format::of(request)?;
         let config = app.live.load_full();
-        let limit = config.pods.max_blob.as_u64();
-        let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
-        if length.is_some_and(|length| length > limit) {
-            return Err(too_large(limit));
+        let mut pod = receive(app, &config, request, body, None).await?;
+        if let Some(Lifetime(lifetime)) = config.uploads.lifetime {
+            pod = pod.with_lifetime(lifetime);
         }
-        let client = Client::of(request, &config.trusted_proxies);
-        let memory = format.memory(length.unwrap_or(limit));
-        let address = client.address;
-        let _turn = app.uploads.load_full().enter(address, memory).await?;
-        let body = read(body, length, &config.pods).await?;
-        let max_manifest = config.pods.max_manifest.as_u64() as usize;
-        let verified = tokio::task::spawn_blocking(move || {
-            Ok::<_, HttpError>(VerifiedPod::verify(format.html(body)?, max_manifest)?)
-        });
-        let pod = verified
-            .await
-            .map_err(|_| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "verification failed"))??;
-        let record = pod.record();
-        app.limits.check_owner(&record.owner_key.0, address)?;
-        let answer = Answer {
-            id: record.slug.to_string(),
-            url: format!("{}/{}", base_url(&config, client, request), record.slug),
-            owner_pubkey: record.owner_key.to_string(),
-            blob_size: record.blob_size,
-        };
+        let answer = Answer::of(&pod, &config, request);
+        let (pod_id, owner_key) = (pod.pod_id().map(ToOwned::to_owned), pod.record().owner_key);
         app.registry.put_pod(pod).await?;
+        if let Err(error) = app.owners.uploaded(pod_id.as_deref(), owner_key).await {
+            tracing::warn!(%error, slug = answer.id, "the pod id of an uploaded pod was not bound to its owner");
+        }
         tracing::info!(slug = answer.id, bytes = answer.blob_size, "pod uploaded");
         Ok(answer)
     }
+}
+
+/// Reads and verifies a pod that this broker takes, and whose bytes are those that were announced.
+pub async fn receive(
+    app: &App,
+    config: &Config,
+    request: &Request,
+    body: &mut ReqBody,
+    announced: Option<Announced>,
+) -> Result<VerifiedPod, HttpError> {
+    let format = Format::of(request)?;
+    // The owner of a pod that was taken needs no token for another version of it.
+    if announced.is_none() || config.uploads.policy != UploadPolicy::Token {
+        let (access, settings) = (app.upload_access.clone(), config.uploads.clone());
+        let authorization =
+            request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes().to_vec());
+        blocking(move || access.at_the_door(&settings, authorization.as_deref())).await??;
+    }
+    let limit = config.pods.max_blob.as_u64();
+    let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
+    if length.is_some_and(|length| length > limit) {
+        return Err(too_large(limit));
+    }
+    let client = Client::of(request, &config.trusted_proxies);
+    let memory = format.memory(length.unwrap_or(limit));
+    let _turn = app.uploads.load_full().enter(client.address, memory).await?;
+    let body = read(body, length, &config.pods).await?;
+    let max_manifest = config.pods.max_manifest.as_u64() as usize;
+    let (access, settings) = (app.upload_access.clone(), config.uploads.clone());
+    let verify = move || {
+        if let Some(announced) = announced {
+            let wrong = |error: DigestError| HttpError::new(StatusCode::BAD_REQUEST, error.to_string());
+            announced.check(&body).map_err(wrong)?;
+        }
+        let pod = VerifiedPod::verify(format.html(body)?, max_manifest)?;
+        access.of_owner(&settings, pod.record().owner_key)?;
+        Ok::<_, HttpError>(pod)
+    };
+    let pod = blocking(verify).await??;
+    app.limits.check_owner(&pod.record().owner_key.0, client.address)?;
+    Ok(pod)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HttpError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "verification failed"))
 }
 
 /// Reads on for a while after a refusal: a client that is still sending could not read why it was refused if the

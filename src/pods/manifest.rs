@@ -3,10 +3,14 @@
 //! A manifest is a CBOR map of `sig` (64 bytes) and `payload` (CBOR too, signed as these very bytes), in base64,
 //! assigned to `window.__GEMMAPOD_MANIFEST_B64` by a script in the HTML.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use ciborium::Value;
 use ed25519_dalek::{Signature, VerifyingKey};
 use memchr::memmem;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -28,13 +32,14 @@ const MAX_NAME: usize = 1024;
 /// use gemmapod_signal::{PodRecord, VerifiedPod};
 ///
 /// fn forge(record: PodRecord, blob: bytes::Bytes) -> VerifiedPod {
-///     VerifiedPod { record, blob } // error: the fields are private
+///     VerifiedPod { record, blob, pod_id: None } // error: the fields are private
 /// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct VerifiedPod {
     record: PodRecord,
     blob: Bytes,
+    pod_id: Option<String>,
 }
 
 /// Why an upload is not a pod: sentences for the person who uploaded it.
@@ -105,8 +110,27 @@ impl VerifiedPod {
             created_at: now(),
             hits: 0,
             digest: Digest::of(&html),
+            updated_at: None,
+            expires: None,
         };
-        Ok(Self { record, blob: html })
+        Ok(Self { record, blob: html, pod_id: manifest.pod_id })
+    }
+
+    /// The same pod under a slug that is there, as another version of the pod that it names.
+    pub fn with_slug(mut self, slug: Slug) -> Self {
+        self.record.slug = slug;
+        self
+    }
+
+    /// The same pod, which is not served any more after `lifetime`.
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.record.expires = self.record.created_at.checked_add(lifetime);
+        self
+    }
+
+    /// The pod id that its manifest's transport names: the one under which its origin registers.
+    pub fn pod_id(&self) -> Option<&str> {
+        self.pod_id.as_deref()
     }
 
     /// What is known of the pod.
@@ -180,6 +204,21 @@ struct Transport {}
 struct Manifest {
     name: String,
     owner_key: OwnerKey,
+    pod_id: Option<String>,
+}
+
+/// The part of a payload that names the pod id. Older pods have `webrtc` in place of `dartc`.
+#[derive(Deserialize)]
+struct Reachable {
+    transport: BTreeMap<String, Value>,
+}
+
+fn pod_id(payload: &[u8]) -> Option<String> {
+    // Whatever else is there is for newer clients, and no reason to refuse a pod.
+    let reachable: Reachable = ciborium::from_reader(payload).ok()?;
+    let by = ["dartc", "webrtc"].iter().find_map(|by| reachable.transport.get(*by)?.as_map())?;
+    let (_, pod_id) = by.iter().find(|(key, _)| key.as_text() == Some("pod_id"))?;
+    pod_id.as_text().filter(|pod_id| !pod_id.is_empty()).map(Into::into)
 }
 
 fn verify(signed: &[u8]) -> Result<Manifest, Rejected> {
@@ -198,7 +237,7 @@ fn verify(signed: &[u8]) -> Result<Manifest, Rejected> {
     if payload.name.len() > MAX_NAME {
         return Err(Rejected::NameTooLong);
     }
-    Ok(Manifest { name: payload.name, owner_key })
+    Ok(Manifest { name: payload.name, owner_key, pod_id: pod_id(&envelope.payload) })
 }
 
 fn decode<T: DeserializeOwned>(part: &'static str, cbor: &[u8]) -> Result<T, Rejected> {

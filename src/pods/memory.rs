@@ -9,7 +9,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Blob, PodRecord, Registry, RegistryError, Slug, VerifiedPod};
+use super::{
+    Binding, Blob, MAX_BINDINGS, PodRecord, Registry, RegistryError, Slug, VerifiedPod,
+    binding::too_many_bindings,
+};
 
 /// Bookkeeping for one pod beside its blob and its name.
 const POD_OVERHEAD: u64 = 512;
@@ -24,6 +27,7 @@ pub struct MemoryRegistry {
 #[derive(Debug, Default)]
 struct Pods {
     by_slug: BTreeMap<Slug, (PodRecord, Bytes)>,
+    bindings: BTreeMap<String, Binding>,
     bytes: u64,
 }
 
@@ -35,6 +39,10 @@ impl MemoryRegistry {
 
     fn read(&self) -> RwLockReadGuard<'_, Pods> {
         self.pods.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn full(&self) -> RegistryError {
+        RegistryError::Full(format!("the registry in memory holds at most {} bytes", self.limit))
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Pods> {
@@ -60,14 +68,25 @@ impl Registry for MemoryRegistry {
         }
         let bytes = pods.bytes + cost(&record);
         if bytes > self.limit {
-            return Err(RegistryError::Full(format!(
-                "the registry in memory holds at most {} bytes",
-                self.limit
-            )));
+            return Err(self.full());
         }
         pods.bytes = bytes;
         pods.by_slug.insert(record.slug, (record, blob));
         Ok(())
+    }
+
+    async fn replace_pod(&self, pod: VerifiedPod) -> Result<bool, RegistryError> {
+        let (record, blob) = pod.into_parts();
+        let mut pods = self.write();
+        let Some((before, _)) = pods.by_slug.get(&record.slug) else { return Ok(false) };
+        let Some(record) = record.in_place_of(before) else { return Ok(false) };
+        let bytes = pods.bytes - cost(before) + cost(&record);
+        if bytes > self.limit {
+            return Err(self.full());
+        }
+        pods.bytes = bytes;
+        pods.by_slug.insert(record.slug, (record, blob));
+        Ok(true)
     }
 
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
@@ -100,5 +119,20 @@ impl Registry for MemoryRegistry {
         let pods = self.read();
         let range = pods.by_slug.range::<Slug, _>((from, Bound::Unbounded));
         Ok(range.take(limit).map(|(_, (record, _))| record.clone()).collect())
+    }
+
+    async fn binding(&self, pod_id: &str) -> Result<Option<Binding>, RegistryError> {
+        Ok(self.read().bindings.get(pod_id).copied())
+    }
+
+    async fn bind(&self, pod_id: &str, binding: Binding) -> Result<Binding, RegistryError> {
+        let mut pods = self.write();
+        let held = pods.bindings.get(pod_id).copied();
+        if held.is_none() && pods.bindings.len() as u64 >= MAX_BINDINGS {
+            return Err(too_many_bindings());
+        }
+        let binding = binding.after(held);
+        pods.bindings.insert(pod_id.into(), binding);
+        Ok(binding)
     }
 }

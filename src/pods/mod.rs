@@ -3,6 +3,7 @@
 //! An upload goes from [`manifest`] (find, decode, verify) as a [`VerifiedPod`] into a [`Registry`]; a download
 //! comes from there. [`MemoryRegistry`] and [`RedbRegistry`] are the registries of the broker itself.
 
+mod binding;
 mod blob;
 mod blobs;
 mod cbor;
@@ -20,8 +21,10 @@ mod signed;
 mod subdomain;
 mod tables;
 
+pub(crate) use self::binding::MAX_BINDINGS;
 pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{
+    binding::{Binding, BoundBy},
     blob::Blob,
     hits::HitCounter,
     manifest::{Rejected, VerifiedPod},

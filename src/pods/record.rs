@@ -158,9 +158,33 @@ pub struct PodRecord {
     pub hits: u64,
     /// The SHA-256 of the HTML.
     pub digest: Digest,
+    /// When its owner put the present version in place of the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "some_iso8601")]
+    pub updated_at: Option<SystemTime>,
+    /// From when on it is not served any more.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "some_iso8601")]
+    pub expires: Option<SystemTime>,
 }
 
-mod iso8601 {
+impl PodRecord {
+    /// The record of this version where `before` is the one that it replaces, if both have the same owner.
+    pub fn in_place_of(self, before: &Self) -> Option<Self> {
+        (self.owner_key == before.owner_key).then_some(Self {
+            created_at: before.created_at,
+            updated_at: Some(self.created_at),
+            hits: before.hits,
+            expires: before.expires,
+            ..self
+        })
+    }
+
+    /// Whether it is not to be served at `now`.
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+pub(super) mod iso8601 {
     //! Times as ISO 8601 with milliseconds, as JavaScript's `toISOString` writes them.
 
     use std::time::SystemTime;
@@ -173,6 +197,30 @@ mod iso8601 {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
         humantime::parse_rfc3339(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+mod some_iso8601 {
+    //! The same for a time that may be missing.
+
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::iso8601;
+
+    #[derive(Deserialize)]
+    struct Time(#[serde(with = "iso8601")] SystemTime);
+
+    pub fn serialize<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => iso8601::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
+        Ok(Option::<Time>::deserialize(deserializer)?.map(|Time(time)| time))
     }
 }
 
@@ -204,6 +252,8 @@ mod tests {
             created_at: SystemTime::UNIX_EPOCH,
             hits: 3,
             digest: Digest::of(b""),
+            updated_at: None,
+            expires: None,
         };
         let json = serde_json::to_string(&record).unwrap();
         assert_eq!(

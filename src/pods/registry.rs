@@ -4,7 +4,10 @@ use std::{error::Error, io};
 
 use async_trait::async_trait;
 
-use super::{Blob, PodRecord, Slug, VerifiedPod};
+use super::{Binding, Blob, OwnerKey, PodRecord, Slug, VerifiedPod};
+
+/// Records that are looked through at a time.
+const PAGE: usize = 256;
 
 /// Keeps pods. The broker brings [`MemoryRegistry`](super::MemoryRegistry) and
 /// [`RedbRegistry`](super::RedbRegistry); a program that embeds it may bring its own.
@@ -20,11 +23,53 @@ pub trait Registry: Send + Sync + 'static {
     /// neither is there.
     async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError>;
 
+    /// Puts a new version of a pod in place of the one under the same slug, if that one has the same owner key; whether
+    /// it was so. The slug, `created_at`, `hits` and `expires` stay; `updated_at` becomes the new record's `created_at`.
+    /// After an error one of the two versions is there, whole.
+    ///
+    /// A registry that does not bring this answers `PUT` with 501.
+    async fn replace_pod(&self, pod: VerifiedPod) -> Result<bool, RegistryError> {
+        let _ = pod;
+        Err(RegistryError::Unsupported("replace a pod"))
+    }
+
     /// The record of a pod, with the hits as far as they were written.
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError>;
 
     /// The HTML of a pod, byte for byte.
     async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError>;
+
+    /// Record and HTML of the same version of a pod.
+    async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        while let Some(record) = self.get_record(slug).await? {
+            let blob = self.get_blob(slug).await?;
+            // It may have been replaced between the two.
+            if self.get_record(slug).await?.is_none_or(|after| after.digest == record.digest) {
+                return Ok(blob.map(|blob| (record, blob)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// At most `limit` records of the pods of one owner, in the order of their slugs, from the first one after `after`.
+    async fn list_owned(
+        &self,
+        owner_key: &OwnerKey,
+        after: Option<&Slug>,
+        limit: usize,
+    ) -> Result<Vec<PodRecord>, RegistryError> {
+        let (mut owned, mut after) = (Vec::new(), after.copied());
+        loop {
+            let page = self.list(after.as_ref(), PAGE).await?;
+            after = page.last().map(|record| record.slug);
+            let is_last = page.len() < PAGE;
+            owned.extend(page.into_iter().filter(|record| record.owner_key == *owner_key));
+            if is_last || owned.len() >= limit {
+                owned.truncate(limit);
+                return Ok(owned);
+            }
+        }
+    }
 
     /// Adds to the hits of several pods; a pod that is not there is passed over. Called about once a second.
     async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError>;
@@ -34,6 +79,19 @@ pub trait Registry: Send + Sync + 'static {
 
     /// At most `limit` records in the order of their slugs, from the first one after `after`.
     async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError>;
+
+    /// Which owner key a pod id is bound to. A registry that does not bring this and [`Registry::bind`] binds nothing.
+    async fn binding(&self, pod_id: &str) -> Result<Option<Binding>, RegistryError> {
+        let _ = pod_id;
+        Ok(None)
+    }
+
+    /// Binds a pod id, if it is not bound to another key, as [`Binding::after`] says; the binding that holds. Once this
+    /// returns it is as safe as a pod.
+    async fn bind(&self, pod_id: &str, binding: Binding) -> Result<Binding, RegistryError> {
+        let _ = pod_id;
+        Ok(binding)
+    }
 
     /// Writes what is still to be written and lets go of files. Nothing is called after it.
     async fn close(&self) -> Result<(), RegistryError> {
@@ -47,6 +105,9 @@ pub enum RegistryError {
     /// There is no room. The upload is answered with 507.
     #[error("no room is left for this pod: {0}")]
     Full(String),
+    /// This registry does not do that. The request is answered with 501.
+    #[error("this broker's registry cannot {0}")]
+    Unsupported(&'static str),
     /// Anything else. The request is answered with 500; the cause is only logged.
     #[error("the registry failed: {0}")]
     Failed(#[source] Box<dyn Error + Send + Sync>),

@@ -5,17 +5,24 @@
 //! | `pods` | slug | a version byte, then the record as JSON |
 //! | `hits` | slug | downloads |
 //! | `blobs` | SHA-256 | how many pods have this blob |
+//! | `bindings` | pod id | a version byte, then the owner key that it is bound to, as JSON; made with the first one |
 //! | `meta` | `schema` | the version of all this |
 
 use std::ops::Bound;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableError,
+    WriteTransaction,
+};
 
-use super::{Digest, PodRecord, Slug};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Binding, Digest, MAX_BINDINGS, PodRecord, Slug};
 
 const PODS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pods");
 const HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("hits");
 const BLOBS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("blobs");
+const BINDINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bindings");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The version of the tables that this broker writes.
@@ -55,9 +62,7 @@ pub fn insert(txn: &WriteTransaction, record: &PodRecord) -> Result<(), redb::Er
     if pods.get(record.slug.as_str())?.is_some() {
         return Ok(());
     }
-    let mut encoded = vec![RECORD_VERSION];
-    serde_json::to_writer(&mut encoded, record).expect("a record is plain data");
-    pods.insert(record.slug.as_str(), encoded.as_slice())?;
+    pods.insert(record.slug.as_str(), encode(record).as_slice())?;
     let mut blobs = txn.open_table(BLOBS)?;
     let pods = blobs.get(&record.digest.0)?.map_or(0, |pods| pods.value());
     blobs.insert(&record.digest.0, pods + 1)?;
@@ -76,20 +81,62 @@ pub enum Removed {
 
 /// Removes a record, and one from the count of its blob.
 pub fn remove(txn: &WriteTransaction, slug: &Slug) -> Result<Removed, redb::Error> {
-    let Some(record) =
-        txn.open_table(PODS)?.remove(slug.as_str())?.map(|value| decode(value.value())).transpose()?
-    else {
-        return Ok(Removed::Nothing);
-    };
+    let removed = txn.open_table(PODS)?.remove(slug.as_str())?.map(|value| decode(value.value()));
+    let record: Option<PodRecord> = removed.transpose()?;
+    let Some(record) = record else { return Ok(Removed::Nothing) };
     txn.open_table(HITS)?.remove(slug.as_str())?;
+    let_go(&mut txn.open_table(BLOBS)?, record.digest)
+}
+
+/// Puts a record in place of the one under its slug, as [`PodRecord::in_place_of`] says. Nothing where there is none, or
+/// one of another owner; else what became of the blob that it had.
+pub fn replace(txn: &WriteTransaction, record: &PodRecord) -> Result<Option<Removed>, redb::Error> {
+    let mut pods = txn.open_table(PODS)?;
+    let before: Option<PodRecord> =
+        pods.get(record.slug.as_str())?.map(|value| decode(value.value())).transpose()?;
+    let Some(before) = before else { return Ok(None) };
+    let Some(record) = record.clone().in_place_of(&before) else { return Ok(None) };
+    pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
+    if record.digest == before.digest {
+        return Ok(Some(Removed::RecordOnly));
+    }
     let mut blobs = txn.open_table(BLOBS)?;
     let pods = blobs.get(&record.digest.0)?.map_or(0, |pods| pods.value());
+    blobs.insert(&record.digest.0, pods + 1)?;
+    Ok(Some(let_go(&mut blobs, before.digest)?))
+}
+
+/// Takes one from the count of a blob.
+fn let_go(blobs: &mut Table<'_, &'static [u8; 32], u64>, digest: Digest) -> Result<Removed, redb::Error> {
+    let pods = blobs.get(&digest.0)?.map_or(0, |pods| pods.value());
     if pods > 1 {
-        blobs.insert(&record.digest.0, pods - 1)?;
+        blobs.insert(&digest.0, pods - 1)?;
         return Ok(Removed::RecordOnly);
     }
-    blobs.remove(&record.digest.0)?;
-    Ok(Removed::LastOf(record.digest))
+    blobs.remove(&digest.0)?;
+    Ok(Removed::LastOf(digest))
+}
+
+/// Binds a pod id as [`Binding::after`] says. Nothing where the table is full.
+pub fn bind(txn: &WriteTransaction, pod_id: &str, binding: Binding) -> Result<Option<Binding>, redb::Error> {
+    let mut bindings = txn.open_table(BINDINGS)?;
+    let held: Option<Binding> = bindings.get(pod_id)?.map(|value| decode(value.value())).transpose()?;
+    if held.is_none() && bindings.len()? >= MAX_BINDINGS {
+        return Ok(None);
+    }
+    let binding = binding.after(held);
+    if held != Some(binding) {
+        bindings.insert(pod_id, encode(&binding).as_slice())?;
+    }
+    Ok(Some(binding))
+}
+
+/// What a pod id is bound to.
+pub fn binding(db: &Database, pod_id: &str) -> Result<Option<Binding>, redb::Error> {
+    match db.begin_read()?.open_table(BINDINGS) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        table => table?.get(pod_id)?.map(|value| decode(value.value())).transpose(),
+    }
 }
 
 /// Adds to the hits of the pods that are there.
@@ -132,7 +179,13 @@ pub fn has_blob(db: &Database, digest: &Digest) -> Result<bool, redb::Error> {
     Ok(db.begin_read()?.open_table(BLOBS)?.get(&digest.0)?.is_some())
 }
 
-fn decode(value: &[u8]) -> Result<PodRecord, redb::Error> {
+fn encode(record: &impl Serialize) -> Vec<u8> {
+    let mut encoded = vec![RECORD_VERSION];
+    serde_json::to_writer(&mut encoded, record).expect("a record is plain data");
+    encoded
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, redb::Error> {
     let corrupted = |problem: String| redb::Error::Corrupted(format!("a record cannot be read: {problem}"));
     match value.split_first() {
         Some((&RECORD_VERSION, json)) => {

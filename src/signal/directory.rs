@@ -12,8 +12,10 @@ use arc_swap::{ArcSwap, Guard};
 use serde_json::value::RawValue;
 
 use super::{
+    admission::Standing,
+    contest::Contest,
     outbox::{Close, Outbox, Pushed},
-    state::{PodId, Refusal, Role, SocketId, State},
+    state::{PodId, Refusal, Registered, Role, SocketId, State},
     wire::{self, Frame, FrameError, Id, Kind},
 };
 use crate::config::SignalSettings;
@@ -41,6 +43,16 @@ pub struct Place {
     directory: Arc<Directory>,
     id: SocketId,
     outbox: Arc<Outbox>,
+}
+
+/// A registration that the directory could carry out, once it is admitted.
+#[derive(Debug)]
+#[must_use = "a registration must be admitted or refused"]
+pub struct Registration {
+    /// The pod id.
+    pub pod: PodId,
+    /// The `ownerToken` of the frame.
+    pub token: Option<String>,
 }
 
 impl Directory {
@@ -81,48 +93,105 @@ impl Directory {
         Live { origins: state.origins().len(), sessions: state.sessions() }
     }
 
+    /// The time that the holder of a pod id had to show that it is there is over.
+    pub(super) fn decide(&self, pod: &PodId, contest: u64) {
+        self.lock().decide(pod, contest);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place {
-    /// Does what the frame in `bytes` asks for, or tells the sender why not.
-    pub fn handle(&self, bytes: &[u8]) {
+    /// Does what the frame in `bytes` asks for, or tells the sender why not. A registration that could be carried
+    /// out is handed back, to be admitted first.
+    pub fn handle(&self, bytes: &[u8]) -> Option<Registration> {
         let frame = match Frame::parse(bytes) {
             Ok(frame) => frame,
             Err(error @ (FrameError::InvalidJson | FrameError::TooDeep)) => {
-                return self.tell(None, &error.to_string());
+                self.tell(None, &error.to_string());
+                return None;
             }
         };
         let mut state = self.directory.lock();
-        if let Role::Replaced = state.role(self.id) {
-            return;
+        let waits = state.contests_any(self.id);
+        match state.role(self.id) {
+            Role::Replaced => return None,
+            Role::New if waits => return None,
+            _ => {}
         }
         let done = match frame.kind {
-            Kind::Register => self.register(state, &frame),
+            Kind::Register => match self.registration(state, &frame) {
+                Ok(registration) => return Some(registration),
+                Err(refusal) => Err(refusal),
+            },
             Kind::Offer => self.offer(state, &frame),
             Kind::Answer => self.answer(state, &frame),
             Kind::Candidate => self.candidate(state, &frame),
             Kind::Error => self.peer_error(state, &frame),
-            Kind::Unknown => return,
+            Kind::Unknown => return None,
         };
         if let Err(refusal) = done {
-            self.tell(text_of(&frame.session_id), &refusal.to_string());
-            if frame.kind == Kind::Register && refusal != Refusal::AlreadyInitialized {
-                self.outbox.close(Close::REGISTRATION_REFUSED);
+            self.refuse(text_of(&frame.session_id), frame.kind, &refusal);
+        }
+        None
+    }
+
+    /// The peer was heard of: whoever waits for one of its pod ids waits in vain.
+    pub fn is_there(&self) {
+        self.directory.lock().is_there(self.id);
+    }
+
+    /// Carries out a registration as its standing allows, or tells the sender why it was not admitted. A contest that
+    /// begins with it is to be decided when its holder has had the time to show that it is there.
+    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>) -> Option<Contest> {
+        let mut state = self.directory.lock();
+        let registered = match (state.role(self.id), admitted) {
+            (Role::Replaced, _) => return None,
+            (_, Err(sentence)) => Err(Refusal::NotAdmitted(sentence)),
+            (_, Ok(standing)) => state.register(self.id, pod.clone(), standing),
+        };
+        drop(state);
+        match registered {
+            Ok(Registered::Holds | Registered::Waits(None)) => None,
+            Ok(Registered::Waits(Some(number))) => {
+                Some(Contest { directory: self.directory.clone(), pod, number })
+            }
+            Err(refusal) => {
+                self.refuse(None, Kind::Register, &refusal);
+                None
             }
         }
     }
 
-    fn register(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+    /// Tells the sender why its frame goes nowhere; a refused registration closes the socket.
+    fn refuse(&self, session_id: Option<&str>, kind: Kind, refusal: &Refusal) {
+        self.tell(session_id, &refusal.to_string());
+        match (kind, refusal) {
+            (Kind::Register, Refusal::Held) => self.outbox.close(Close::HELD),
+            (Kind::Register, Refusal::AlreadyInitialized) => {}
+            (Kind::Register, _) => self.outbox.close(Close::REGISTRATION_REFUSED),
+            _ => {}
+        }
+    }
+
+    fn registration(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        frame: &Frame<'_>,
+    ) -> Result<Registration, Refusal> {
         state.has_room(self.id, self.limits().pods_per_socket)?;
         let pod: PodId = self.pod_id(frame)?.ok_or(Refusal::Required("podId"))?.into();
-        state.register(self.id, pod.clone())?;
-        drop(state);
-        tracing::info!(pod_id = &*pod, "origin registered");
-        self.push(wire::registered(&pod));
-        Ok(())
+        if state.holds(self.id, &pod) {
+            return Err(Refusal::AlreadyInitialized);
+        }
+        let token = match &frame.owner_token {
+            Id::Missing => None,
+            Id::Text(token) => Some(token.to_string()),
+            Id::NotText => return Err(Refusal::NotAdmitted("expected ownerToken to be a text".into())),
+        };
+        Ok(Registration { pod, token })
     }
 
     fn offer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {

@@ -16,13 +16,18 @@
 //! | any | a frame of an unknown kind, or JSON that is no object | dropped |
 //! | origin that was replaced | anything | dropped |
 //! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
-//! | new | `register` with a pod id that another origin holds | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001 |
+//! | new | `register` with an owner token that is wrong, or without one where one is needed | the reason, then closed with 1008 |
+//! | new | `register` with a pod id that another origin holds, and a right owner token | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
+//! | new | `register` with a pod id that another origin holds and for which 16 newcomers wait | `pod id is held`, then closed with 4003 |
+//! | new | any other `register` with a pod id that another origin holds | it is a newcomer that waits; the other is pinged |
+//! | new, waits | anything | dropped |
 //! | new | `register` with any other pod id | it becomes an origin and holds the pod id; it is told `registered` |
 //! | new | `offer` | it becomes a visitor, and the rows of a visitor hold for this offer already |
 //! | new | `answer` | `wrong role` |
 //! | new | `candidate` | `uninitialized socket` |
 //! | new | `error` | dropped |
 //! | new | nothing in time | closed with 1008 |
+//! | origin, waits | `register` | `already initialized` |
 //! | origin | `register` while it holds `pods_per_socket` pod ids, or with one that it holds | `already initialized` |
 //! | origin | any other `register` | as of a new socket |
 //! | origin | `offer` | `wrong role` |
@@ -44,6 +49,15 @@
 //! | visitor | `candidate` of any other session | `origin offline` |
 //! | visitor | `error` of any other session | dropped |
 //!
+//! # Who keeps a pod id
+//!
+//! | event | what happens |
+//! | --- | --- |
+//! | the holder sends anything but a close frame, be it a pong | the newcomers that wait for its pod ids are told `pod id is held` and closed with 4003 |
+//! | nothing came from the holder for `takeover_timeout` since the first newcomer began to wait | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
+//! | the holder's socket ends | the first newcomer that waits gets the pod id and is told `registered`; the others are told `pod id is held` and closed with 4003 |
+//! | a newcomer's socket ends | it waits no more |
+//!
 //! # How sessions end
 //!
 //! | event | who is told what |
@@ -56,6 +70,8 @@
 //! A refused frame never closes a socket, except a refused registration: real hosts take no notice of an error
 //! frame without a session id and would believe themselves registered.
 
+pub mod admission;
+mod contest;
 pub mod directory;
 mod intake;
 pub mod outbox;

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -26,6 +26,8 @@ pub struct Close {
 impl Close {
     /// Another socket registered the pod id.
     pub const REPLACED: Self = Self { code: 4001, reason: "replaced by new origin" };
+    /// The pod id that was registered has a holder, which is there.
+    pub const HELD: Self = Self { code: 4003, reason: "pod id is held" };
     /// The registration was refused; an error frame said why.
     pub const REGISTRATION_REFUSED: Self = Self { code: 1008, reason: "registration refused" };
     /// Nothing came after the upgrade.
@@ -75,6 +77,15 @@ impl Budget {
     }
 }
 
+/// What a socket is to send next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A frame.
+    Frame(String),
+    /// A ping: somebody wants to know whether the peer is there.
+    Ping,
+}
+
 /// What happened to a frame that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -91,6 +102,8 @@ pub enum Pushed {
 #[derive(Debug)]
 pub struct Outbox {
     inner: Mutex<Inner>,
+    /// Somebody wants to know whether the peer is there, and does not know yet.
+    asked: AtomicBool,
     budget: Arc<Budget>,
     limit: usize,
 }
@@ -102,6 +115,7 @@ struct Inner {
     bytes: usize,
     /// Handed out, and perhaps not written yet.
     leaving: usize,
+    ping: bool,
     close: Option<Close>,
     waker: Option<Waker>,
 }
@@ -109,7 +123,7 @@ struct Inner {
 impl Outbox {
     /// An empty queue that holds at most `limit` bytes.
     pub fn new(limit: usize, budget: Arc<Budget>) -> Self {
-        Self { inner: Mutex::default(), budget, limit }
+        Self { inner: Mutex::default(), asked: AtomicBool::new(false), budget, limit }
     }
 
     /// Adds a frame behind those that wait.
@@ -141,13 +155,29 @@ impl Outbox {
         }
     }
 
-    /// The next frame to send, or why there will be none any more. What was handed out before has been written.
-    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<String, Close>> {
+    /// Has the peer pinged, ahead of what waits. Once it is heard of, [`Outbox::take_asked`] says so.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        let mut inner = self.lock();
+        inner.ping = true;
+        Self::wake(inner);
+    }
+
+    /// Whether somebody asked since this was called last.
+    pub fn take_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Relaxed)
+    }
+
+    /// What to send next, or why there will be nothing any more. What was handed out before has been written.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Next, Close>> {
         let mut inner = self.lock();
         let left = inner.bytes - std::mem::take(&mut inner.leaving);
         self.shrink(&mut inner, left);
+        if inner.close.is_none() && std::mem::take(&mut inner.ping) {
+            return Poll::Ready(Ok(Next::Ping));
+        }
         if let Some(frame) = Self::pop(&mut inner) {
-            return Poll::Ready(Ok(frame));
+            return Poll::Ready(Ok(Next::Frame(frame)));
         }
         match &inner.close {
             Some(close) => Poll::Ready(Err(close.clone())),
@@ -267,13 +297,28 @@ mod tests {
     }
 
     #[test]
+    fn a_ping_goes_ahead_and_is_asked_for_once() {
+        let outbox = Outbox::new(1000, Budget::new(1000));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.push("a".into()), Pushed::Queued);
+        assert!(!outbox.take_asked());
+        outbox.ask();
+        outbox.ask();
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Ok(Next::Ping)));
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Ok(Next::Frame("a".into()))));
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Pending);
+        assert!(outbox.take_asked());
+        assert!(!outbox.take_asked());
+    }
+
+    #[test]
     fn what_waits_is_sent_before_the_close() {
         let outbox = Outbox::new(1000, Budget::new(1000));
         assert_eq!(outbox.push("a".into()), Pushed::Queued);
         outbox.close(Close::REPLACED);
         outbox.close(Close::RESTART);
         let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Ok("a".into())));
+        assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Ok(Next::Frame("a".into()))));
         assert_eq!(outbox.poll_next(&mut cx), Poll::Ready(Err(Close::REPLACED)));
     }
 }

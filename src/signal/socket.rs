@@ -23,9 +23,10 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    directory::{Directory, Place},
+    admission::Admission,
+    directory::{Directory, Place, Registration},
     intake::Intake,
-    outbox::{Budget, Close, Outbox},
+    outbox::{Budget, Close, Next, Outbox},
 };
 use crate::config::SignalSettings;
 
@@ -53,8 +54,8 @@ pub struct Hub {
     pub stop: CancellationToken,
 }
 
-/// Serves a connection from after the upgrade until it is closed.
-pub async fn serve<S>(stream: S, hub: Hub)
+/// Serves a connection from after the upgrade until it is closed; `admission` decides what it may register.
+pub async fn serve<S>(stream: S, hub: Hub, admission: Arc<dyn Admission>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -73,6 +74,8 @@ where
         socket: WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await,
         outbox,
         place,
+        admission,
+        takeover_timeout: limits.takeover_timeout,
         alarm: Box::pin(sleep_until(silence.deadline)),
         silence,
         pace: Pace::new(&limits),
@@ -91,6 +94,8 @@ struct Connection<S> {
     socket: WebSocketStream<Intake<S>>,
     outbox: Arc<Outbox>,
     place: Place,
+    admission: Arc<dyn Admission>,
+    takeover_timeout: Duration,
     silence: Silence,
     /// Goes off when `silence` is due, or before: its deadline moves with every frame, the alarm need not.
     alarm: Pin<Box<Sleep>>,
@@ -113,7 +118,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let step = tokio::select! {
                 () = &mut stopped => Err(Ended::ByBroker(Close::RESTART)),
                 next = poll_fn(|cx| self.outbox.poll_next(cx)) => match next {
-                    Ok(frame) => self.send(frame).await,
+                    Ok(Next::Frame(frame)) => self.send(frame).await,
+                    Ok(Next::Ping) => self.ping().await,
                     Err(close) => Err(Ended::ByBroker(close)),
                 },
                 () = &mut self.alarm => self.alarmed().await,
@@ -137,9 +143,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => intake.control(payload.len()),
             _ => {}
         }
+        // A peer that says goodbye does not keep its pod ids.
+        let is_there = matches!(&message, Some(Ok(message)) if !message.is_close());
+        if is_there && self.outbox.take_asked() {
+            self.place.is_there();
+        }
         match message {
-            Some(Ok(Message::Text(text))) => self.place.handle(text.as_bytes()),
-            Some(Ok(Message::Binary(bytes))) => self.place.handle(&bytes),
+            Some(Ok(Message::Text(text))) => self.handle(text.as_bytes()).await,
+            Some(Ok(Message::Binary(bytes))) => self.handle(&bytes).await,
             // A peer that takes no pongs is not read from.
             Some(Ok(Message::Ping(_))) => {
                 let pong = self.socket.flush();
@@ -153,6 +164,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.alarm.as_mut().reset(self.silence.deadline);
         }
         Ok(())
+    }
+
+    async fn handle(&mut self, frame: &[u8]) {
+        if let Some(registration) = self.place.handle(frame) {
+            // In a box, because few sockets ever register, and those once.
+            Box::pin(self.register(registration)).await;
+        }
+    }
+
+    async fn register(&mut self, Registration { pod, token }: Registration) {
+        let standing = self.admission.standing(&pod, token.as_deref()).await;
+        if let Some(contest) = self.place.admit(pod, standing) {
+            tokio::spawn(contest.decide_after(self.takeover_timeout));
+        }
+    }
+
+    async fn ping(&mut self) -> Result<(), Ended> {
+        let ping = self.socket.send(Message::Ping(Default::default()));
+        patiently(pin!(ping), &self.outbox, &mut self.alarm, &self.silence).await
     }
 
     /// Writes `frame` and what waits behind it.
@@ -175,10 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn alarmed(&mut self) -> Result<(), Ended> {
         if self.silence.is_due() {
             match self.silence.step() {
-                Step::Ping => {
-                    let ping = self.socket.send(Message::Ping(Default::default()));
-                    patiently(pin!(ping), &self.outbox, &mut self.alarm, &self.silence).await?;
-                }
+                Step::Ping => self.ping().await?,
                 Step::NeverSpoke => return Err(Ended::ByBroker(Close::SILENT)),
                 Step::Gone => {
                     tracing::debug!("peer is gone");

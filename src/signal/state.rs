@@ -6,6 +6,8 @@ use std::{
 };
 
 use super::{
+    admission::Standing,
+    contest::{Contests, Entered},
     outbox::{Close, Outbox},
     wire,
 };
@@ -19,6 +21,7 @@ pub type SessionId = Arc<str>;
 pub struct State {
     sockets: HashMap<SocketId, Socket>,
     origins: HashMap<PodId, SocketId>,
+    contests: Contests,
     sessions: usize,
 }
 
@@ -26,6 +29,17 @@ pub struct State {
 struct Socket {
     outbox: Arc<Outbox>,
     role: Role,
+    /// The pod id that it registered and that another socket holds.
+    contests: Option<PodId>,
+}
+
+/// What came of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// The socket holds the pod id.
+    Holds,
+    /// It waits until the holder has shown whether it is there. With a number, this contest is new.
+    Waits(Option<u64>),
 }
 
 /// What a socket is.
@@ -79,6 +93,10 @@ pub enum Refusal {
     TooLong { name: &'static str, limit: u32 },
     #[error("origin offline")]
     OriginOffline,
+    #[error("pod id is held")]
+    Held,
+    #[error("{0}")]
+    NotAdmitted(String),
     #[error("session id is taken")]
     SessionTaken,
     #[error("session belongs to another pod")]
@@ -94,12 +112,18 @@ pub enum Refusal {
 impl State {
     /// Lets a socket in.
     pub fn join(&mut self, id: SocketId, outbox: Arc<Outbox>) {
-        self.sockets.insert(id, Socket { outbox, role: Role::New });
+        self.sockets.insert(id, Socket { outbox, role: Role::New, contests: None });
     }
 
     /// The pod ids that are held.
     pub fn origins(&self) -> impl ExactSizeIterator<Item = &PodId> {
         self.origins.keys()
+    }
+
+    /// Whether nothing is left of any socket.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty() && self.origins.is_empty() && self.contests.len() + self.sessions == 0
     }
 
     /// How many sessions there are.
@@ -109,34 +133,111 @@ impl State {
 
     /// Whether a socket may take a pod id, whichever it is.
     pub fn has_room(&mut self, id: SocketId, pods_per_socket: u32) -> Result<(), Refusal> {
+        let contests = self.contests_any(id);
         match self.role(id) {
-            Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize => Ok(()),
+            Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize && !contests => Ok(()),
             Role::Origin { .. } | Role::Visitor { .. } => Err(Refusal::AlreadyInitialized),
             Role::New | Role::Replaced => Ok(()),
         }
     }
 
-    /// Makes a socket that has room an origin, or one more pod its own; whoever held the pod id is replaced.
-    pub fn register(&mut self, id: SocketId, pod: PodId) -> Result<(), Refusal> {
-        if let Role::Origin { pods, .. } = self.role(id)
-            && pods.contains(&pod)
-        {
-            return Err(Refusal::AlreadyInitialized);
+    /// Whether a socket waits for a pod id.
+    pub fn contests_any(&self, id: SocketId) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| socket.contests.is_some())
+    }
+
+    /// Whether a socket holds a pod id.
+    pub fn holds(&self, id: SocketId, pod: &str) -> bool {
+        self.origins.get(pod) == Some(&id)
+    }
+
+    /// Makes a socket that has room an origin, or one more pod its own. Where another holds the pod id, an owner
+    /// replaces it, and anybody else waits until it is known whether the holder is still there.
+    pub fn register(&mut self, id: SocketId, pod: PodId, standing: Standing) -> Result<Registered, Refusal> {
+        match (self.origins.get(&pod).copied(), standing) {
+            (None, _) => {}
+            (Some(holder), _) if holder == id => return Err(Refusal::AlreadyInitialized),
+            (Some(holder), Standing::Owner) => {
+                self.refuse_newcomers(&pod);
+                self.replace(holder);
+            }
+            (Some(holder), Standing::Anybody) => {
+                let begun = match self.contests.enter(&pod, id) {
+                    Entered::Full => return Err(Refusal::Held),
+                    Entered::Joined => None,
+                    Entered::Begun(number) => Some(number),
+                };
+                self.socket(id).contests = Some(pod);
+                self.sockets[&holder].outbox.ask();
+                return Ok(Registered::Waits(begun));
+            }
         }
-        if let Some(holder) = self.origins.get(&pod).copied() {
+        self.take(id, pod);
+        Ok(Registered::Holds)
+    }
+
+    /// A socket was heard of: the newcomers that wait for its pod ids wait in vain.
+    pub fn is_there(&mut self, holder: SocketId) {
+        let Role::Origin { pods, .. } = self.role(holder) else { return };
+        for pod in pods.clone() {
+            self.refuse_newcomers(&pod);
+        }
+    }
+
+    /// The time that the holder of a pod id had to show that it is there is over.
+    pub fn decide(&mut self, pod: &PodId, contest: u64) {
+        if let (true, Some(holder)) = (self.contests.goes_on(pod, contest), self.origins.get(pod).copied()) {
             self.replace(holder);
         }
+    }
+
+    fn take(&mut self, id: SocketId, pod: PodId) {
         match self.role(id) {
             Role::Origin { pods, .. } => pods.push(pod.clone()),
             role => *role = Role::Origin { pods: vec![pod.clone()], sessions: HashMap::new() },
         }
+        let socket = self.socket(id);
+        socket.contests = None;
+        // A socket that does not read is closed by its outbox.
+        let _ = socket.outbox.push(wire::registered(&pod));
+        tracing::info!(pod_id = &*pod, "origin registered");
         self.origins.insert(pod, id);
-        Ok(())
+    }
+
+    /// A pod id has no holder any more: the first who waits for it gets it.
+    fn vacate(&mut self, pod: &PodId) {
+        self.origins.remove(pod);
+        let mut newcomers = self.contests.end(pod).into_iter();
+        if let Some(first) = newcomers.next() {
+            self.take(first, pod.clone());
+        }
+        newcomers.for_each(|newcomer| self.refuse(newcomer));
+    }
+
+    fn refuse_newcomers(&mut self, pod: &PodId) {
+        self.contests.end(pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
+    }
+
+    fn refuse(&mut self, newcomer: SocketId) {
+        let socket = self.socket(newcomer);
+        socket.contests = None;
+        let _ = socket.outbox.push(wire::error(None, &Refusal::Held.to_string()));
+        socket.outbox.close(Close::HELD);
+    }
+
+    fn withdraw(&mut self, id: SocketId) {
+        if let Some(pod) = self.socket(id).contests.take() {
+            self.contests.withdraw(&pod, id);
+        }
+    }
+
+    fn socket(&mut self, id: SocketId) -> &mut Socket {
+        self.sockets.get_mut(&id).expect("a place is in the directory until it is dropped")
     }
 
     /// The role of a socket that is in the directory, as that of each `Place` is until it is dropped.
     pub fn role(&mut self, id: SocketId) -> &mut Role {
-        &mut self.sockets.get_mut(&id).expect("a place is in the directory until it is dropped").role
+        &mut self.socket(id).role
     }
 
     /// Makes `visitor` and the origin of `pod` the two sides of a session, or finds that they are; the origin's outbox.
@@ -219,13 +320,12 @@ impl State {
 
     /// Takes all pods from an origin whose place another takes, and closes its socket.
     fn replace(&mut self, holder: SocketId) {
+        self.withdraw(holder);
         self.end_sessions(holder);
-        if let Role::Origin { pods, .. } = std::mem::replace(self.role(holder), Role::Replaced) {
-            for pod in pods {
-                self.origins.remove(&pod);
-            }
-        }
         self.sockets[&holder].outbox.close(Close::REPLACED);
+        if let Role::Origin { pods, .. } = std::mem::replace(self.role(holder), Role::Replaced) {
+            pods.iter().for_each(|pod| self.vacate(pod));
+        }
     }
 
     /// Ends all sessions of a socket if it is an origin and tells their visitors.
@@ -244,14 +344,15 @@ impl State {
     }
 
     pub fn leave(&mut self, id: SocketId) {
+        self.withdraw(id);
         self.end_sessions(id);
         let Some(socket) = self.sockets.remove(&id) else { return };
         match socket.role {
             Role::New | Role::Replaced => {}
             Role::Origin { pods, .. } => {
                 for pod in pods {
-                    self.origins.remove(&pod);
                     tracing::info!(pod_id = &*pod, "origin left");
+                    self.vacate(&pod);
                 }
             }
             Role::Visitor { sessions, .. } => {

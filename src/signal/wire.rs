@@ -51,6 +51,8 @@ pub struct Frame<'a> {
     pub pod_id: Id<'a>,
     /// `sessionId`.
     pub session_id: Id<'a>,
+    /// `ownerToken`, of a registration.
+    pub owner_token: Id<'a>,
     /// `sdp`, `candidate` or `message`, whichever the kind carries; absent or `null` is nothing.
     pub payload: Option<&'a RawValue>,
 }
@@ -81,8 +83,13 @@ impl<'a> Frame<'a> {
         }
     }
 
-    const UNKNOWN: Self =
-        Self { kind: Kind::Unknown, pod_id: Id::Missing, session_id: Id::Missing, payload: None };
+    const UNKNOWN: Self = Self {
+        kind: Kind::Unknown,
+        pod_id: Id::Missing,
+        session_id: Id::Missing,
+        owner_token: Id::Missing,
+        payload: None,
+    };
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
@@ -102,13 +109,14 @@ impl<'de> Visitor<'de> for FrameVisitor {
 
     /// As in JSON.parse, the last of several fields of one name counts.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Frame<'de>, A::Error> {
-        let (mut kind, mut pod_id, mut session_id) = (None, None, None);
+        let (mut kind, mut pod_id, mut session_id, mut owner_token) = (None, None, None, None);
         let (mut sdp, mut candidate, mut message) = (None, None, None);
         while let Some(field) = map.next_key::<Field>()? {
             let slot = match field {
                 Field::T => &mut kind,
                 Field::PodId => &mut pod_id,
                 Field::SessionId => &mut session_id,
+                Field::OwnerToken => &mut owner_token,
                 Field::Sdp => &mut sdp,
                 Field::Candidate => &mut candidate,
                 Field::Message => &mut message,
@@ -130,6 +138,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
             kind,
             pod_id: id_of(pod_id),
             session_id: id_of(session_id),
+            owner_token: id_of(owner_token),
             payload: payload.filter(|payload| payload.get() != "null"),
         })
     }
@@ -170,6 +179,7 @@ enum Field {
     T,
     PodId,
     SessionId,
+    OwnerToken,
     Sdp,
     Candidate,
     Message,

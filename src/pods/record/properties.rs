@@ -38,6 +38,7 @@ proptest! {
         (manifest_size, blob_size, hits) in any::<(u64, u64, u64)>(),
         // The last second that RFC 3339 can write is in the year 9999.
         millis in 0..253_402_300_800_000_u64,
+        later in prop::option::of(0..253_402_300_800_000_u64),
     ) {
         let record = PodRecord {
             slug: slug.parse().unwrap(),
@@ -48,6 +49,8 @@ proptest! {
             created_at: SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
             hits,
             digest: Digest(digest),
+            updated_at: later.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
+            expires: later.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis / 2)),
         };
         let json = serde_json::to_string(&record).unwrap();
         prop_assert_eq!(serde_json::from_str::<PodRecord>(&json).unwrap(), record);

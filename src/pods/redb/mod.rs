@@ -27,7 +27,9 @@ use self::{
     store::Store,
     writer::{Done, Job},
 };
-use super::{Blob, PodRecord, Registry, RegistryError, Slug, VerifiedPod, tables};
+use super::{
+    Binding, Blob, PodRecord, Registry, RegistryError, Slug, VerifiedPod, binding::too_many_bindings, tables,
+};
 
 /// Keeps pods in a data directory; what it acknowledged survives a power cut.
 #[derive(Debug)]
@@ -70,6 +72,12 @@ impl Registry for RedbRegistry {
         self.write(|done| Job::Put { record, staged: Some(staged), done }).await
     }
 
+    async fn replace_pod(&self, pod: VerifiedPod) -> Result<bool, RegistryError> {
+        let (record, blob) = pod.into_parts();
+        let staged = self.blocking(move |store| Ok(store.blobs.stage(&blob)?)).await?;
+        self.write(|done| Job::Replace { record, staged: Some(staged), done }).await
+    }
+
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
         let slug = *slug;
         self.blocking(move |store| store.read(|database| tables::record(database, &slug))).await
@@ -80,6 +88,24 @@ impl Registry for RedbRegistry {
         let read = move |store: &Store| match store.read(|database| tables::record(database, &slug))? {
             Some(record) => Ok(store.blobs.open_blob(&record.digest)?),
             None => Ok(None),
+        };
+        self.blocking(read).await
+    }
+
+    async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        let slug = *slug;
+        let read = move |store: &Store| {
+            while let Some(record) = store.read(|database| tables::record(database, &slug))? {
+                // A blob that is gone was replaced or deleted in between.
+                if let Some(blob) = store.blobs.open_blob(&record.digest)? {
+                    return Ok(Some((record, blob)));
+                }
+                let again = store.read(|database| tables::record(database, &slug))?;
+                if again.is_some_and(|again| again.digest == record.digest) {
+                    break;
+                }
+            }
+            Ok(None)
         };
         self.blocking(read).await
     }
@@ -98,6 +124,23 @@ impl Registry for RedbRegistry {
         let after = after.copied();
         self.blocking(move |store| store.read(|database| tables::records(database, after.as_ref(), limit)))
             .await
+    }
+
+    async fn binding(&self, pod_id: &str) -> Result<Option<Binding>, RegistryError> {
+        let pod_id = pod_id.to_owned();
+        self.blocking(move |store| store.read(|database| tables::binding(database, &pod_id))).await
+    }
+
+    async fn bind(&self, pod_id: &str, binding: Binding) -> Result<Binding, RegistryError> {
+        // Most registrations find what is kept already: only the others wait for the disk.
+        if let Some(held) = self.binding(pod_id).await?
+            && binding.after(Some(held)) == held
+        {
+            return Ok(held);
+        }
+        let pod_id = pod_id.to_owned();
+        let bound = self.write(|done| Job::Bind { pod_id, binding, done }).await?;
+        bound.ok_or_else(too_many_bindings)
     }
 
     async fn close(&self) -> Result<(), RegistryError> {

@@ -9,7 +9,7 @@ use super::{
     store::{Store, registry_error},
     tables::{self, Removed},
 };
-use crate::pods::{Digest, blobs::StagedBlob};
+use crate::pods::{Binding, Digest, blobs::StagedBlob};
 
 /// Writes that share one transaction at most.
 pub const BATCH: usize = 64;
@@ -21,6 +21,18 @@ pub enum Job {
         staged: Option<StagedBlob>,
         done: Done<()>,
     },
+    /// The same for another version of a pod that is there.
+    Replace {
+        record: PodRecord,
+        staged: Option<StagedBlob>,
+        done: Done<bool>,
+    },
+    /// Nothing is answered where there is no room for another.
+    Bind {
+        pod_id: String,
+        binding: Binding,
+        done: Done<Option<Binding>>,
+    },
     Hits {
         hits: Vec<(Slug, u64)>,
         done: Done<()>,
@@ -29,6 +41,14 @@ pub enum Job {
         slug: Slug,
         done: Done<bool>,
     },
+}
+
+/// What a transaction did for one job.
+enum Outcome {
+    Done,
+    /// Whether it found the pod.
+    Found(bool),
+    Bound(Option<Binding>),
 }
 
 pub type Done<T> = oneshot::Sender<Result<T, RegistryError>>;
@@ -66,19 +86,31 @@ impl Writer {
         }
         let batch: Vec<_> = batch.into_iter().filter_map(|job| self.publish(job)).collect();
         match self.commit(&batch) {
-            Ok(deleted) => {
-                let mut deleted = deleted.into_iter();
-                for job in batch {
-                    match job {
-                        Job::Put { done, .. } | Job::Hits { done, .. } => answer(done, Ok(())),
-                        Job::Delete { done, .. } => answer(done, Ok(deleted.next().unwrap_or_default())),
+            Ok(outcomes) => {
+                for (job, outcome) in batch.into_iter().zip(outcomes) {
+                    match (job, outcome) {
+                        (Job::Put { done, .. } | Job::Hits { done, .. }, _) => answer(done, Ok(())),
+                        (Job::Delete { done, .. } | Job::Replace { done, .. }, Outcome::Found(found)) => {
+                            answer(done, Ok(found));
+                        }
+                        (Job::Bind { done, .. }, Outcome::Bound(bound)) => answer(done, Ok(bound)),
+                        (Job::Delete { .. } | Job::Replace { .. } | Job::Bind { .. }, _) => {
+                            unreachable!("each job has its own kind of outcome")
+                        }
                     }
                 }
             }
             Err(error) => {
-                for record in batch.iter().filter_map(Job::put) {
-                    self.refused.insert(record.slug);
-                    self.unused.insert(record.digest);
+                for job in &batch {
+                    match job {
+                        Job::Put { record, .. } => {
+                            self.refused.insert(record.slug);
+                            self.unused.insert(record.digest);
+                        }
+                        // One of the two versions is there, and either is a whole one.
+                        Job::Replace { record, .. } => drop(self.unused.insert(record.digest)),
+                        Job::Bind { .. } | Job::Hits { .. } | Job::Delete { .. } => {}
+                    }
                 }
                 self.take_back();
                 refuse(batch, &error);
@@ -91,9 +123,19 @@ impl Writer {
         match job {
             // Nobody waits for it any more: it leaves nothing.
             Job::Put { done, .. } if done.is_closed() => None,
+            Job::Replace { done, .. } if done.is_closed() => None,
             Job::Put { record, staged: Some(staged), done } => {
                 match self.store.blobs.publish(staged, &record.digest) {
                     Ok(()) => Some(Job::Put { record, staged: None, done }),
+                    Err(error) => {
+                        answer(done, Err(error.into()));
+                        None
+                    }
+                }
+            }
+            Job::Replace { record, staged: Some(staged), done } => {
+                match self.store.blobs.publish(staged, &record.digest) {
+                    Ok(()) => Some(Job::Replace { record, staged: None, done }),
                     Err(error) => {
                         answer(done, Err(error.into()));
                         None
@@ -104,41 +146,58 @@ impl Writer {
         }
     }
 
-    /// Writes the records; for each pod that was to be deleted, whether it was there.
-    fn commit(&mut self, batch: &[Job]) -> Result<Vec<bool>, RegistryError> {
+    /// Writes the records; what came of each job.
+    fn commit(&mut self, batch: &[Job]) -> Result<Vec<Outcome>, RegistryError> {
         if batch.is_empty() && self.refused.is_empty() {
             return Ok(Vec::new());
         }
-        if batch.iter().any(|job| job.put().is_some()) {
+        if batch.iter().any(Job::has_blob) {
             self.store.blobs.sync()?;
         }
         let Self { store, refused, unused } = self;
         let committed = store.attempt(|database| {
             let txn = tables::begin(database)?;
-            let mut deleted = Vec::new();
+            let mut outcomes = Vec::with_capacity(batch.len());
             for slug in &*refused {
                 tables::remove(&txn, slug)?;
             }
             for job in batch {
-                match job {
-                    Job::Put { record, .. } => tables::insert(&txn, record)?,
-                    Job::Hits { hits, .. } => tables::add_hits(&txn, hits)?,
+                let (outcome, removed) = match job {
+                    Job::Put { record, .. } => {
+                        tables::insert(&txn, record)?;
+                        (Outcome::Done, None)
+                    }
+                    Job::Replace { record, .. } => {
+                        let replaced = tables::replace(&txn, record)?;
+                        if replaced.is_none() {
+                            unused.insert(record.digest);
+                        }
+                        (Outcome::Found(replaced.is_some()), replaced)
+                    }
+                    Job::Bind { pod_id, binding, .. } => {
+                        (Outcome::Bound(tables::bind(&txn, pod_id, *binding)?), None)
+                    }
+                    Job::Hits { hits, .. } => {
+                        tables::add_hits(&txn, hits)?;
+                        (Outcome::Done, None)
+                    }
                     Job::Delete { slug, .. } => {
                         let removed = tables::remove(&txn, slug)?;
-                        deleted.push(!matches!(removed, Removed::Nothing));
-                        if let Removed::LastOf(digest) = removed {
-                            unused.insert(digest);
-                        }
+                        (Outcome::Found(!matches!(removed, Removed::Nothing)), Some(removed))
                     }
+                };
+                outcomes.push(outcome);
+                if let Some(Removed::LastOf(digest)) = removed {
+                    unused.insert(digest);
                 }
             }
             txn.commit()?;
-            Ok(deleted)
+            Ok(outcomes)
         });
-        let deleted = committed.map_err(registry_error)?;
+        let outcomes = committed.map_err(registry_error)?;
         self.refused.clear();
         self.remove_unused();
-        Ok(deleted)
+        Ok(outcomes)
     }
 
     /// Opens the database again if it has to be, and looks what is left of uploads that were refused.
@@ -182,11 +241,8 @@ impl Writer {
 }
 
 impl Job {
-    fn put(&self) -> Option<&PodRecord> {
-        match self {
-            Self::Put { record, .. } => Some(record),
-            Self::Hits { .. } | Self::Delete { .. } => None,
-        }
+    fn has_blob(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Replace { .. })
     }
 }
 
@@ -194,7 +250,8 @@ fn refuse(batch: Vec<Job>, error: &RegistryError) {
     for job in batch {
         match job {
             Job::Put { done, .. } | Job::Hits { done, .. } => answer(done, Err(repeat(error))),
-            Job::Delete { done, .. } => answer(done, Err(repeat(error))),
+            Job::Delete { done, .. } | Job::Replace { done, .. } => answer(done, Err(repeat(error))),
+            Job::Bind { done, .. } => answer(done, Err(repeat(error))),
         }
     }
 }
@@ -208,6 +265,7 @@ fn answer<T>(done: Done<T>, result: Result<T, RegistryError>) {
 fn repeat(error: &RegistryError) -> RegistryError {
     match error {
         RegistryError::Full(problem) => RegistryError::Full(problem.clone()),
+        RegistryError::Unsupported(what) => RegistryError::Unsupported(what),
         RegistryError::Failed(cause) => RegistryError::failed(cause.to_string()),
     }
 }

@@ -16,6 +16,9 @@ pub enum Role {
     Replaced,
 }
 
+/// Newcomers that may wait for one pod id.
+const NEWCOMERS: usize = 16;
+
 #[derive(Debug)]
 pub struct Socket {
     pub role: Role,
@@ -39,11 +42,13 @@ pub struct Model {
     limits: Limits,
     pub sockets: Vec<Socket>,
     sessions: Vec<Session>,
+    /// Which newcomer waits for which pod id, in the order in which they came.
+    newcomers: Vec<(String, usize)>,
 }
 
 impl Model {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, sockets: Vec::new(), sessions: Vec::new() }
+        Self { limits, sockets: Vec::new(), sessions: Vec::new(), newcomers: Vec::new() }
     }
 
     /// Lets a socket in; its number.
@@ -77,14 +82,70 @@ impl Model {
     }
 
     pub fn leave(&mut self, me: usize) {
-        self.end_sessions_of_origin(me);
         self.sessions.retain(|session| session.visitor != me);
+        self.lose_all(me);
+    }
+
+    /// A sign of life, which need not be a frame.
+    pub fn heard(&mut self, me: usize) {
+        for pod in pods(&self.sockets[me].role).to_vec() {
+            self.refuse_newcomers(&pod);
+        }
+    }
+
+    pub fn decide(&mut self, pod: &str) {
+        if self.newcomers.iter().any(|(contested, _)| contested == pod) {
+            let holder = self.holder(pod).expect("only pod ids that are held are contested");
+            self.close(holder, 4001);
+            self.lose_all(holder);
+        }
+    }
+
+    fn waits(&self, me: usize) -> bool {
+        self.newcomers.iter().any(|(_, newcomer)| *newcomer == me)
+    }
+
+    fn holder(&self, pod: &str) -> Option<usize> {
+        self.sockets.iter().position(|socket| pods(&socket.role).iter().any(|held| held == pod))
+    }
+
+    /// Takes everything from a socket; whoever waits for what it held gets it.
+    fn lose_all(&mut self, me: usize) {
+        self.newcomers.retain(|(_, newcomer)| *newcomer != me);
+        self.end_sessions_of_origin(me);
+        let lost = pods(&self.sockets[me].role).to_vec();
         self.sockets[me].role = Role::Replaced;
+        for pod in lost {
+            if let Some(at) = self.newcomers.iter().position(|(contested, _)| *contested == pod) {
+                let (_, first) = self.newcomers.remove(at);
+                self.hold(first, &pod);
+            }
+            self.refuse_newcomers(&pod);
+        }
+    }
+
+    fn refuse_newcomers(&mut self, pod: &str) {
+        let (refused, left): (Vec<_>, _) =
+            std::mem::take(&mut self.newcomers).into_iter().partition(|(contested, _)| contested == pod);
+        self.newcomers = left;
+        for (_, newcomer) in refused {
+            self.tell(newcomer, None, "pod id is held");
+            self.close(newcomer, 4003);
+        }
+    }
+
+    fn hold(&mut self, me: usize, pod: &str) {
+        let mut held = pods(&self.sockets[me].role).to_vec();
+        held.push(pod.into());
+        self.sockets[me].role = Role::Origin(held);
+        self.send(me, format!(r#"{{"t":"registered","podId":{}}}"#, Value::from(pod)));
     }
 
     pub fn ask(&mut self, me: usize, ask: &Ask) {
         let done = match (self.sockets[me].role.clone(), ask.kind) {
             (Role::Replaced, _) | (_, Kind::Unknown) => Ok(()),
+            (Role::New, _) if self.waits(me) => Ok(()),
+            (Role::Origin(_), Kind::Register) if self.waits(me) => Err("already initialized".into()),
             (Role::Visitor(_), Kind::Register) => Err("already initialized".into()),
             (Role::Origin(pods), Kind::Register) if pods.len() >= self.limits.pods_per_socket => {
                 Err("already initialized".into())
@@ -118,19 +179,27 @@ impl Model {
                 return Ok(());
             }
         };
-        let holds_it = |socket: &Socket| pods(&socket.role).contains(&pod);
-        if holds_it(&self.sockets[me]) {
-            return Err("already initialized".into());
+        match self.holder(&pod) {
+            Some(holder) if holder == me => return Err("already initialized".into()),
+            Some(holder) if ask.token => {
+                self.refuse_newcomers(&pod);
+                self.close(holder, 4001);
+                self.lose_all(holder);
+            }
+            Some(_)
+                if self.newcomers.iter().filter(|(contested, _)| *contested == pod).count() == NEWCOMERS =>
+            {
+                self.tell(me, None, "pod id is held");
+                self.close(me, 4003);
+                return Ok(());
+            }
+            Some(_) => {
+                self.newcomers.push((pod, me));
+                return Ok(());
+            }
+            None => {}
         }
-        if let Some(other) = self.sockets.iter().position(holds_it) {
-            self.end_sessions_of_origin(other);
-            self.sockets[other].role = Role::Replaced;
-            self.close(other, 4001);
-        }
-        let mut held = pods(&self.sockets[me].role).to_vec();
-        held.push(pod.clone());
-        self.sockets[me].role = Role::Origin(held);
-        self.send(me, format!(r#"{{"t":"registered","podId":{}}}"#, Value::from(pod)));
+        self.hold(me, &pod);
         Ok(())
     }
 

@@ -11,7 +11,10 @@ use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
 use super::{
-    super::outbox::Budget,
+    super::{
+        contest::Contest,
+        outbox::{Budget, Next},
+    },
     model::Model,
     steps::{Ask, Id, Kind, Limits, PODS, SOCKETS, Step, limits, render, step},
     *,
@@ -26,6 +29,8 @@ struct Both {
     /// The outbox of every socket that ever was, by its number in the model.
     outboxes: Vec<Arc<Outbox>>,
     seats: Vec<Option<(usize, Place)>>,
+    /// All that began, decided or not.
+    contests: Vec<Contest>,
     /// Which sockets do not read until they are told to.
     lazy: Vec<bool>,
     /// What sockets themselves asked for, pods and sessions: who may hear whom follows from these alone.
@@ -52,6 +57,7 @@ impl Both {
             model: Model::new(limits),
             outboxes: Vec::new(),
             seats: (0..SOCKETS).map(|_| None).collect(),
+            contests: Vec::new(),
             lazy,
             registered: HashSet::new(),
             visited: HashSet::new(),
@@ -74,13 +80,30 @@ impl Both {
             Step::Ask { seat, ask } => self.ask(seat, ask, at)?,
             Step::Noise { seat, text } => {
                 let (me, place) = self.socket(seat);
-                place.handle(text.as_bytes());
+                let registration = place.handle(text.as_bytes());
+                prop_assert!(registration.is_none());
                 self.model.begin_step();
                 if serde_json::from_str::<Value>(text).map_or(true, |value| value.is_null()) {
                     self.model.not_json(me);
                 }
             }
             Step::Leave { seat } => self.leave(seat)?,
+            Step::Heard { seat } => {
+                let (me, place) = self.socket(seat);
+                place.is_there();
+                self.model.begin_step();
+                self.model.heard(me);
+            }
+            Step::Decide { pod } => {
+                let contests = std::mem::take(&mut self.contests).into_iter();
+                // Those that are over change nothing.
+                let (due, later) = contests.partition(|contest| &*contest.pod == pod);
+                self.contests = later;
+                let due: Vec<Contest> = due;
+                due.into_iter().for_each(Contest::decide);
+                self.model.begin_step();
+                self.model.decide(pod);
+            }
             Step::Read { seat } => {
                 let (me, _) = self.socket(seat);
                 return self.compare(me);
@@ -103,13 +126,21 @@ impl Both {
         let (me, place) = self.socket(seat);
         // Each payload says who sent it in which step.
         ask.payload = ask.payload.map(|padding| json!([me, at, padding]).to_string());
-        place.handle(&render(&ask));
+        let begun = place.handle(&render(&ask)).and_then(|Registration { pod, token }| {
+            let standing = if token.is_some() { Standing::Owner } else { Standing::Anybody };
+            place.admit(pod, Ok(standing))
+        });
+        self.contests.extend(begun);
         self.model.begin_step();
         self.model.ask(me, &ask);
         self.note(me, &ask);
-        if self.model.sockets[me].closed == Some(Close::REGISTRATION_REFUSED.code) {
-            // The socket reads no more frames from now on.
-            self.leave(seat)?;
+        for seat in 0..SOCKETS {
+            let number = self.seats[seat].as_ref().map(|(number, _)| *number);
+            let closed = number.and_then(|number| self.model.sockets[number].closed);
+            if matches!(closed, Some(1008 | 4003)) {
+                // The socket reads no more frames from now on.
+                self.leave(seat)?;
+            }
         }
         Ok(())
     }
@@ -130,7 +161,8 @@ impl Both {
         let mut frames = Vec::new();
         let closed = loop {
             match self.outboxes[me].poll_next(&mut cx) {
-                Poll::Ready(Ok(frame)) => frames.push(frame),
+                Poll::Ready(Ok(Next::Frame(frame))) => frames.push(frame),
+                Poll::Ready(Ok(Next::Ping)) => {}
                 Poll::Ready(Err(close)) => break Some(close.code),
                 Poll::Pending => break None,
             }
@@ -186,7 +218,7 @@ impl Both {
     fn end(mut self) -> Result<(), TestCaseError> {
         (0..SOCKETS).try_for_each(|seat| self.leave(seat))?;
         prop_assert_eq!(self.directory.live(), Live { origins: 0, sessions: 0 });
-        prop_assert_eq!(format!("{:?}", *self.directory.lock()), format!("{:?}", State::default()));
+        prop_assert!(self.directory.lock().is_empty(), "{:?}", self.directory);
         self.outboxes.clear();
         let whole = SOCKETS * self.limits.queue;
         let largest = Outbox::new(whole, self.budget.clone());

@@ -47,6 +47,8 @@ pub struct Ask {
     pub pod: Id,
     pub session: Id,
     pub payload: Option<String>,
+    /// Whether a registration comes with a right owner token.
+    pub token: bool,
 }
 
 /// One step; sockets are seats that a new socket takes when the one before left.
@@ -63,6 +65,14 @@ pub enum Step {
     },
     Leave {
         seat: usize,
+    },
+    /// A pong came from a socket.
+    Heard {
+        seat: usize,
+    },
+    /// The time is over in which the holder of a pod id had to show that it is there.
+    Decide {
+        pod: &'static str,
     },
     /// A socket that does not read all the time reads now.
     Read {
@@ -88,14 +98,17 @@ pub fn step() -> impl Strategy<Value = Step> {
         18 => Kind::Error,
         _ => Kind::Unknown,
     });
-    (0..SOCKETS, 0..28_u8, kind, id(&PODS), id(&SESSIONS), 0..12_usize).prop_map(
+    (0..SOCKETS, 0..32_u8, kind, id(&PODS), id(&SESSIONS), 0..12_usize).prop_map(
         |(seat, what, kind, pod, session, n)| match what {
             0 => Step::Noise { seat, text: NOT_FRAMES[n % NOT_FRAMES.len()] },
             1 => Step::Leave { seat },
             2 => Step::Read { seat },
+            3 => Step::Heard { seat },
+            4 | 5 => Step::Decide { pod: PODS[n % PODS.len()] },
             _ => {
                 let payload = if n == 0 { None } else { Some("x".repeat(n % 4 * 20)) };
-                Step::Ask { seat, ask: Ask { kind, pod, session, payload } }
+                let token = n % 3 == 0;
+                Step::Ask { seat, ask: Ask { kind, pod, session, payload, token } }
             }
         },
     )
@@ -130,6 +143,9 @@ pub fn render(ask: &Ask) -> Vec<u8> {
             Id::Number => frame += &format!(r#","{name}":7"#),
             Id::Text(text) => frame += &format!(r#","{name}":{}"#, Value::from(&**text)),
         }
+    }
+    if ask.token && ask.kind == Kind::Register {
+        frame += r#","ownerToken":"right""#;
     }
     if let Some(payload) = &ask.payload {
         frame += &format!(r#","{field}":{payload}"#);

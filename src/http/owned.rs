@@ -1,0 +1,191 @@
+//! What an owner does with pods of their own: `PUT /:slug`, `DELETE /:slug`, `GET /owner/:key/pods`. Each is proved by
+//! a signature of the owner key over the request.
+
+use std::sync::Arc;
+
+use salvo::{
+    Request, Response, handler,
+    http::{HeaderValue, ReqBody, StatusCode, header},
+};
+use serde::Serialize;
+
+use super::{
+    App,
+    download::slug_of,
+    error::{HttpError, render_json},
+    meta, upload,
+};
+use crate::{
+    config::Config,
+    net::client::Client,
+    owner::{
+        audience::Reached,
+        components::Parts,
+        digest::Announced,
+        replay::{Once, ReplayError},
+        signature::{self, VerifiedRequest},
+    },
+    pods::{OwnerKey, PodRecord, Slug},
+};
+
+/// Pods in one answer.
+const PAGE: usize = 500;
+
+/// `DELETE /:slug`.
+pub struct Delete(pub Arc<App>);
+
+/// `PUT /:slug`.
+pub struct Replace(pub Arc<App>);
+
+/// `GET /owner/:key/pods`.
+pub struct Mine(pub Arc<App>);
+
+#[handler]
+impl Delete {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let slug = slug_of(request, "")?;
+        let config = app.live.load_full();
+        let signed = signed(app, &config, request, false)?;
+        own(app, &slug, &signed).await?;
+        take_once(app, &signed)?;
+        if !app.registry.delete(&slug).await? {
+            return Err(HttpError::NotFound);
+        }
+        tracing::info!(%slug, "pod deleted by its owner");
+        response.status_code(StatusCode::NO_CONTENT);
+        Ok(())
+    }
+}
+
+#[handler]
+impl Replace {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let mut body = request.take_body();
+        let replaced = self.replace(request, &mut body).await;
+        upload::answer(request, body, replaced, response)
+    }
+}
+
+impl Replace {
+    async fn replace(&self, request: &Request, body: &mut ReqBody) -> Result<upload::Answer, HttpError> {
+        let Self(app) = self;
+        let slug = slug_of(request, "")?;
+        let config = app.live.load_full();
+        let signed = signed(app, &config, request, true)?;
+        let announced = Announced::read(request.headers())
+            .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+        own(app, &slug, &signed).await?;
+        take_once(app, &signed)?;
+        let pod = upload::receive(app, &config, request, body, Some(announced)).await?;
+        if pod.record().owner_key != signed.key {
+            let message = "the new version is signed by another owner key than the one that it replaces";
+            return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+        }
+        let pod = pod.with_slug(slug);
+        let answer = upload::Answer::of(&pod, &config, request);
+        let pod_id = pod.pod_id().map(ToOwned::to_owned);
+        if !app.registry.replace_pod(pod).await? {
+            return Err(HttpError::NotFound);
+        }
+        app.owners.uploaded(pod_id.as_deref(), signed.key).await?;
+        tracing::info!(%slug, bytes = answer.blob_size, "pod replaced by its owner");
+        Ok(answer)
+    }
+}
+
+#[derive(Serialize)]
+struct Page {
+    pods: Vec<meta::Body>,
+    /// The slug to give as `after` for the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Slug>,
+}
+
+#[handler]
+impl Mine {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let path = request.uri().path();
+        let key = path.strip_prefix("/owner/").and_then(|path| path.strip_suffix("/pods"));
+        let key: OwnerKey = key.and_then(|key| key.parse().ok()).ok_or(HttpError::NotFound)?;
+        let after = after(request)?;
+        let signed = signed(app, &app.live.load_full(), request, false)?;
+        if signed.key != key {
+            let message = "this list is for its owner only: sign with the key in the path";
+            return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+        }
+        let turn = app.owner_lists.acquire().await.expect("the semaphore is never closed");
+        let mut records = app.registry.list_owned(&key, after.as_ref(), PAGE + 1).await?;
+        drop(turn);
+        // A request that shows nothing can be repeated by anybody: it takes no room in the memory of those taken.
+        if !records.is_empty() {
+            take_once(app, &signed)?;
+        }
+        let next = (records.len() > PAGE).then(|| records[PAGE - 1].slug);
+        records.truncate(PAGE);
+        let pods = records.into_iter().map(|record| meta::Body::of(record, &app.hits)).collect();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        render_json(response, &Page { pods, next });
+        Ok(())
+    }
+}
+
+/// How a request came in.
+pub fn reached(request: &Request) -> Reached {
+    Reached { tls: request.scheme().as_str() == "https", local: request.local_addr().clone().into_std() }
+}
+
+/// Who signed the request, as the signature alone proves it.
+fn signed(
+    app: &App,
+    config: &Config,
+    request: &Request,
+    has_body: bool,
+) -> Result<VerifiedRequest, HttpError> {
+    let audience = reached(request).audience(config);
+    // With several names for one listener, the one by which the client called it.
+    let host = Client::of(request, &[]).host.map(|host| host.to_string());
+    let called = audience.iter().find(|url| url.split_once("://").map(|(_, host)| host) == host.as_deref());
+    let origin = called.or(audience.first()).ok_or_else(|| {
+        let message =
+            "public_url is not set, so that this broker cannot tell requests that are signed for it";
+        HttpError::new(StatusCode::FORBIDDEN, message)
+    })?;
+    let path_and_query = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let parts = Parts { method: request.method(), origin, path_and_query, headers: request.headers() };
+    signature::verify(&parts, has_body, app.clock.now()).map_err(|error| match error {
+        signature::SignatureError::BadSignature => {
+            HttpError::NotSigned(format!("{error}; requests to this broker are signed for {origin}"))
+        }
+        error => HttpError::NotSigned(error.to_string()),
+    })
+}
+
+/// The record of a pod that belongs to the signer.
+async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<PodRecord, HttpError> {
+    let record = app.registry.get_record(slug).await?.ok_or(HttpError::NotFound)?;
+    if record.owner_key != signed.key {
+        let message = "this pod belongs to another owner key than the one that signed the request";
+        return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+    }
+    Ok(record)
+}
+
+/// Takes a signed request, if it was not taken before.
+fn take_once(app: &App, signed: &VerifiedRequest) -> Result<(), HttpError> {
+    let VerifiedRequest { key, created, expires, nonce } = signed;
+    let once = Once { key: *key, name: nonce, made: *created, ends: *expires };
+    app.replay.take(&once, app.clock.now()).map_err(|error| match error {
+        ReplayError::TooManyForKey => HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+        ReplayError::Full => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        _ => HttpError::NotSigned(error.to_string()),
+    })
+}
+
+/// The slug in the query `after=SLUG`.
+fn after(request: &Request) -> Result<Option<Slug>, HttpError> {
+    let Some(query) = request.uri().query().filter(|query| !query.is_empty()) else { return Ok(None) };
+    let slug = query.strip_prefix("after=").and_then(|slug| slug.parse().ok());
+    slug.map(Some).ok_or_else(|| HttpError::new(StatusCode::BAD_REQUEST, "expected ?after=SLUG, or no query"))
+}

@@ -1,0 +1,172 @@
+//! Whether a registration acts for the owner of a pod id: what its token proves, and to which key the id is bound.
+//!
+//! | the pod id | no token | a right token |
+//! | --- | --- | --- |
+//! | not bound | anybody | is bound to the token's key: owner |
+//! | bound to the token's key | | owner |
+//! | bound to another key | | refused |
+//! | bound by a registration | refused | |
+//! | bound by an upload, `signal.bind = "uploads"` | refused | |
+//! | bound by an upload, `signal.bind = "first-use"` | anybody | |
+//!
+//! A wrong token is refused always, and so is a missing one with `signal.require_owner`. With `signal.bind = "off"`
+//! nothing is bound, and a token, which is looked at only if it is required, gives no right to replace a holder.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::timeout;
+
+use super::{
+    audience::Reached,
+    replay::{Once, Replay},
+    time::seconds,
+    token::{self, LEEWAY, VerifiedToken},
+};
+use crate::{
+    clock::Clock,
+    config::{BindMode, Live},
+    pods::{Binding, BoundBy, OwnerKey, Registry, RegistryError},
+    signal::admission::{Admission, Standing},
+};
+
+/// Bytes of a pod id that can be bound.
+const MAX_BOUND: usize = 256;
+/// How long a registry may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Knows to whom pod ids belong.
+pub struct Owners {
+    registry: Arc<dyn Registry>,
+    live: Live,
+    clock: Clock,
+    replay: Arc<Replay>,
+}
+
+/// The same for the registrations of one socket.
+struct AtSocket {
+    owners: Arc<Owners>,
+    reached: Reached,
+}
+
+impl Owners {
+    /// Keeps bindings in `registry`, goes by `clock`, and remembers in `replay` what is taken once.
+    pub fn new(registry: Arc<dyn Registry>, live: Live, clock: Clock, replay: Arc<Replay>) -> Arc<Self> {
+        Arc::new(Self { registry, live, clock, replay })
+    }
+
+    /// Decides about the registrations of a socket that came in as `reached` says.
+    pub fn at(self: &Arc<Self>, reached: Reached) -> Arc<dyn Admission> {
+        Arc::new(AtSocket { owners: self.clone(), reached })
+    }
+
+    /// An uploaded pod names a pod id: it is bound to the pod's owner, if it is not bound yet.
+    pub async fn uploaded(&self, pod_id: Option<&str>, owner_key: OwnerKey) -> Result<(), RegistryError> {
+        let mode = self.live.load().signal.bind;
+        if let Some(pod_id) = pod_id.filter(|pod_id| mode != BindMode::Off && pod_id.len() <= MAX_BOUND) {
+            self.bind(pod_id, owner_key, BoundBy::Upload).await?;
+        }
+        Ok(())
+    }
+
+    async fn bind(&self, pod_id: &str, owner_key: OwnerKey, by: BoundBy) -> Result<Binding, RegistryError> {
+        let since = std::time::UNIX_EPOCH + Duration::from_millis(millis(self.clock.now()));
+        self.registry.bind(pod_id, Binding { owner_key, by, since }).await
+    }
+
+    async fn standing(
+        &self,
+        pod_id: &str,
+        token: Option<&str>,
+        reached: Reached,
+    ) -> Result<Standing, String> {
+        let (mode, required) = {
+            let config = self.live.load();
+            (config.signal.bind, config.signal.require_owner)
+        };
+        match token {
+            None if required => Err("this broker asks every origin for an ownerToken".into()),
+            None if mode == BindMode::Off => Ok(Standing::Anybody),
+            None => self.without_token(pod_id, mode).await,
+            Some(_) if mode == BindMode::Off && !required => Ok(Standing::Anybody),
+            Some(token) => {
+                let audience = reached.audience(&self.live.load());
+                let now = self.clock.now();
+                let proof =
+                    token::verify(token, pod_id, &audience, now).map_err(|error| error.to_string())?;
+                if mode == BindMode::Off {
+                    self.take_once(&proof)?;
+                    return Ok(Standing::Anybody);
+                }
+                self.with_token(pod_id, &proof).await
+            }
+        }
+    }
+
+    async fn without_token(&self, pod_id: &str, mode: BindMode) -> Result<Standing, String> {
+        let binding = self.registry.binding(pod_id).await.map_err(|error| unreachable(&error))?;
+        match binding.map(|binding| binding.by) {
+            Some(BoundBy::Registration) => Err(OWNED.into()),
+            Some(BoundBy::Upload) if mode == BindMode::Uploads => Err(OWNED.into()),
+            Some(BoundBy::Upload) | None => Ok(Standing::Anybody),
+        }
+    }
+
+    async fn with_token(&self, pod_id: &str, proof: &VerifiedToken) -> Result<Standing, String> {
+        if pod_id.len() > MAX_BOUND {
+            return Err(format!(
+                "podId is longer than the {MAX_BOUND} bytes that can be bound to an owner key"
+            ));
+        }
+        let bound = self.registry.binding(pod_id).await.map_err(|error| unreachable(&error))?;
+        if bound.is_some_and(|bound| bound.owner_key != proof.key) {
+            return Err(OTHER_OWNER.into());
+        }
+        self.take_once(proof)?;
+        match self.bind(pod_id, proof.key, BoundBy::Registration).await {
+            Ok(bound) if bound.owner_key == proof.key => Ok(Standing::Owner),
+            Ok(_) => Err(OTHER_OWNER.into()),
+            Err(RegistryError::Full(_)) => Err("this broker has no room to bind another pod id".into()),
+            Err(error) => Err(unreachable(&error)),
+        }
+    }
+
+    /// Takes a token that is good once.
+    fn take_once(&self, proof: &VerifiedToken) -> Result<(), String> {
+        let Some(once) = &proof.once else { return Ok(()) };
+        // The same name in a signature is another one.
+        let name = format!("token {once}");
+        let once = Once {
+            key: proof.key,
+            name: &name,
+            made: seconds(proof.issued),
+            ends: seconds(proof.expires + LEEWAY),
+        };
+        self.replay
+            .take(&once, self.clock.now())
+            .map_err(|error| format!("the owner token is refused: {error}"))
+    }
+}
+
+const OWNED: &str = "this pod id belongs to an owner key: register with an ownerToken of that key";
+const OTHER_OWNER: &str = "this pod id belongs to another owner key than the one of the ownerToken";
+
+fn unreachable(error: &RegistryError) -> String {
+    tracing::error!(%error, "the registry could not serve a registration");
+    "this broker could not reach its registry".into()
+}
+
+fn millis(time: std::time::SystemTime) -> u64 {
+    time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[async_trait]
+impl Admission for AtSocket {
+    async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
+        let standing = self.owners.standing(pod_id, token, self.reached);
+        timeout(PATIENCE, standing).await.unwrap_or_else(|_| {
+            tracing::error!("the registry took too long over a registration");
+            Err("this broker could not reach its registry".into())
+        })
+    }
+}

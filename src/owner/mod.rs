@@ -1,0 +1,15 @@
+//! Proofs of ownership: owner keys, tokens for pod ids, signatures on requests.
+
+pub(crate) mod admission;
+pub mod audience;
+pub mod components;
+pub mod digest;
+mod fields;
+pub mod key;
+mod provider;
+pub mod replay;
+pub mod signature;
+mod time;
+pub mod token;
+pub(crate) mod uploads;
+mod watched;

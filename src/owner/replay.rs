@@ -1,0 +1,236 @@
+//! What was taken once and is not taken again: nonces of signed requests, names of tokens.
+//!
+//! The memory is bounded and does not outlive the process. What was made before the process, or so little after its
+//! start that a former process could have taken it from a clock that runs ahead, is refused: so nothing is taken
+//! twice across a restart either.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::time::seconds;
+use crate::pods::OwnerKey;
+
+/// Seconds that the clock of a signer may run ahead.
+pub const AHEAD: u64 = 10;
+/// Names that are remembered in all: about 20 MB.
+const MAX_NAMES: usize = 65_536;
+/// Names that are remembered for one key.
+const MAX_FOR_KEY: u32 = 1024;
+
+/// The names that were taken, until they would be refused for their age.
+#[derive(Debug)]
+pub struct Replay {
+    started: u64,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// Until when each is good.
+    names: HashMap<Name, u64>,
+    by_end: BTreeSet<(u64, Name)>,
+    for_key: HashMap<OwnerKey, u32>,
+    /// The latest time that was seen: a clock that is set back brings nothing back.
+    latest: u64,
+}
+
+type Name = (OwnerKey, [u8; 32]);
+
+/// Something that is taken once.
+#[derive(Clone, Copy, Debug)]
+pub struct Once<'a> {
+    /// Who signed it.
+    pub key: OwnerKey,
+    /// Its name among those of the key.
+    pub name: &'a str,
+    /// When it was made, in seconds since 1970.
+    pub made: u64,
+    /// From when on it is refused for its age, in seconds since 1970.
+    pub ends: u64,
+}
+
+/// Why it is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// It was taken before.
+    #[error("this was taken once already: sign again with another nonce")]
+    Again,
+    /// It ends before it could be remembered.
+    #[error("this has expired: sign again")]
+    Over,
+    /// It was made in the future.
+    #[error("this was signed by a clock that runs more than {AHEAD} seconds ahead: set the clock")]
+    Ahead,
+    /// A former process may have taken it.
+    #[error("this was signed before the broker was up: sign again in {AHEAD} seconds")]
+    BeforeStart,
+    /// The key has used too many names.
+    #[error("this key has signed {MAX_FOR_KEY} requests within minutes: wait a little")]
+    TooManyForKey,
+    /// The memory is full.
+    #[error("too many signed requests: try again in some minutes")]
+    Full,
+}
+
+impl Replay {
+    /// An empty memory of a process that starts now.
+    pub fn new(now: SystemTime) -> Self {
+        Self { started: seconds(now), taken: Mutex::default() }
+    }
+
+    /// Takes something, if it was not taken before.
+    ///
+    /// # Errors
+    ///
+    /// It was, or might have been, or cannot be remembered.
+    pub fn take(&self, once: &Once<'_>, now: SystemTime) -> Result<(), ReplayError> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = taken.forget(seconds(now));
+        if once.made > now.saturating_add(AHEAD) {
+            return Err(ReplayError::Ahead);
+        }
+        if once.made <= self.started.saturating_add(AHEAD) {
+            return Err(ReplayError::BeforeStart);
+        }
+        if once.ends <= now {
+            return Err(ReplayError::Over);
+        }
+        let name = (once.key, Sha256::digest(once.name).into());
+        if taken.names.contains_key(&name) {
+            return Err(ReplayError::Again);
+        }
+        if taken.names.len() >= MAX_NAMES {
+            return Err(ReplayError::Full);
+        }
+        let for_key = taken.for_key.entry(once.key).or_default();
+        if *for_key >= MAX_FOR_KEY {
+            return Err(ReplayError::TooManyForKey);
+        }
+        *for_key += 1;
+        taken.names.insert(name, once.ends);
+        taken.by_end.insert((once.ends, name));
+        Ok(())
+    }
+}
+
+impl Taken {
+    /// Forgets what is over; the time that holds.
+    fn forget(&mut self, now: u64) -> u64 {
+        self.latest = self.latest.max(now);
+        while let Some((ends, name)) = self.by_end.first().copied() {
+            if ends > self.latest {
+                break;
+            }
+            self.by_end.pop_first();
+            self.names.remove(&name);
+            if let Some(count) = self.for_key.get_mut(&name.0) {
+                *count -= 1;
+                if *count == 0 {
+                    self.for_key.remove(&name.0);
+                }
+            }
+        }
+        self.latest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn once(key: u8, name: &str, made: u64) -> Once<'_> {
+        Once { key: OwnerKey([key; 32]), name, made, ends: made + 300 }
+    }
+
+    #[test]
+    fn a_name_is_taken_once_for_each_key() {
+        let replay = Replay::new(at(1000));
+        assert_eq!(replay.take(&once(1, "a", 2000), at(2000)), Ok(()));
+        assert_eq!(replay.take(&once(1, "a", 2000), at(2001)), Err(ReplayError::Again));
+        assert_eq!(replay.take(&once(1, "a", 2001), at(2001)), Err(ReplayError::Again));
+        assert_eq!(replay.take(&once(2, "a", 2000), at(2001)), Ok(()));
+        assert_eq!(replay.take(&once(1, "b", 2000), at(2001)), Ok(()));
+        assert_eq!(replay.take(&once(1, "a", 2000), at(2300)), Err(ReplayError::Over));
+        assert_eq!(replay.take(&once(1, "a", 2250), at(2300)), Ok(()));
+        assert_eq!(replay.take(&once(1, "c", 2311), at(2300)), Err(ReplayError::Ahead));
+        assert_eq!(Replay::new(at(2000)).take(&once(1, "d", 2010), at(2000)), Err(ReplayError::BeforeStart));
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let replay = Replay::new(at(0));
+        for name in 0..MAX_FOR_KEY {
+            assert_eq!(replay.take(&once(1, &name.to_string(), 100), at(100)), Ok(()));
+        }
+        assert_eq!(replay.take(&once(1, "x", 100), at(100)), Err(ReplayError::TooManyForKey));
+        for key in 2..=64 {
+            for name in 0..MAX_FOR_KEY {
+                assert_eq!(replay.take(&once(key, &name.to_string(), 100), at(100)), Ok(()));
+            }
+        }
+        assert_eq!(replay.take(&once(65, "x", 100), at(100)), Err(ReplayError::Full));
+        assert_eq!(replay.take(&once(1, "x", 400), at(400)), Ok(()));
+        assert_eq!(replay.taken.lock().unwrap().for_key.len(), 1);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Pass(u64),
+        SetBack(u64),
+        Restart,
+        Show { name: u8, made: i64 },
+        ShowAgain(usize),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            3 => (1_u64..200).prop_map(Event::Pass),
+            1 => (1_u64..400).prop_map(Event::SetBack),
+            1 => Just(Event::Restart),
+            5 => (any::<u8>(), -320_i64..20).prop_map(|(name, made)| Event::Show { name, made }),
+            5 => any::<usize>().prop_map(Event::ShowAgain),
+        ]
+    }
+
+    proptest! {
+        /// For every order of requests, waits, steps of the clock and restarts, nothing is taken twice. (A restart
+        /// across which the clock is set back is not among them: nothing can be known of that.)
+        #[test]
+        fn nothing_is_taken_twice(events in prop::collection::vec(event(), 0..80)) {
+            let (mut now, mut latest) = (10_000_u64, 10_000);
+            let mut replay = Replay::new(at(now));
+            let mut shown: Vec<(String, u64)> = Vec::new();
+            let mut taken = HashSet::new();
+            for event in events {
+                let show = match event {
+                    Event::Pass(seconds) => { now += seconds; None }
+                    Event::SetBack(seconds) => { now -= seconds.min(now - 5000); None }
+                    Event::Restart => { now = latest.max(now); replay = Replay::new(at(now)); None }
+                    Event::Show { name, made } => Some((name.to_string(), now.saturating_add_signed(made))),
+                    Event::ShowAgain(index) if !shown.is_empty() => Some(shown[index % shown.len()].clone()),
+                    Event::ShowAgain(_) => None,
+                };
+                latest = latest.max(now);
+                if let Some((name, made)) = show {
+                    if replay.take(&once(1, &name, made), at(now)).is_ok() {
+                        prop_assert!(taken.insert((name.clone(), made)), "{name} of {made} twice");
+                    }
+                    shown.push((name, made));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Whose uploads are taken: everybody's, those of certain owner keys, those with a bearer token, nobody's.
+
+use std::{collections::HashSet, sync::Arc};
+
+use subtle::{Choice, ConstantTimeEq};
+
+use super::watched::{Unusable, Watched, lines};
+use crate::{
+    config::{UploadPolicy, UploadSettings},
+    pods::{Digest, OwnerKey},
+};
+
+/// Why an upload is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// Nobody's are taken.
+    #[error("this broker takes no uploads")]
+    Closed,
+    /// There is no token.
+    #[error("this broker takes uploads with a token only: expected Authorization: Bearer TOKEN")]
+    NoToken,
+    /// The token is not one of those that are known.
+    #[error("the upload token is not known to this broker")]
+    WrongToken,
+    /// The pod is signed by another key.
+    #[error("this broker takes pods of certain owners only, and {0} is not one of them")]
+    OtherOwner(OwnerKey),
+    /// A file of keys or tokens cannot be used; the cause is for the log.
+    #[error("this broker cannot tell whose uploads it takes")]
+    Unusable(#[from] Unusable),
+}
+
+/// Knows whose uploads are taken. Its files are read when they have changed.
+#[derive(Debug)]
+pub struct UploadAccess {
+    owners: Watched<HashSet<OwnerKey>>,
+    tokens: Watched<Vec<Digest>>,
+}
+
+impl Default for UploadAccess {
+    fn default() -> Self {
+        Self { owners: Watched::new(owners), tokens: Watched::new(tokens) }
+    }
+}
+
+impl UploadAccess {
+    /// Whether an upload with this `Authorization` is worth reading. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// It is refused whatever it holds.
+    pub fn at_the_door(
+        &self,
+        settings: &UploadSettings,
+        authorization: Option<&[u8]>,
+    ) -> Result<(), NotTaken> {
+        match settings.policy {
+            UploadPolicy::Open | UploadPolicy::Owners => Ok(()),
+            UploadPolicy::Closed => Err(NotTaken::Closed),
+            UploadPolicy::Token => {
+                let token = authorization.and_then(bearer).ok_or(NotTaken::NoToken)?;
+                let known = match &settings.tokens_file {
+                    Some(path) => self.tokens.read(path)?,
+                    None => Arc::default(),
+                };
+                if is_known(token, &known) { Ok(()) } else { Err(NotTaken::WrongToken) }
+            }
+        }
+    }
+
+    /// Whether a pod of this owner is taken. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// It is not.
+    pub fn of_owner(&self, settings: &UploadSettings, owner_key: OwnerKey) -> Result<(), NotTaken> {
+        if settings.policy != UploadPolicy::Owners || settings.owners.contains(&owner_key) {
+            return Ok(());
+        }
+        match &settings.owners_file {
+            Some(path) if self.owners.read(path)?.contains(&owner_key) => Ok(()),
+            _ => Err(NotTaken::OtherOwner(owner_key)),
+        }
+    }
+}
+
+/// The token of an `Authorization` header (RFC 6750, section 2.1).
+fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(7)?;
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token.trim_ascii())
+}
+
+/// Compares with every known token, in a time that does not depend on how much of one was guessed.
+fn is_known(token: &[u8], known: &[Digest]) -> bool {
+    let token = Digest::of(token);
+    let found = known.iter().fold(Choice::from(0), |found, known| found | known.0.ct_eq(&token.0));
+    found.into()
+}
+
+fn owners(text: &str) -> Result<HashSet<OwnerKey>, String> {
+    let key = |(at, line): (usize, &str)| {
+        line.parse().map_err(|_| format!("line {at}: expected an owner key of 64 hex digits"))
+    };
+    lines(text).map(key).collect()
+}
+
+/// A line is the SHA-256 of a token, perhaps with a name before it.
+fn tokens(text: &str) -> Result<Vec<Digest>, String> {
+    let hash = |(at, line): (usize, &str)| {
+        let hash = line.split_whitespace().next_back().unwrap_or_default();
+        hash.parse()
+            .map_err(|_| format!("line {at}: expected a name and the SHA-256 of a token, 64 hex digits"))
+    };
+    lines(text).map(hash).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const ALICE: OwnerKey = OwnerKey([1; 32]);
+    const BOB: OwnerKey = OwnerKey([2; 32]);
+
+    fn settings(toml: &str) -> UploadSettings {
+        Config::from_toml(&format!("[uploads]\n{toml}")).unwrap_or_else(|errors| panic!("{errors:?}")).uploads
+    }
+
+    fn with_file(name: &str, policy: &str, text: &str) -> (tempfile::TempDir, UploadSettings) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, text).unwrap();
+        let settings = settings(&format!("policy = {policy:?}\n{name} = {path:?}"));
+        (directory, settings)
+    }
+
+    #[test]
+    fn owners_are_listed_in_the_settings_or_in_a_file() {
+        let access = UploadAccess::default();
+        let file = format!("# people\n{BOB} # Bob\n\n");
+        let (_directory, mut settings) = with_file("owners_file", "owners", &file);
+        settings.owners.0.push(ALICE);
+        access.at_the_door(&settings, None).unwrap();
+        access.of_owner(&settings, ALICE).unwrap();
+        access.of_owner(&settings, BOB).unwrap();
+        let other = OwnerKey([3; 32]);
+        assert!(matches!(access.of_owner(&settings, other), Err(NotTaken::OtherOwner(key)) if key == other));
+        let (_directory, broken) = with_file("owners_file", "owners", "Bob");
+        let refused = access.of_owner(&broken, BOB).unwrap_err();
+        let NotTaken::Unusable(cause) = refused else { panic!("{refused}") };
+        assert!(cause.to_string().ends_with("line 1: expected an owner key of 64 hex digits"), "{cause}");
+    }
+
+    #[test]
+    fn tokens_are_kept_as_hashes() {
+        let access = UploadAccess::default();
+        let hash = |token: &str| Digest::of(token.as_bytes());
+        let file = format!("alice {}\n{}\n", hash("secret"), hash("another"));
+        let (_directory, settings) = with_file("tokens_file", "token", &file);
+        let door =
+            |authorization: Option<&str>| access.at_the_door(&settings, authorization.map(str::as_bytes));
+        assert!(door(Some("Bearer secret")).is_ok());
+        assert!(door(Some("bearer another")).is_ok());
+        for none in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic secret")] {
+            assert!(matches!(door(none), Err(NotTaken::NoToken)), "{none:?}");
+        }
+        for wrong in
+            ["Bearer secre", "Bearer secrets", "Bearer SECRET", &format!("Bearer {}", hash("secret"))]
+        {
+            assert!(matches!(door(Some(wrong)), Err(NotTaken::WrongToken)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn open_is_open_and_closed_is_closed() {
+        let access = UploadAccess::default();
+        let open = UploadSettings::default();
+        access.at_the_door(&open, None).unwrap();
+        access.of_owner(&open, ALICE).unwrap();
+        let closed = settings("policy = \"closed\"");
+        assert!(matches!(access.at_the_door(&closed, Some(b"Bearer x")), Err(NotTaken::Closed)));
+    }
+}
