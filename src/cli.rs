@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
+use crate::owner_commands::{PodsArgs, TokenArgs};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use gemmapod_signal::config::{Config, ConfigError, Layers, SETTINGS};
 
@@ -79,6 +80,10 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Make an ownerToken, with which a host registers a pod id for its owner
+    Token(TokenArgs),
+    /// Upload, replace, delete and list an owner's pods on a broker
+    Pods(PodsArgs),
 }
 
 /// How the authority, saved as `gemmapod-ca.pem`, is given to those that are to trust it.

@@ -1,6 +1,7 @@
 //! Starts the process: command line, log, server, signals, exit code.
 
 mod cli;
+mod owner_commands;
 mod systemd;
 
 use std::{fmt::Display, io, process::ExitCode};
@@ -13,7 +14,10 @@ use gemmapod_signal::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::cli::{Cli, Command, Flags, UsageError};
+use self::{
+    cli::{Cli, Command, Flags, UsageError},
+    owner_commands::CommandError,
+};
 
 /// Wrong flags and wrong configuration.
 const USAGE: u8 = 2;
@@ -25,8 +29,8 @@ const FILES_BESIDE_SOCKETS: u64 = 2000;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match &cli.command {
-        Some(Command::CheckConfig { file }) => match cli::check_config(file) {
+    match cli.command {
+        Some(Command::CheckConfig { file }) => match cli::check_config(&file) {
             Ok(()) => {
                 println!("{} is right", file.display());
                 ExitCode::SUCCESS
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
             Err(error) => complain(&error, USAGE),
         },
         Some(Command::Settings { markdown }) => {
-            print!("{}", if *markdown { cli::settings_markdown() } else { cli::settings_toml() });
+            print!("{}", if markdown { cli::settings_markdown() } else { cli::settings_toml() });
             ExitCode::SUCCESS
         }
         Some(Command::Ca { flags }) => match flags.config() {
@@ -44,10 +48,22 @@ fn main() -> ExitCode {
             Ok(config) => print_authority(&config),
             Err(error) => complain(&error, USAGE),
         },
+        Some(Command::Token(args)) => print_or_complain(owner_commands::token(&args)),
+        Some(Command::Pods(args)) => print_or_complain(owner_commands::pods(args)),
         None => match cli.flags.config() {
             Ok(config) => run(cli.flags, config),
             Err(error) => complain(&error, USAGE),
         },
+    }
+}
+
+fn print_or_complain(done: Result<String, CommandError>) -> ExitCode {
+    match done {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error, if error.is_usage() { USAGE } else { FAILURE }),
     }
 }
 

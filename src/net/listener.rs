@@ -24,7 +24,7 @@ use crate::config::{Listen, ListenAddress};
 const BACKLOG: i32 = 4096;
 
 /// Bytes that the system keeps for us before it has sent them.
-const UNSENT: u32 = 128 * 1024;
+const UNSENT: u32 = 64 * 1024;
 
 /// A socket that listens, and how it was asked for.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub mod audience;
+pub mod client;
 pub mod components;
 pub mod digest;
 mod fields;

@@ -23,6 +23,8 @@ use super::{SOON, pod::Pod, process::Broker, socket::Socket};
 pub const LIMIT: u64 = 400 << 20;
 /// Where the watcher ends the broker, to spare the machine.
 const RUIN: u64 = 2 << 30;
+/// Attackers come from many addresses; here all, and the bystander, have one.
+const ONE_ADDRESS: [&str; 2] = ["http.max_connections_per_address=20000", "pods.max_uploads_per_address=32"];
 /// How often memory is looked at. The kernel keeps the true peak; this only finds ruin in time.
 const SAMPLE: Duration = Duration::from_millis(20);
 
@@ -59,7 +61,7 @@ impl Siege {
         assert!(files >= 12_000, "10,000 sockets need a hard limit of 12,000 open files, there are {files}");
         let data = tempfile::tempdir().unwrap();
         let mut args = vec!["--data-dir", data.path().to_str().unwrap()];
-        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        args.extend(ONE_ADDRESS.iter().chain(settings).flat_map(|setting| ["--set", setting]));
         let broker = Broker::start(&args);
         let shared = Arc::<Shared>::default();
         let watcher = thread::spawn({

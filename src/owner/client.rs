@@ -1,0 +1,286 @@
+//! What an owner asks of a broker, from the owner's own machine: signed requests.
+
+use std::{path::Path, time::SystemTime};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde::Deserialize;
+use tokio::time::{Duration, timeout};
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use super::{audience::plain_origin, components::Parts, key::OwnerSecret, signature};
+use crate::pods::{OwnerKey, Slug};
+
+/// A broker that does not answer within this time is given up; uploads of 50 MB must fit.
+const TIMEOUT: Duration = Duration::from_mins(10);
+/// Bytes of an answer.
+const LARGEST_ANSWER: usize = 16 << 20;
+
+/// The client of one broker.
+pub struct OwnerClient {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    broker: String,
+}
+
+/// Why a broker did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The URL is not one of a broker.
+    #[error("{0:?} is not the URL of a broker: expected scheme and host such as https://pods.example.org")]
+    NotABroker(String),
+    /// The file with a further certificate authority cannot be used.
+    #[error("cannot use the certificates in {file}: {problem}")]
+    Roots {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// There was no answer.
+    #[error("{broker} gave no answer: {problem}")]
+    NoAnswer {
+        /// The broker.
+        broker: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The answer is none that this client knows.
+    #[error("{broker} gave an answer that is not one of a broker (status {status})")]
+    Strange {
+        /// The broker.
+        broker: String,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+    /// The broker refused; this is what it said.
+    #[error("{broker} refused ({status}): {sentence}")]
+    Refused {
+        /// The broker.
+        broker: String,
+        /// The HTTP status.
+        status: StatusCode,
+        /// What it said.
+        sentence: String,
+    },
+}
+
+/// A pod that was taken.
+#[derive(Debug, Deserialize)]
+pub struct Taken {
+    /// Its slug.
+    pub id: String,
+    /// Where it is served.
+    pub url: String,
+}
+
+/// A pod in the owner's list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// Its slug.
+    pub id: String,
+    /// Its display name.
+    pub name: String,
+    /// Bytes of its HTML.
+    pub blob_size: u64,
+    /// When it was uploaded.
+    pub created_at: String,
+    /// How often it was fetched.
+    pub hits: u64,
+    /// From when on it is not served any more.
+    pub expires: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    pods: Vec<Listed>,
+    next: Option<Slug>,
+}
+
+impl OwnerClient {
+    /// A client of the broker at the URL `broker`, which trusts the system's certificate authorities and those in `roots`.
+    ///
+    /// # Errors
+    ///
+    /// The URL is none of a broker, or the file cannot be read.
+    pub fn new(broker: &str, roots: Option<&Path>) -> Result<Self, ClientError> {
+        let not_a_broker = || ClientError::NotABroker(broker.into());
+        let origin = plain_origin(broker);
+        let uri: Uri = origin.parse().map_err(|_| not_a_broker())?;
+        let is_plain = matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/";
+        if !is_plain || uri.query().is_some() || origin.contains('@') {
+            return Err(not_a_broker());
+        }
+        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows the versions of TLS")
+            .with_root_certificates(trusted(roots)?)
+            .with_no_client_auth();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
+        Ok(Self { http: Client::builder(TokioExecutor::new()).build(connector), broker: origin })
+    }
+
+    /// Uploads a pod under a new slug, with an upload token if the broker wants one.
+    ///
+    /// # Errors
+    ///
+    /// The broker does not take it, or does not answer.
+    pub async fn upload(&self, html: Bytes, token: Option<&str>) -> Result<Taken, ClientError> {
+        let mut request =
+            Request::post(format!("{}/pods", self.broker)).header(header::CONTENT_TYPE, "text/html");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        self.read(self.ask(request.body(Full::new(html))).await?)
+    }
+
+    /// Puts another version in place of the pod under `slug`.
+    ///
+    /// # Errors
+    ///
+    /// The broker does not take it, or does not answer.
+    pub async fn replace(
+        &self,
+        secret: &OwnerSecret,
+        slug: &Slug,
+        html: Bytes,
+    ) -> Result<Taken, ClientError> {
+        let answer = self.signed(secret, Method::PUT, &format!("/{slug}"), Some(html)).await?;
+        self.read(answer)
+    }
+
+    /// Deletes the pod under `slug`.
+    ///
+    /// # Errors
+    ///
+    /// The broker does not do it, or does not answer.
+    pub async fn delete(&self, secret: &OwnerSecret, slug: &Slug) -> Result<(), ClientError> {
+        self.signed(secret, Method::DELETE, &format!("/{slug}"), None).await.map(drop)
+    }
+
+    /// All pods of the owner.
+    ///
+    /// # Errors
+    ///
+    /// The broker does not tell, or does not answer.
+    pub async fn list(&self, secret: &OwnerSecret) -> Result<Vec<Listed>, ClientError> {
+        let key: OwnerKey = secret.owner_key();
+        let (mut pods, mut query) = (Vec::new(), String::new());
+        loop {
+            let answer = self.signed(secret, Method::GET, &format!("/owner/{key}/pods{query}"), None).await?;
+            let page: Page = self.read(answer)?;
+            pods.extend(page.pods);
+            match page.next {
+                Some(next) => query = format!("?after={next}"),
+                None => return Ok(pods),
+            }
+        }
+    }
+
+    async fn signed(
+        &self,
+        secret: &OwnerSecret,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let headers = HeaderMap::new();
+        let parts = Parts { method: &method, origin: &self.broker, path_and_query, headers: &headers };
+        let fields = signature::sign(secret, &parts, body.as_deref(), &nonce(), SystemTime::now());
+        let mut request = Request::builder().method(&method).uri(format!("{}{path_and_query}", self.broker));
+        for (name, value) in fields {
+            request = request.header(name, value);
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "text/html");
+        }
+        self.ask(request.body(Full::new(body.unwrap_or_default()))).await
+    }
+
+    async fn ask(
+        &self,
+        request: http::Result<Request<Full<Bytes>>>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let broker = || self.broker.clone();
+        let no_answer = |problem: String| ClientError::NoAnswer { broker: broker(), problem };
+        let mut request = request.map_err(|error| no_answer(error.to_string()))?;
+        const AGENT: &str = concat!("gemmapod-signal/", env!("CARGO_PKG_VERSION"));
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+        let asked = async {
+            let answer = self.http.request(request).await.map_err(|error| no_answer(innermost(&error)))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
+            Ok((status, body.map_err(|error| no_answer(error.to_string()))?.to_bytes()))
+        };
+        let (status, body) = timeout(TIMEOUT, asked)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(format!("none came within {} s", TIMEOUT.as_secs()))))?;
+        if status.is_success() {
+            return Ok((status, body));
+        }
+        #[derive(Deserialize)]
+        struct Refusal {
+            error: String,
+        }
+        let sentence = match serde_json::from_slice::<Refusal>(&body) {
+            Ok(refusal) => refusal.error,
+            Err(_) if status == StatusCode::NOT_FOUND => "there is no such pod".into(),
+            Err(_) => return Err(ClientError::Strange { broker: broker(), status }),
+        };
+        Err(ClientError::Refused { broker: broker(), status, sentence })
+    }
+
+    fn read<T: for<'a> Deserialize<'a>>(
+        &self,
+        (status, body): (StatusCode, Bytes),
+    ) -> Result<T, ClientError> {
+        serde_json::from_slice(&body)
+            .map_err(|_| ClientError::Strange { broker: self.broker.clone(), status })
+    }
+}
+
+/// A name that no other request has.
+///
+/// # Panics
+///
+/// If the system has no random numbers to give.
+pub fn nonce() -> String {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("the system gives random numbers");
+    BASE64_URL_SAFE_NO_PAD.encode(bits)
+}
+
+fn trusted(file: Option<&Path>) -> Result<RootCertStore, ClientError> {
+    let mut roots = RootCertStore::empty();
+    // Certificates of the system that cannot be read are no reason to trust none.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = file {
+        let wrong = |problem: String| ClientError::Roots { file: path.display().to_string(), problem };
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+        }
+    }
+    Ok(roots)
+}
+
+/// The innermost cause: the outer ones only say that a request failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

@@ -1,0 +1,171 @@
+//! What an owner does from a terminal: tokens for hosts, and pods on a broker.
+
+use std::{fmt, fs, path::PathBuf, time::SystemTime};
+
+use clap::{Args, Subcommand};
+use gemmapod_signal::{
+    Slug,
+    owner::{
+        client::{self, ClientError, OwnerClient},
+        key::{KeyError, OwnerSecret},
+        token::{self, TokenError, TokenRequest},
+    },
+};
+
+/// A token that lets a host register one pod id at one broker.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// The owner's key file, as the GemmaPod CLI writes it
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The pod id that the host registers
+    #[arg(long, value_name = "ID")]
+    pod_id: String,
+    /// The public URL of the broker
+    #[arg(long, value_name = "URL")]
+    broker: String,
+    /// How long the token is good for, at most 1h
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    lifetime: std::time::Duration,
+    /// Make a token that the broker takes only once
+    #[arg(long)]
+    once: bool,
+}
+
+/// The owner's pods on a broker.
+#[derive(Debug, Args)]
+pub struct PodsArgs {
+    /// The owner's key file, as the GemmaPod CLI writes it
+    #[arg(long, value_name = "FILE", global = true)]
+    key: Option<PathBuf>,
+    /// The public URL of the broker
+    #[arg(long, value_name = "URL", global = true)]
+    broker: Option<String>,
+    /// Trust the certificate authority in this PEM file too
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+    #[command(subcommand)]
+    action: PodsAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum PodsAction {
+    /// Upload a pod; with --slug, as a new version of the one that is there
+    Put {
+        /// The HTML file
+        file: PathBuf,
+        /// The slug of the pod to replace
+        #[arg(long)]
+        slug: Option<Slug>,
+        /// A file with the upload token, where the broker asks for one
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+    },
+    /// Delete pods
+    Delete {
+        /// Their slugs
+        #[arg(required = true)]
+        slugs: Vec<Slug>,
+    },
+    /// List all pods of the owner
+    List,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    #[error("cannot read {}: {source}", .file.display())]
+    Unreadable { file: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the system gives no runtime: {0}")]
+    Runtime(std::io::Error),
+}
+
+impl CommandError {
+    /// Whether the command line, or a file that it names, is to blame.
+    pub fn is_usage(&self) -> bool {
+        !matches!(
+            self,
+            Self::Client(
+                ClientError::NoAnswer { .. } | ClientError::Refused { .. } | ClientError::Strange { .. }
+            ) | Self::Runtime(_)
+        )
+    }
+}
+
+/// Makes a token; what to print.
+pub fn token(args: &TokenArgs) -> Result<String, CommandError> {
+    let secret = OwnerSecret::read(&args.key)?;
+    let request = TokenRequest {
+        pod_id: &args.pod_id,
+        audience: &args.broker,
+        lifetime: args.lifetime,
+        once: args.once.then(client::nonce),
+    };
+    Ok(token::issue(&secret, &request, SystemTime::now())?)
+}
+
+/// Does something with the owner's pods; what to print.
+pub fn pods(args: PodsArgs) -> Result<String, CommandError> {
+    let broker = args.broker.ok_or(CommandError::Missing("--broker URL"))?;
+    let key = args.key.ok_or(CommandError::Missing("--key FILE"))?;
+    let secret = OwnerSecret::read(&key)?;
+    let client = OwnerClient::new(&broker, args.ca.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(CommandError::Runtime)?;
+    runtime.block_on(act(&client, &secret, args.action))
+}
+
+async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> Result<String, CommandError> {
+    let unreadable = |file: &PathBuf| {
+        let file = file.clone();
+        move |source| CommandError::Unreadable { file, source }
+    };
+    match action {
+        PodsAction::Put { file, slug, token_file } => {
+            let html = fs::read(&file).map_err(unreadable(&file))?.into();
+            let token = match &token_file {
+                Some(file) => Some(fs::read_to_string(file).map_err(unreadable(file))?),
+                None => None,
+            };
+            let taken = match slug {
+                Some(slug) => client.replace(secret, &slug, html).await?,
+                None => client.upload(html, token.as_deref().map(str::trim)).await?,
+            };
+            Ok(taken.url)
+        }
+        PodsAction::Delete { slugs } => {
+            for slug in &slugs {
+                client.delete(secret, slug).await?;
+            }
+            Ok(format!("deleted {}", Spaced(&slugs)))
+        }
+        PodsAction::List => {
+            let rows = client.list(secret).await?.into_iter().map(|pod| {
+                let expires = pod.expires.map(|expires| format!("  until {expires}")).unwrap_or_default();
+                let name: String = pod.name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                format!(
+                    "{}  {}  {:>10} bytes  {:>6} hits  {name}{expires}",
+                    pod.id, pod.created_at, pod.blob_size, pod.hits
+                )
+            });
+            Ok(rows.collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+struct Spaced<'a>(&'a [Slug]);
+
+impl fmt::Display for Spaced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slugs: Vec<_> = self.0.iter().map(Slug::as_str).collect();
+        f.write_str(&slugs.join(" "))
+    }
+}

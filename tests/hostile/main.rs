@@ -1,0 +1,15 @@
+//! Hostile input with the broker's memory watched: whatever comes, it stays under 400 MB and everybody else is served.
+//!
+//! Each test is one attack on a broker process of its own. Run with `--nocapture` to see the peak of each.
+
+#![cfg(not(debug_assertions))] // The memory of the release build is what counts: cargo test --release --test hostile
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attack;
+mod frames;
+mod manifests;
+mod readers;
+mod requests;
+mod uploads;

@@ -1,0 +1,225 @@
+//! Peers that do not read what they asked for.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt, future::join_all};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{
+    SOON,
+    bytes::{self, FIN, PING, TEXT, frame, upgrade},
+    pod::Pod,
+    siege::Siege,
+    socket::Socket,
+};
+
+use crate::attack::*;
+
+/// A visitor with a session `s0`, `s1`, … that never reads.
+async fn deaf_visitor(address: &str, pod: &str, n: usize) -> TcpStream {
+    let mut visitor = upgrade(bytes::connect_narrow(address).await.unwrap()).await;
+    let offer = json!({ "t": "offer", "podId": pod, "sessionId": format!("s{n}"), "sdp": "x" });
+    visitor.write_all(&bytes::text(&offer.to_string())).await.unwrap();
+    visitor
+}
+
+/// Answers of 100 KB for each visitor that does not read: more than its queue and the system's hold.
+const ANSWERS: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visitors_that_never_read() {
+    let siege = Siege::lay("visitors_that_never_read", &["signal.max_queue=257KiB"]).await;
+    let address = siege.address();
+    let visitors = (0..5).map(async |o| {
+        let pod = format!("flood {o}");
+        let mut origin = Socket::connect(address).await;
+        origin.send(json!({ "t": "register", "podId": pod })).await;
+        origin.receive().await;
+        let visitors = many(100, async |n| deaf_visitor(address, &pod, n).await).await;
+        for _ in 0..100 {
+            assert_eq!(origin.receive().await["t"], "offer");
+        }
+        let sdp = "x".repeat(100_000);
+        let answers: Vec<String> = (0..100)
+            .map(|n| json!({ "t": "answer", "sessionId": format!("s{n}"), "sdp": sdp }).to_string())
+            .collect();
+        let (mut write, mut read) = origin.stream.split();
+        let flood = async {
+            for answer in answers.iter().cycle().take(ANSWERS * 100) {
+                write.send(answer.as_str().into()).await.unwrap();
+            }
+            // All of it has arrived once this is complained about.
+            write.send("{".into()).await.unwrap();
+        };
+        let complaints = async {
+            let mut too_slow = 0;
+            while let Some(message) = read.next().await {
+                let Message::Text(frame) = message.unwrap() else { continue };
+                let frame: Value = serde_json::from_str(&frame).unwrap();
+                match frame["message"].as_str() {
+                    Some("peer does not read") => too_slow += 1,
+                    Some("invalid json") => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            too_slow
+        };
+        let flooded = timeout(SOON * 6, async { tokio::join!(flood, complaints) }).await;
+        let ((), too_slow) = flooded.expect("the flood should have been taken");
+        assert_eq!(too_slow, 100, "each visitor should have been given up");
+        visitors
+    });
+    let visitors = join_all(visitors).await;
+    siege.bystander_was_served().await;
+    drop(visitors);
+    siege.lift().await;
+}
+
+/// A frame that left its queue for a socket that takes nothing must not be forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visitors_with_one_large_frame_each() {
+    let siege = Siege::lay("visitors_with_one_large_frame_each", &[]).await;
+    let address = siege.address();
+    let mut origin = Socket::connect(address).await;
+    origin.send(json!({ "t": "register", "podId": "large" })).await;
+    origin.receive().await;
+    let visitors = many(2500, async |n| deaf_visitor(address, "large", n).await).await;
+    for _ in 0..2500 {
+        assert_eq!(origin.receive().await["t"], "offer");
+    }
+    let sdp = "x".repeat(MAX_FRAME - 200);
+    for n in 0..2500 {
+        origin.send(json!({ "t": "answer", "sessionId": format!("s{n}"), "sdp": sdp })).await;
+    }
+    siege.digested().await;
+    siege.bystander_was_served().await;
+    drop((visitors, origin));
+    siege.lift().await;
+}
+
+/// Those that hold what they may hold and no more: the bystander must have room beside them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visitors_that_spend_the_common_budget() {
+    let settings = [
+        "signal.max_frame=64KiB",
+        "signal.max_queue=65KiB",
+        "signal.max_queue_total=256KiB",
+        "signal.frames_per_second=1000000",
+    ];
+    let siege = Siege::lay("visitors_that_spend_the_common_budget", &settings).await;
+    let address = siege.address();
+    let mut origin = Socket::connect(address).await;
+    origin.send(json!({ "t": "register", "podId": "hoard" })).await;
+    origin.receive().await;
+    let hoarders = many(8, async |n| deaf_visitor(address, "hoard", n).await).await;
+    let mut reader = Socket::connect(address).await;
+    reader.send(json!({ "t": "offer", "podId": "hoard", "sessionId": "reader", "sdp": "x" })).await;
+    for _ in 0..9 {
+        assert_eq!(origin.receive().await["t"], "offer");
+    }
+    // In step with one that reads, until there is no room: smaller steps than the frames of the bystander.
+    let answer = |session: &str| json!({ "t": "answer", "sessionId": session, "sdp": "x".repeat(1000) });
+    let mut complaint = Value::Null;
+    for n in 0..20_000 {
+        origin.send(answer(&format!("s{}", n % 8))).await;
+        origin.send(answer("reader")).await;
+        complaint = tokio::select! {
+            frame = reader.receive() => {
+                assert_eq!(frame["t"], "answer");
+                continue;
+            }
+            frame = origin.receive() => frame,
+        };
+        break;
+    }
+    assert_eq!(complaint["message"], "peer does not read", "the budget should have been spent");
+    siege.bystander_was_served().await;
+    assert_ne!(complaint["sessionId"], "reader", "one that reads was given up");
+    drop((hoarders, reader, origin));
+    siege.lift().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_that_never_reads() {
+    let siege = Siege::lay("an_origin_that_never_reads", &[]).await;
+    let address = siege.address();
+    let mut origin = upgrade(bytes::connect_narrow(address).await.unwrap()).await;
+    origin.write_all(&bytes::text(r#"{"t":"register","podId":"deaf"}"#)).await.unwrap();
+    // The only thing that it ever reads: it is registered.
+    assert_eq!(origin.read_u8().await.unwrap(), FIN | TEXT);
+    let sdp = "x".repeat(200_000);
+    let told = many(100, async |n| {
+        let mut visitor = Socket::connect(address).await;
+        let offer =
+            json!({ "t": "offer", "podId": "deaf", "sessionId": format!("s{n}"), "sdp": sdp }).to_string();
+        for _ in 0..20 {
+            visitor.send_text(&offer).await;
+        }
+        visitor.send_text("{").await;
+        let mut told = Vec::new();
+        loop {
+            let frame = visitor.receive().await;
+            match frame["message"].as_str().unwrap() {
+                "invalid json" => return told,
+                message => told.push(message.to_owned()),
+            }
+        }
+    });
+    let told = told.await;
+    assert!(told.iter().flatten().any(|message| message == "peer does not read"), "{told:?}");
+    assert!(told.iter().all(|told| told.contains(&"origin offline".into())), "{told:?}");
+    drop(origin);
+    siege.lift().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn downloads_that_are_never_read() {
+    let siege = Siege::lay("downloads_that_are_never_read", &[]).await;
+    let address = siege.address();
+    let pod = Pod::named("wanted").padded(2_000_000).html();
+    let answer = upload(address, "text/html", pod.as_bytes()).await;
+    let slug = serde_json::from_str::<Value>(&answer.body).unwrap()["id"].as_str().unwrap().to_owned();
+    let downloads = many(1000, async |_| {
+        let mut stream = bytes::connect_narrow(address).await.unwrap();
+        stream.write_all(format!("GET /{slug} HTTP/1.1\r\nHost: hostile\r\n\r\n").as_bytes()).await.unwrap();
+        // The answer has begun.
+        stream.read_u8().await.unwrap();
+        stream
+    });
+    let downloads = downloads.await;
+    siege.bystander_was_served().await;
+    drop(downloads);
+    siege.lift().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_without_reading_the_pongs() {
+    let siege = Siege::lay("pings_without_reading_the_pongs", &["signal.frames_per_second=1000000"]).await;
+    let pings = frame(FIN | PING, &[0; 125]).repeat(1000);
+    let sockets = many(4, async |_| {
+        let mut stream = upgrade(bytes::connect_narrow(siege.address()).await.unwrap()).await;
+        // 80 MB: the broker must stop taking them, for where should the pongs go?
+        for taken in 0..600 {
+            match timeout(Duration::from_secs(2), stream.write_all(&pings)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return (taken, stream),
+            }
+        }
+        panic!("80 MB of pings were taken");
+    });
+    let sockets = sockets.await;
+    println!(
+        "{:?} thousands of pings were taken",
+        sockets.iter().map(|(taken, _)| taken).collect::<Vec<_>>()
+    );
+    siege.bystander_was_served().await;
+    drop(sockets);
+    siege.lift().await;
+}
