@@ -43,8 +43,8 @@ pub use self::{
     config::Config,
     net::listener::BindError,
     pods::{
-        Binding, Blob, BoundBy, Digest, MemoryRegistry, OpenError, OwnerKey, PodRecord, RedbRegistry,
-        Registry, RegistryError, Rejected, Slug, VerifiedPod,
+        Binding, Blob, BoundBy, Digest, MemoryRegistry, OpenError, OwnerKey, PodRecord, QuotaExceeded,
+        Quotas, RedbRegistry, Registry, RegistryError, Rejected, Slug, Usage, VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
     signal::directory::Live,

@@ -12,7 +12,7 @@ use super::not_found::render_not_found;
 use crate::{
     net::limits::Exceeded,
     owner::{signature::ACCEPT_SIGNATURE, uploads::NotTaken},
-    pods::{RegistryError, Rejected},
+    pods::{QuotaExceeded, RegistryError, Rejected},
 };
 
 /// A refused request.
@@ -55,7 +55,12 @@ impl HttpError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Rejected(Rejected::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rejected(_) => StatusCode::BAD_REQUEST,
-            Self::Registry(RegistryError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Registry(RegistryError::Quota(
+                QuotaExceeded::OwnerPods(_) | QuotaExceeded::OwnerBytes(_),
+            )) => StatusCode::FORBIDDEN,
+            Self::Registry(RegistryError::Full(_) | RegistryError::Quota(_)) => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
             Self::Registry(RegistryError::Unsupported(_)) => StatusCode::NOT_IMPLEMENTED,
             Self::Registry(RegistryError::Failed(_)) => StatusCode::INTERNAL_SERVER_ERROR,
         }

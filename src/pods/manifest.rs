@@ -110,6 +110,7 @@ impl VerifiedPod {
             created_at: now(),
             hits: 0,
             digest: Digest::of(&html),
+            last_hit: None,
             updated_at: None,
             expires: None,
         };

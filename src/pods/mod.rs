@@ -10,6 +10,7 @@ mod cbor;
 mod hits;
 mod manifest;
 mod memory;
+mod quota;
 mod record;
 mod redb;
 mod registry;
@@ -29,6 +30,7 @@ pub use self::{
     hits::HitCounter,
     manifest::{Rejected, VerifiedPod},
     memory::MemoryRegistry,
+    quota::{QuotaExceeded, Quotas, Usage},
     record::{Digest, OwnerKey, PodRecord, Slug},
     redb::{OpenError, RedbRegistry},
     registry::{Registry, RegistryError},

@@ -86,8 +86,8 @@ async fn an_unknown_slug_is_nothing(registry: Arc<impl Registry>) {
     assert!(registry.get_record(&unknown).await.unwrap().is_none());
     assert!(registry.get_blob(&unknown).await.unwrap().is_none());
     assert!(!registry.delete(&unknown).await.unwrap());
-    registry.bump_hits(&[(unknown, 1)]).await.unwrap();
-    registry.bump_hits(&[]).await.unwrap();
+    registry.bump_hits(&[(unknown, 1)], std::time::SystemTime::now()).await.unwrap();
+    registry.bump_hits(&[], std::time::SystemTime::now()).await.unwrap();
     assert!(registry.get_record(&unknown).await.unwrap().is_none());
     assert_eq!(registry.list(None, 10).await.unwrap(), []);
 }
@@ -121,13 +121,16 @@ async fn hits_add_up_and_pass_over_pods_that_are_gone(registry: Arc<impl Registr
     let (second, _) = put(&*registry, "second").await;
     let (gone, _) = put(&*registry, "gone").await;
     registry.delete(&gone.slug).await.unwrap();
-    registry.bump_hits(&[(first.slug, 2), (gone.slug, 5), (second.slug, 1)]).await.unwrap();
-    registry.bump_hits(&[(first.slug, 3), (first.slug, 1)]).await.unwrap();
+    registry
+        .bump_hits(&[(first.slug, 2), (gone.slug, 5), (second.slug, 1)], std::time::SystemTime::now())
+        .await
+        .unwrap();
+    registry.bump_hits(&[(first.slug, 3), (first.slug, 1)], std::time::SystemTime::now()).await.unwrap();
     let hits = async |slug| registry.get_record(slug).await.unwrap().map(|record| record.hits);
     assert_eq!(hits(&first.slug).await, Some(6));
     assert_eq!(hits(&second.slug).await, Some(1));
     assert_eq!(hits(&gone.slug).await, None);
-    registry.bump_hits(&[(first.slug, u64::MAX)]).await.unwrap();
+    registry.bump_hits(&[(first.slug, u64::MAX)], std::time::SystemTime::now()).await.unwrap();
     assert_eq!(hits(&first.slug).await, Some(u64::MAX));
     let listed = registry.list(None, 10).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.hits).max(), Some(u64::MAX));
@@ -139,7 +142,7 @@ async fn a_deleted_pod_is_gone_and_stays_gone(registry: Arc<impl Registry>) {
     assert!(registry.delete(&record.slug).await.unwrap());
     assert!(!is_there(&*registry, &record, &blob).await);
     assert!(!registry.delete(&record.slug).await.unwrap());
-    registry.bump_hits(&[(record.slug, 1)]).await.unwrap();
+    registry.bump_hits(&[(record.slug, 1)], std::time::SystemTime::now()).await.unwrap();
     assert!(!is_there(&*registry, &record, &blob).await);
     assert!(is_there(&*registry, &other, &other_blob).await);
     assert_eq!(slugs(&*registry).await, [other.slug].into());
@@ -166,7 +169,7 @@ async fn pods_of_the_same_bytes_live_and_die_apart(registry: Arc<impl Registry>)
 async fn a_pod_that_is_put_again_is_there_once(registry: Arc<impl Registry>) {
     let pod = verified(Pod::named("insistent").html());
     registry.put_pod(pod.clone()).await.unwrap();
-    registry.bump_hits(&[(pod.record().slug, 1)]).await.unwrap();
+    registry.bump_hits(&[(pod.record().slug, 1)], std::time::SystemTime::now()).await.unwrap();
     registry.put_pod(pod.clone()).await.unwrap();
     assert_eq!(registry.list(None, 10).await.unwrap().len(), 1);
     assert!(registry.delete(&pod.record().slug).await.unwrap());
