@@ -27,14 +27,17 @@ pub use self::{
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
     rate::{Rate, RateLimit},
     settings::{
-        AcmeSettings, CertificateFiles, Config, HealthSettings, HttpSettings, LimitSettings, Listen,
-        LogSettings, PodSettings, SETTINGS, Setting, SignalSettings, TlsSettings, UploadSettings,
+        AcmeSettings, CertificateFiles, Config, HealthSettings, HttpSettings, JanitorSettings, LimitSettings,
+        Listen, LogSettings, PodSettings, QuotaSettings, SETTINGS, Setting, SignalSettings, TlsSettings,
+        UploadSettings,
     },
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
     value::{
         Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong,
     },
 };
+
+use crate::pods::Quotas;
 
 impl Config {
     /// Reads a configuration from the TOML in `text`; what it does not name keeps its default.
@@ -91,6 +94,30 @@ impl Config {
         .into_iter()
         .filter_map(|(wrong, key, other, problem)| wrong.then_some((key, other, problem)))
         .collect()
+    }
+
+    /// Settings of the janitor that contradict one another, in the same way.
+    fn janitor_contradictions(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let JanitorSettings { high_water, low_water, .. } = &self.janitor;
+        let (high, low) = ("janitor.high_water", "janitor.low_water");
+        [
+            (high_water.is_some() != low_water.is_some(), high, low, "and janitor.low_water go together"),
+            (high_water.is_some() && low_water > high_water, low, high, "must be at most janitor.high_water"),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, key, other, problem)| wrong.then_some((key, other, problem)))
+        .collect()
+    }
+
+    /// How much may be kept.
+    pub fn quotas(&self) -> Quotas {
+        let QuotaSettings { pods, bytes, pods_per_owner, bytes_per_owner, .. } = &self.quotas;
+        Quotas {
+            pods: pods.map(u64::from),
+            bytes: bytes.map(|size| size.as_u64()),
+            pods_per_owner: pods_per_owner.map(u64::from),
+            bytes_per_owner: bytes_per_owner.map(|size| size.as_u64()),
+        }
     }
 
     /// Where to listen, after the defaults.

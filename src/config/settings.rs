@@ -338,6 +338,38 @@ settings! {
         sockets_per_address: u32 = 1_000;
     }
 
+    /// How much may be kept. A pod that has no room in all is answered with 507, one that its owner key has no room for with 403, one too many of an address with 429. Quotas that are not set are no limit.
+    quotas: QuotaSettings {
+        /// Pods in all.
+        pods: Option<u32> = None;
+        /// Bytes of pods in all. Pods with the same bytes count once, as they are kept once.
+        bytes: Option<ByteSize> = None;
+        /// Pods of one owner key.
+        pods_per_owner: Option<u32> = None;
+        /// Bytes of pods of one owner key.
+        bytes_per_owner: Option<ByteSize> = None;
+        /// Pods that one client address (IPv6: one /64) may upload in a day; each is free again a day later. Not for those in `limits.exempt`, and forgotten when the broker stops.
+        pods_per_address_and_day: Option<u32> = Some(1_000);
+        /// The same in bytes.
+        bytes_per_address_and_day: Option<ByteSize> = Some(ByteSize::gib(4));
+    }
+
+    /// Deletes pods that nobody wants any more.
+    janitor: JanitorSettings {
+        /// Whether it works.
+        enabled: bool = false;
+        /// How long it rests between two rounds.
+        interval: Duration = known("1h");
+        /// What was uploaded or replaced within this time is never deleted. Nothing is deleted either within this time after the broker started, or after its clock was set forward.
+        grace: Lifetime = Lifetime(Duration::from_hours(24));
+        /// Deletes pods that were not fetched, uploaded or replaced for this long.
+        unused_for: Option<Lifetime> = None;
+        /// Once pods take more bytes than this, those that were not used for longest are deleted,
+        high_water: Option<ByteSize> = None;
+        /// until they take this many.
+        low_water: Option<ByteSize> = None;
+    }
+
     /// What `GET /health` tells everybody.
     health: HealthSettings {
         /// `list` all pod ids that origins hold, as the reference does; `count` tells how many, `off` nothing of them.

@@ -68,6 +68,7 @@ impl App {
         clock: Clock,
     ) -> Arc<Self> {
         let config = live.load();
+        registry.set_quotas(config.quotas());
         let replay = Arc::new(Replay::new(clock.now()));
         let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), replay.clone());
         Arc::new(Self {
@@ -81,7 +82,7 @@ impl App {
             hub,
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
-            limits: Arc::new(Limits::new(&config.limits)),
+            limits: Arc::new(Limits::new(&config)),
             certificates,
             http_challenges,
             live: live.clone(),
@@ -94,7 +95,8 @@ impl App {
     pub fn reload(&self, config: Config) {
         self.hub.directory.set_limits(config.signal.clone());
         self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
-        self.limits.reload(&config.limits);
+        self.limits.reload(&config);
+        self.registry.set_quotas(config.quotas());
         // Uploads that wait or run go on under the limits that they came in under.
         self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
         self.live.store(config);

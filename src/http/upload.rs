@@ -149,7 +149,8 @@ pub async fn receive(
         Ok::<_, HttpError>(pod)
     };
     let pod = blocking(verify).await??;
-    app.limits.check_owner(&pod.record().owner_key.0, client.address)?;
+    let record = pod.record();
+    app.limits.check_pod(&record.owner_key.0, client.address, record.blob_size)?;
     Ok(pod)
 }
 

@@ -4,7 +4,7 @@
 
 mod table;
 
-use std::{hash::Hash, net::IpAddr, sync::Arc, time::Duration};
+use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use governor::{
@@ -15,7 +15,7 @@ use governor::{
 
 use self::table::Table;
 use super::crowd::{Counted, Crowd, group_of};
-use crate::config::{LimitSettings, RateLimit};
+use crate::config::{Config, LimitSettings, RateLimit};
 
 /// An Ed25519 public key.
 pub type Key = [u8; 32];
@@ -48,6 +48,8 @@ struct Rules {
     upgrades: Pair,
     registrations: Pair,
     uploads_per_owner: Option<Arc<Each<Key>>>,
+    pods_per_day: Option<Arc<Each<IpAddr>>>,
+    kilobytes_per_day: Option<Arc<Each<IpAddr>>>,
 }
 
 /// One thing's limit for one client, and in all.
@@ -93,20 +95,34 @@ struct Policy {
     name: &'static str,
     sentence: &'static str,
     quota: Quota,
+    /// What is counted, and how many of it are one for the limiter.
+    unit: Option<(&'static str, u64)>,
 }
+
+const DAY: Duration = Duration::from_hours(24);
+/// Quotas of bytes count in these: a limiter counts to four billion.
+const KILOBYTE: u64 = 1024;
 
 impl Policy {
     fn new(name: &'static str, sentence: &'static str, rate: RateLimit) -> Option<Self> {
         let RateLimit::Rate(rate) = rate else { return None };
         let quota = Quota::with_period(rate.interval()).expect("a rate is finite").allow_burst(rate.burst());
-        Some(Self { name, sentence, quota })
+        Some(Self { name, sentence, quota, unit: None })
+    }
+
+    /// So much in a day; what is used is free again a day later.
+    fn per_day(name: &'static str, sentence: &'static str, count: u64) -> Self {
+        let count = u32::try_from(count.max(1)).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+        let quota =
+            Quota::with_period(DAY / count.get()).expect("a day has enough nanoseconds").allow_burst(count);
+        Self { name, sentence, quota, unit: None }
     }
 
     fn exceeded(&self, wait: Duration) -> Exceeded {
         Exceeded {
             name: self.name,
-            quota: self.quota.burst_size().get().into(),
-            unit: None,
+            quota: u64::from(self.quota.burst_size().get()) * self.unit.map_or(1, |(_, size)| size),
+            unit: self.unit.map(|(name, _)| name),
             window: self.quota.burst_size_replenished_in(),
             wait,
             sentence: self.sentence,
@@ -122,6 +138,17 @@ impl<K: Hash + Eq + Clone> Each<K> {
     fn check(&self, key: &K) -> Result<(), Exceeded> {
         let now = || self.limiter.clock().now();
         self.limiter.check_key(key).map_err(|until| self.policy.exceeded(until.wait_time_from(now())))
+    }
+
+    /// Counts `count` at once, or none.
+    fn check_many(&self, key: &K, count: u64) -> Result<(), Exceeded> {
+        let now = || self.limiter.clock().now();
+        let count = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
+        match self.limiter.check_key_n(key, count) {
+            Ok(counted) => counted.map_err(|until| self.policy.exceeded(until.wait_time_from(now()))),
+            // More than is ever allowed.
+            Err(_) => Err(self.policy.exceeded(DAY)),
+        }
     }
 }
 
@@ -173,7 +200,8 @@ fn go_on<L>(
 }
 
 impl Rules {
-    fn new(settings: &LimitSettings, before: Option<&Self>) -> Self {
+    fn new(config: &Config, before: Option<&Self>) -> Self {
+        let (settings, quotas) = (&config.limits, &config.quotas);
         let pair = |name: [_; 2], each, all, of: fn(&Self) -> &Pair| {
             let each = Policy::new(
                 name[0],
@@ -216,6 +244,23 @@ impl Rules {
                 |rules| &rules.registrations,
             ),
             uploads_per_owner: go_on(per_owner, of_before, |limit| limit.policy, Each::new),
+            pods_per_day: go_on(
+                quotas
+                    .pods_per_address_and_day
+                    .map(|pods| Policy::per_day("pods-per-address-and-day", OF_A_DAY, pods.into())),
+                before.and_then(|before| before.pods_per_day.as_ref()),
+                |limit| limit.policy,
+                Each::new,
+            ),
+            kilobytes_per_day: go_on(
+                quotas.bytes_per_address_and_day.map(|bytes| Policy {
+                    unit: Some(("content-bytes", KILOBYTE)),
+                    ..Policy::per_day("bytes-per-address-and-day", OF_A_DAY, bytes.as_u64() / KILOBYTE)
+                }),
+                before.and_then(|before| before.kilobytes_per_day.as_ref()),
+                |limit| limit.policy,
+                Each::new,
+            ),
             settings: settings.clone(),
         }
     }
@@ -227,13 +272,13 @@ impl Rules {
 
 impl Limits {
     /// The limits that the settings ask for.
-    pub fn new(settings: &LimitSettings) -> Self {
-        Self { rules: ArcSwap::from_pointee(Rules::new(settings, None)), sockets: Arc::default() }
+    pub fn new(config: &Config) -> Self {
+        Self { rules: ArcSwap::from_pointee(Rules::new(config, None)), sockets: Arc::default() }
     }
 
     /// Puts other limits in place; those that did not change go on as they are.
-    pub fn reload(&self, settings: &LimitSettings) {
-        let rules = Rules::new(settings, Some(&self.rules.load()));
+    pub fn reload(&self, config: &Config) {
+        let rules = Rules::new(config, Some(&self.rules.load()));
         self.rules.store(Arc::new(rules));
     }
 
@@ -252,13 +297,20 @@ impl Limits {
         pair.check(client)
     }
 
-    /// Counts an upload of `owner`, unless there were too many.
-    pub fn check_owner(&self, owner: &Key, client: Option<IpAddr>) -> Result<(), Exceeded> {
+    /// Counts a pod of `owner` of so many bytes, unless the owner, or the client today, had too many.
+    pub fn check_pod(&self, owner: &Key, client: Option<IpAddr>, bytes: u64) -> Result<(), Exceeded> {
         let rules = self.rules.load();
-        match &rules.uploads_per_owner {
-            Some(limit) if !rules.is_exempt(client) => limit.check(owner),
-            _ => Ok(()),
+        if rules.is_exempt(client) {
+            return Ok(());
         }
+        if let Some(limit) = &rules.uploads_per_owner {
+            limit.check(owner)?;
+        }
+        let Some(client) = client.map(group_of) else { return Ok(()) };
+        if let Some(limit) = &rules.kilobytes_per_day {
+            limit.check_many(&client, bytes.div_ceil(KILOBYTE))?;
+        }
+        rules.pods_per_day.as_ref().map_or(Ok(()), |limit| limit.check(&client))
     }
 
     /// A place for one more socket of `client`; it is free again when what comes back is dropped.
@@ -277,16 +329,16 @@ impl Limits {
     }
 }
 
+const OF_A_DAY: &str = "your address has uploaded as much as it may in a day; try again later";
 /// When a client that has too many sockets may try again: nobody knows when one of them ends.
 const SOCKET_WAIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
-    fn settings(toml: &str) -> LimitSettings {
-        Config::from_toml(&format!("[limits]\n{toml}")).unwrap().limits
+    fn settings(toml: &str) -> Config {
+        Config::from_toml(&format!("[limits]\n{toml}")).unwrap()
     }
 
     fn ip(address: &str) -> Option<IpAddr> {
@@ -319,9 +371,32 @@ mod tests {
     fn an_owner_key_is_limited_at_any_address() {
         let limits = Limits::new(&settings("uploads_per_owner = \"1/day burst 3\""));
         let passed = |key| {
-            (0..9).filter(|n| limits.check_owner(&[key; 32], ip(&format!("192.0.2.{n}"))).is_ok()).count()
+            (0..9).filter(|n| limits.check_pod(&[key; 32], ip(&format!("192.0.2.{n}")), 1).is_ok()).count()
         };
         assert_eq!((passed(1), passed(2)), (3, 3));
+    }
+
+    #[test]
+    fn an_address_may_upload_so_much_in_a_day() {
+        let limits = Limits::new(&settings(
+            "[quotas]\npods_per_address_and_day = 5\nbytes_per_address_and_day = \"1 MiB\"",
+        ));
+        let check = |address: &str, bytes| limits.check_pod(&[1; 32], ip(address), bytes);
+        let exceeded = check("192.0.2.1", (1 << 20) + 1).unwrap_err();
+        assert_eq!((exceeded.name, exceeded.wait), ("bytes-per-address-and-day", DAY));
+        check("192.0.2.1", 1 << 19).unwrap();
+        check("192.0.2.1", (1 << 19) - 2048).unwrap();
+        let exceeded = check("192.0.2.1", 4096).unwrap_err();
+        assert_eq!((exceeded.quota, exceeded.unit), (1 << 20, Some("content-bytes")));
+        assert!(
+            exceeded.wait > Duration::from_secs(160) && exceeded.wait < Duration::from_secs(170),
+            "{exceeded:?}"
+        );
+        for _ in 0..5 {
+            check("192.0.2.2", 1).unwrap();
+        }
+        assert_eq!(check("192.0.2.2", 1).unwrap_err().name, "pods-per-address-and-day");
+        assert!((0..99).all(|_| check("127.0.0.1", 1 << 30).is_ok()), "loopback is exempt");
     }
 
     #[test]
