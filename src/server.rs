@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use salvo::{Router, Server};
 use tokio::{
     sync::{Notify, Semaphore},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, Purpose, RegistryKind},
     http::{self, App},
+    janitor,
     net::{
         front::{Entrance, Front},
         listener::{self, BindError, Listener},
@@ -206,6 +207,7 @@ impl SignalServer {
             let (app, stop) = (app.clone(), hits_stop.clone());
             async move { app.hits.run(&*app.registry, &stop).await }
         });
+        let janitor = tokio::spawn(janitor::run(app.clone(), stop.child_token()));
         tokio::spawn(certificates.run(certificates_stop));
         let drain = async {
             stop.cancelled().await;
@@ -236,6 +238,8 @@ impl SignalServer {
             served
         };
         let (served, ()) = tokio::join!(serve, drain);
+        // It ends after its round; nothing of it is lost where that takes too long.
+        let _ = timeout(SETTLE, janitor).await;
         hits_stop.cancel();
         // A panic in the task was logged; the hits of the last second are lost.
         let _ = hits.await;

@@ -134,6 +134,13 @@ impl VerifiedPod {
         self.pod_id.as_deref()
     }
 
+    /// The same pod, as if it came at `date`.
+    #[cfg(test)]
+    pub(crate) fn at(mut self, date: SystemTime) -> Self {
+        self.record.created_at = date;
+        self
+    }
+
     /// What is known of the pod.
     pub fn record(&self) -> &PodRecord {
         &self.record

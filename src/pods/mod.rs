@@ -8,6 +8,7 @@ mod blob;
 mod blobs;
 mod cbor;
 mod hits;
+mod janitor;
 mod manifest;
 mod memory;
 mod quota;
@@ -28,6 +29,7 @@ pub use self::{
     binding::{Binding, BoundBy},
     blob::Blob,
     hits::HitCounter,
+    janitor::{Janitor, Moment, Report, Rules},
     manifest::{Rejected, VerifiedPod},
     memory::MemoryRegistry,
     quota::{QuotaExceeded, Quotas, Usage},

@@ -5,6 +5,8 @@
 //! acknowledged: a crash before that leaves at most files that the next start sweeps away.
 
 #[cfg(test)]
+mod accounting;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod lives;
