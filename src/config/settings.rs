@@ -325,7 +325,7 @@ settings! {
         /// Requests for pods, for what is known of them, for `/health` and for whatever is not there, in all.
         reads: RateLimit = known("5000/s");
         /// The same of one client address (IPv6: of one /64).
-        reads_per_address: RateLimit = known("50/s burst 1000");
+        reads_per_address: RateLimit = known("20/s burst 1000");
         /// Upgrades to WebSockets in all; too many are answered before the upgrade.
         upgrades: RateLimit = known("2000/s");
         /// The same of one client address (IPv6: of one /64).

@@ -301,3 +301,59 @@ fn used_at(record: &PodRecord) -> Option<SystemTime> {
 fn age(date: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(date).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::pods::{MemoryRegistry, VerifiedPod, signed};
+
+    const HOUR: Duration = Duration::from_hours(1);
+    const YEAR: Duration = Duration::from_hours(365 * 24);
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_forward_deletes_nothing_for_a_while() {
+        let registry = MemoryRegistry::new(1 << 20);
+        let pod = VerifiedPod::verify(signed::Pod::named("p").html().into(), 1 << 20).unwrap();
+        let came = UNIX_EPOCH + YEAR;
+        registry.put_pod(pod.at(came)).await.unwrap();
+        let (janitor, rules) =
+            (Janitor::default(), Rules { grace: HOUR, unused_for: Some(24 * HOUR), water: None });
+        let round = async |hours: u32, ahead: Duration| {
+            let running = hours * HOUR;
+            let now = Moment { date: came + running + ahead, running };
+            janitor.round(&registry, &rules, now, false).await.unwrap()
+        };
+        for hours in 0..10 {
+            assert_eq!(round(hours, Duration::ZERO).await.deleted(), 0);
+        }
+        assert_eq!(round(10, YEAR).await.deleted(), 0, "the step is noticed");
+        // A step back lets nothing look older than it is.
+        assert_eq!(round(10, Duration::ZERO).await.deleted(), 0);
+        assert_eq!(round(11, YEAR).await.deleted(), 0, "so is the next");
+        let report = round(12, YEAR).await;
+        assert_eq!((report.unused, report.left), (1, Usage::default()), "the operator had an hour to notice");
+    }
+
+    #[tokio::test]
+    async fn those_that_were_not_used_for_longest_go_first() {
+        let registry = MemoryRegistry::new(1 << 20);
+        let mut slugs = Vec::new();
+        for hours in 0..4 {
+            let pod = VerifiedPod::verify(signed::Pod::named("p").html().into(), 1 << 20).unwrap();
+            let pod = pod.at(UNIX_EPOCH + hours * HOUR);
+            slugs.push(pod.record().slug);
+            registry.put_pod(pod).await.unwrap();
+        }
+        let size = registry.usage(None).await.unwrap().bytes / 4;
+        registry.bump_hits(&[(slugs[0], 1)], UNIX_EPOCH + 9 * HOUR).await.unwrap();
+        let rules = Rules { grace: HOUR, unused_for: None, water: Some((3 * size, 2 * size)) };
+        let report = Janitor::round_by_dates(&registry, &rules, UNIX_EPOCH + 24 * HOUR, false).await.unwrap();
+        assert_eq!((report.for_room, report.left.bytes), (2, 2 * size));
+        let left: Vec<_> = registry.list(None, 9).await.unwrap().iter().map(|record| record.slug).collect();
+        let mut expected = vec![slugs[0], slugs[3]];
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+}

@@ -82,6 +82,11 @@ enum Step {
         version: usize,
         lifetime: Option<u32>,
     },
+    /// The same while the clock is wrong, which is set right at once.
+    Misdated {
+        owner: usize,
+        wrong_by: i64,
+    },
     Replace {
         nth: prop::sample::Index,
         version: usize,
@@ -129,6 +134,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..OWNERS, 0..VERSIONS, prop::option::weighted(0.2, seconds()))
             .prop_map(|(owner, version, lifetime)| Step::Upload { owner, version, lifetime }),
+        2 => (0..OWNERS, -1_000_000_i64..1_000_000).prop_map(|(owner, wrong_by)| Step::Misdated { owner, wrong_by }),
         2 => (index(), 0..VERSIONS).prop_map(|(nth, version)| Step::Replace { nth, version }),
         2 => index().prop_map(|nth| Step::Delete { nth }),
         2 => index().prop_map(|nth| Step::Hit { nth }),
@@ -248,6 +254,12 @@ impl World {
                     Err(error) => panic!("{error}"),
                 }
                 self.model.pods.insert(record.slug, (record, self.time));
+            }
+            Step::Misdated { owner, wrong_by } => {
+                let before = std::mem::replace(&mut self.wrong_by, wrong_by);
+                let upload = Step::Upload { owner, version: 0, lifetime: None };
+                Box::pin(self.take(upload)).await;
+                self.wrong_by = before;
             }
             Step::Replace { nth, version } => {
                 let Some(before) = self.model.nth(&nth) else { return };
