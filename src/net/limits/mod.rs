@@ -400,6 +400,27 @@ mod tests {
     }
 
     #[test]
+    fn a_million_addresses_take_less_than_100_mb() {
+        let config = Config::default();
+        let taken = allocation_counter::measure(|| {
+            let limits = Limits::new(&config);
+            for n in 0..1_000_000_u64 {
+                let address = Some(IpAddr::V6(std::net::Ipv6Addr::from_bits(
+                    u128::from(n + (0x2001_0db8 << 32)) << 64,
+                )));
+                for kind in [Kind::Upload, Kind::Read, Kind::Upgrade, Kind::Registration] {
+                    let _ = limits.check(kind, address);
+                }
+                let mut owner = [0; 32];
+                owner[..8].copy_from_slice(&n.to_le_bytes());
+                let _ = limits.check_pod(&owner, address, 1000);
+            }
+        });
+        println!("{} bytes at most", taken.bytes_max);
+        assert!(taken.bytes_max < 100_000_000, "{taken:?}");
+    }
+
+    #[test]
     fn other_settings_keep_what_did_not_change() {
         let limits =
             Limits::new(&settings("uploads_per_address = \"1/day burst 5\"\nreads_per_address = \"1/day\""));
