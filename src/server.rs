@@ -1,9 +1,12 @@
 //! Puts the parts together: listeners up, serve.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use salvo::{Router, Server};
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,6 +14,7 @@ use crate::{
     config::{self, Config, Purpose, RegistryKind},
     drain::Drain,
     http::{self, App},
+    janitor,
     net::{
         front::{Entrance, Front},
         listener::{self, BindError, Listener},
@@ -27,6 +31,8 @@ use crate::{
     },
 };
 
+/// How long the end waits for a round of the janitor.
+const JANITOR: Duration = Duration::from_millis(300);
 /// Bytes of a request's head, as in Node: thousands of unfinished ones must fit into memory.
 const MAX_HEAD: usize = 16 * 1024;
 /// Bytes that are read at a time, and that wait to be written to one connection.
@@ -209,6 +215,7 @@ impl SignalServer {
             let (app, stop) = (app.clone(), hits_stop.clone());
             async move { app.hits.run(&*app.registry, &stop).await }
         });
+        let janitor = tokio::spawn(janitor::run(app.clone(), stop.child_token()));
         tokio::spawn(certificates.run(certificates_stop));
         let drain = Drain { app: app.clone(), entrance, handed_over, servers: handles }.run();
         let serve = async {
@@ -220,6 +227,8 @@ impl SignalServer {
             served
         };
         let (served, ()) = tokio::join!(serve, drain);
+        // It ends after its round; nothing of it is lost where that takes too long.
+        let _ = timeout(JANITOR, janitor).await;
         hits_stop.cancel();
         // A panic in the task was logged; the hits of the last second are lost.
         let _ = hits.await;

@@ -59,7 +59,7 @@ async fn a_batch_is_done_whole_or_refused_whole() {
         let (done, deleted) = oneshot::channel();
         let delete = Job::Delete { slug: doomed.record().slug, done };
         let (done, counted) = oneshot::channel();
-        let hits = Job::Hits { hits: vec![(kept.record().slug, 3)], done };
+        let hits = Job::Hits { hits: vec![(kept.record().slug, 3)], at: std::time::SystemTime::now(), done };
         bench.disk.arm(Some(Fault { at, kind: Kind::Once(EIO) }));
         bench.writer.write(vec![put, put_twin, delete, hits, put_again]);
         let answers = [
@@ -174,8 +174,8 @@ async fn a_read_that_fails_is_made_on_a_database_opened_again() {
         assert_eq!(bench.registry.list(None, 9).await.unwrap().len(), 1);
         // In the midst of a transaction it fails that one, and the next finds redb well again.
         bench.disk.fail_reads(1);
-        bench.registry.bump_hits(&[(pod.record().slug, 1)]).await.unwrap_err();
-        bench.registry.bump_hits(&[(pod.record().slug, 1)]).await.unwrap();
+        bench.registry.bump_hits(&[(pod.record().slug, 1)], std::time::SystemTime::now()).await.unwrap_err();
+        bench.registry.bump_hits(&[(pod.record().slug, 1)], std::time::SystemTime::now()).await.unwrap();
     }
     assert_eq!(bench.registry.get_record(&pod.record().slug).await.unwrap().unwrap().hits, 3);
 }
