@@ -8,6 +8,7 @@ use toml::{
 };
 
 use super::{
+    kind::{Kind, describe as describe_setting},
     nearest::unknown,
     settings::Setting,
     value::{Value, Wrong, describe},
@@ -33,6 +34,7 @@ impl<T> Deref for List<T> {
 
 impl<T: Value> Value for List<T> {
     const EXPECTED: &'static str = T::EXPECTED;
+    const KIND: Kind = Kind::List(&T::KIND);
 
     fn from_text(text: &str) -> Result<Self, String> {
         // An IPv6 address in brackets is no TOML.
@@ -77,6 +79,7 @@ pub trait Entry: Default + 'static {
 
 impl<E: Entry> Value for Vec<E> {
     const EXPECTED: &'static str = "a list of tables";
+    const KIND: Kind = Kind::Tables(|| E::SETTINGS.iter().map(describe_setting).collect());
 
     /// As TOML writes the list on one line.
     fn from_text(text: &str) -> Result<Self, String> {
