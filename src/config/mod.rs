@@ -4,6 +4,7 @@
 //! reports all that is wrong with the place where it stands.
 
 mod error;
+mod kind;
 mod layers;
 mod list;
 mod live;
@@ -18,6 +19,7 @@ mod value;
 
 pub use self::{
     error::{ConfigError, Origin},
+    kind::{Kind, settings_json},
     layers::Layers,
     list::{Entry, List},
     live::Live,

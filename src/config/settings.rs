@@ -7,6 +7,7 @@ use salvo::http::HeaderValue;
 use toml::{Spanned, de::DeValue};
 
 use super::{
+    kind::Kind,
     list::List,
     net::{FileMode, ListenAddress, Purpose, TrustedProxy},
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
@@ -23,6 +24,7 @@ pub struct Setting<T: 'static = Config> {
     pub doc: &'static str,
     /// Completes the sentence "expected …".
     pub expected: &'static str,
+    pub(super) kind: Kind,
     pub(super) to_toml: fn(&T) -> Option<String>,
     pub(super) set_text: fn(&mut T, &str) -> Result<(), String>,
     pub(super) set_toml: fn(&mut T, &Spanned<DeValue<'_>>) -> Result<(), Wrong>,
@@ -55,6 +57,7 @@ macro_rules! setting {
             env: setting!(@env $($env)?),
             doc: $doc,
             expected: <$ty as Value>::EXPECTED,
+            kind: <$ty as Value>::KIND,
             to_toml: |target| target.$($field).+.to_toml(),
             set_text: |target, text| { target.$($field).+ = Value::from_text(text)?; Ok(()) },
             set_toml: |target, value| { target.$($field).+ = Value::from_toml(value)?; Ok(()) },
