@@ -84,4 +84,5 @@ def declared(test: Path) -> dict[str, bool]:
             stdout=subprocess.PIPE,
             check=True,
         )
-    return json.loads(done.stdout)
+    nodes: dict[str, bool] = json.loads(done.stdout)
+    return nodes
