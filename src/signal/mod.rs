@@ -57,6 +57,7 @@
 //! frame without a session id and would believe themselves registered.
 
 pub mod directory;
+pub mod farewell;
 mod intake;
 pub mod outbox;
 pub mod socket;

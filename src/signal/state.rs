@@ -20,6 +20,8 @@ pub struct State {
     sockets: HashMap<SocketId, Socket>,
     origins: HashMap<PodId, SocketId>,
     sessions: usize,
+    /// The broker stops: nobody stays.
+    stopping: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +96,16 @@ pub enum Refusal {
 impl State {
     /// Lets a socket in.
     pub fn join(&mut self, id: SocketId, outbox: Arc<Outbox>) {
+        if self.stopping {
+            outbox.close(Close::RESTART);
+        }
         self.sockets.insert(id, Socket { outbox, role: Role::New });
+    }
+
+    /// Closes from now on whoever joins; the outboxes of those who are there.
+    pub fn stop(&mut self) -> Vec<Arc<Outbox>> {
+        self.stopping = true;
+        self.sockets.values().map(|socket| socket.outbox.clone()).collect()
     }
 
     /// The pod ids that are held.
