@@ -45,9 +45,9 @@ with subtest("systemd hands over the sockets"):
 
 with subtest("the service is ready when it says so, and says how things stand"):
     assert (show("Type"), show("DynamicUser")) == ("notify-reload", "yes")
-    machine.wait_until_succeeds(f"systemctl show -P StatusText {SERVICE} | grep -x '0 origins, 0 sessions'", timeout=30)
+    machine.wait_until_succeeds(f"systemctl show -P StatusText {SERVICE} | grep -x 'origins: 0, sessions: 0'", timeout=30)
     machine.succeed("systemd-run --unit=origin --setenv=HOME=/root chat-origin /root/pod-0 secret")
-    machine.wait_until_succeeds(f"systemctl show -P StatusText {SERVICE} | grep -x '1 origins, 0 sessions'", timeout=30)
+    machine.wait_until_succeeds(f"systemctl show -P StatusText {SERVICE} | grep -x 'origins: 1, sessions: 0'", timeout=30)
     machine.succeed("systemctl stop origin.service")
 
 with subtest("the watchdog is fed"):

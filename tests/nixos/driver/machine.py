@@ -267,7 +267,7 @@ class Machine:
             time.sleep(POLL)
 
     def _command(self, script: str) -> list[str]:
-        enter = ["nsenter", "--target", str(self._systemd), "--all", "--wd=/root", "env", "--ignore-environment"]
+        enter = ["nsenter", "--target", str(self._systemd), "--all", "--wdns=/root", "env", "--ignore-environment"]
         return [*enter, f"PATH={PATH}", "HOME=/root", "LANG=C.UTF-8", "bash", "-c", script]
 
     def _enter(self, script: str, end: float) -> tuple[int, str]:
