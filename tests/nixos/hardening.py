@@ -55,7 +55,11 @@ with subtest("it sees no process of others"):
     seen = machine.succeed(f"nsenter --target {main} --mount --wd=/ setpriv --reuid {uid} --regid {gid} --clear-groups ls /proc").split()
     seen = [name for name in seen if name.isdigit()]
     ours = machine.succeed(f"ps -o pid= -U {uid}").split()
-    foreign = [name for name in seen if name not in ours and machine.execute(f"test -d /proc/{name} && test $(stat -c %u /proc/{name}) != {uid}")[0] == 0]
+    foreign = [
+        name
+        for name in seen
+        if name not in ours and machine.execute(f"test -d /proc/{name} && test $(stat -c %u /proc/{name}) != {uid}")[0] == 0
+    ]
     assert foreign == [], foreign
 
 with subtest("system calls that a broker has no use for are refused"):

@@ -33,16 +33,16 @@ with subtest("another setting holds at once, and who is connected stays so"):
     assert (origins(), show("MainPID")) == (["steady-pod"], process)
 
 with subtest("systemd was told when the reload was over"):
-    log = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
-    assert "Reloaded gemmapod-signal.service" in log, log
-    assert log.count(f"Started {SERVICE}") == 1, log
+    journal = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
+    assert "Reloaded gemmapod-signal.service" in journal, journal
+    assert journal.count(f"Started {SERVICE}") == 1, journal
 
 with subtest("a wrong configuration changes nothing, and the log says what is wrong"):
     change('public_ur = "https://wrong.example.org"')
     machine.succeed(f"systemctl reload {SERVICE}")
     assert show("ActiveState") == "active"
-    log = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
-    assert 'unknown key "public_ur"; did you mean "public_url"?' in log, log
+    journal = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
+    assert 'unknown key "public_ur"; did you mean "public_url"?' in journal, journal
     pod = json.loads(machine.succeed("chat-pod /root/third third-pod http://machine:8080"))
     assert pod["url"] == f"https://pods.example.org/{pod['id']}", pod
     assert (origins(), show("MainPID")) == (["steady-pod"], process)
@@ -50,8 +50,8 @@ with subtest("a wrong configuration changes nothing, and the log says what is wr
 with subtest("what needs a restart is named"):
     change('registry = "memory"')
     machine.succeed(f"systemctl reload {SERVICE}")
-    log = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE} | tail -n 5")
-    assert "registry" in log and "restart" in log, log
+    journal = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE} | tail -n 5")
+    assert "registry" in journal and "restart" in journal, journal
 
 with subtest("the declared configuration is back"):
     machine.succeed(f"cp --remove-destination {CONFIG}.declared {CONFIG}")

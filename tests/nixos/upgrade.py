@@ -32,7 +32,7 @@ with subtest("new ones are taken beside them"):
 with subtest("a restart with another version refuses nobody"):
     # 300 requests, one after the other, while the service is restarted three times.
     machine.succeed(
-        "systemd-run --unit=client --property=Type=oneshot --no-block sh -c"
+        "systemd-run --unit=client --setenv=PATH --property=Type=oneshot --no-block sh -c"
         " 'for at in $(seq 300); do curl -fsS -o /dev/null http://machine:8080/VRprHipm-Ns3 || exit 1; sleep 0.01; done'"
     )
     for _ in range(3):
