@@ -18,7 +18,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use salvo::{Router, Service};
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
@@ -40,6 +40,8 @@ pub(crate) struct App {
     pub registry: Arc<dyn Registry>,
     pub hits: Arc<HitCounter>,
     pub hub: Hub,
+    /// Cancelled when the broker stops.
+    pub stop: CancellationToken,
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
     pub uploads: ArcSwap<upload::Turnstile>,
@@ -75,6 +77,7 @@ impl App {
             owner_lists: Semaphore::new(2),
             hits: Arc::default(),
             hub,
+            stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
             certificates,
@@ -89,6 +92,7 @@ impl App {
     pub fn reload(&self, config: Config) {
         self.hub.directory.set_limits(config.signal.clone());
         self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
+        self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
         // Uploads that wait or run go on under the limits that they came in under.
         self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
         self.live.store(config);

@@ -4,14 +4,14 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { Broker, DURABLE } from "./lib/broker.mjs";
 import { gemmapod } from "./lib/cli.mjs";
+import { POD_ID, chat, servedPod } from "./lib/conversation.mjs";
 import { STEP, until } from "./lib/deadline.mjs";
 import { Host } from "./lib/host.mjs";
 import { Model } from "./lib/model.mjs";
-import { draftPod, signPod } from "./lib/pod.mjs";
+import { draftPod } from "./lib/pod.mjs";
 import { scenario } from "./lib/scene.mjs";
 import { Browser } from "./lib/visitor.mjs";
 
-const POD_ID = "tested-pod";
 const CROWD = 20;
 
 for (const registry of ["memory", DURABLE]) {
@@ -72,18 +72,3 @@ scenario("a visitor of a pod whose origin is away is told so", async (scene) => 
   const { browser, url } = await servedPod(scene, { registry: "memory" });
   await assert.rejects(browser.visit(url), /the pod did not reach its origin: [^]*origin offline/);
 });
-
-/** A broker that serves a pod, and a browser and a model for it: all that a conversation needs but the host. */
-async function servedPod(scene, options) {
-  const broker = await Broker.start(scene, options);
-  const pod = await signPod(await scene.newFolder("pod"), { podId: POD_ID, signalUrl: broker.signalUrl });
-  const { id: slug } = await broker.upload(pod.htmlPath);
-  const [model, browser] = await Promise.all([Model.start(scene), Browser.start(scene, options)]);
-  return { broker, model, pod, slug, browser, url: `${broker.url}/${slug}` };
-}
-
-/** Asks `question` and checks that the answer is this model's answer to it, and came over the data channel. */
-async function chat(visitor, model, question) {
-  const answer = model.answerTo(question);
-  assert.deepEqual(await visitor.ask(question), { shown: answer, overDataChannel: answer });
-}
