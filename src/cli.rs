@@ -88,6 +88,13 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Let a pod id be anybody's again, whose owner has lost the key; the broker must not be running
+    Unbind {
+        /// The pod id
+        pod_id: String,
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Make an ownerToken, with which a host registers a pod id for its owner
     Token(TokenArgs),
     /// Upload, replace, delete and list an owner's pods on a broker

@@ -48,6 +48,10 @@ fn main() -> ExitCode {
             Ok(config) => print_authority(&config),
             Err(error) => complain(&error, USAGE),
         },
+        Some(Command::Unbind { pod_id, flags }) => match flags.config() {
+            Ok(config) => print_or_complain(owner_commands::unbind(&config, &pod_id)),
+            Err(error) => complain(&error, USAGE),
+        },
         Some(Command::Token(args)) => print_or_complain(owner_commands::token(&args)),
         Some(Command::Pods(args)) => print_or_complain(owner_commands::pods(args)),
         Some(Command::Janitor { dry_run, flags }) => match flags.config() {

@@ -4,13 +4,14 @@ use std::{fmt, fs, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand};
 use gemmapod_signal::{
-    Slug,
+    Config, OpenError, RedbRegistry, Registry, RegistryError, Slug,
     owner::{
         client::{self, ClientError, OwnerClient},
         key::{KeyError, OwnerSecret},
         token::{self, TokenError, TokenRequest},
     },
 };
+use tokio::runtime::{self, Runtime};
 
 /// A token that lets a host register one pod id at one broker.
 #[derive(Debug, Args)]
@@ -84,6 +85,12 @@ pub enum CommandError {
     Token(#[from] TokenError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("the pod id {0:?} is not bound to any owner key")]
+    NotBound(String),
     #[error("the system gives no runtime: {0}")]
     Runtime(std::io::Error),
 }
@@ -91,12 +98,13 @@ pub enum CommandError {
 impl CommandError {
     /// Whether the command line, or a file that it names, is to blame.
     pub fn is_usage(&self) -> bool {
-        !matches!(
-            self,
-            Self::Client(
-                ClientError::NoAnswer { .. } | ClientError::Refused { .. } | ClientError::Strange { .. }
-            ) | Self::Runtime(_)
-        )
+        match self {
+            Self::Missing(_) | Self::Unreadable { .. } | Self::Key(_) | Self::Token(_) => true,
+            Self::Client(ClientError::NotABroker(_) | ClientError::Roots { .. }) => true,
+            Self::Client(_) | Self::Open(_) | Self::Registry(_) | Self::NotBound(_) | Self::Runtime(_) => {
+                false
+            }
+        }
     }
 }
 
@@ -112,15 +120,29 @@ pub fn token(args: &TokenArgs) -> Result<String, CommandError> {
     Ok(token::issue(&secret, &request, SystemTime::now())?)
 }
 
+/// Lets a pod id be anybody's again; what to print.
+pub fn unbind(config: &Config, pod_id: &str) -> Result<String, CommandError> {
+    let unbind = async {
+        let registry = RedbRegistry::open(&config.data_dir)?;
+        let was_bound = registry.unbind(pod_id).await?;
+        registry.close().await?;
+        if was_bound { Ok(()) } else { Err(CommandError::NotBound(pod_id.into())) }
+    };
+    runtime()?.block_on(unbind)?;
+    Ok(format!("the pod id {pod_id:?} is anybody's again"))
+}
+
+fn runtime() -> Result<Runtime, CommandError> {
+    runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)
+}
+
 /// Does something with the owner's pods; what to print.
 pub fn pods(args: PodsArgs) -> Result<String, CommandError> {
     let broker = args.broker.ok_or(CommandError::Missing("--broker URL"))?;
     let key = args.key.ok_or(CommandError::Missing("--key FILE"))?;
     let secret = OwnerSecret::read(&key)?;
     let client = OwnerClient::new(&broker, args.ca.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(CommandError::Runtime)?;
-    runtime.block_on(act(&client, &secret, args.action))
+    runtime()?.block_on(act(&client, &secret, args.action))
 }
 
 async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> Result<String, CommandError> {

@@ -8,9 +8,22 @@ mod custom_registry;
 #[path = "../examples/embed.rs"]
 mod embed;
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
-use gemmapod_signal::SignalServer;
+use gemmapod_signal::{
+    Clock, SignalServer,
+    owner::{
+        components::Parts,
+        key::OwnerSecret,
+        signature,
+        token::{self, TokenRequest},
+    },
+};
+use reqwest::{Method, header::HeaderMap};
+use serde_json::json;
 use support::{pod::Pod, server::TestServer};
 
 #[test]
@@ -39,5 +52,45 @@ async fn the_registry_of_plain_files_keeps_pods_over_a_restart() {
     assert_eq!(body, html);
     let meta = server.http.get(server.url(&format!("/{slug}/meta"))).send().await.unwrap();
     assert_eq!(meta.json::<serde_json::Value>().await.unwrap()["hits"], 2);
+    server.stop().await;
+}
+
+/// It does not bring what owners need, which is said, and makes nothing unsafe.
+#[tokio::test]
+async fn a_registry_without_versions_and_bindings_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = custom_registry::Directory(directory.path().into());
+    let settings = "public_url = \"https://pods.example.org\"\n[signal]\ntakeover_timeout = \"1h\"";
+    let clock = Clock::default();
+    let builder = SignalServer::builder().config(support::server::config(settings)).registry(registry);
+    let server = TestServer::from(builder.clock(clock.clone())).await;
+    clock.pass(Duration::from_secs(20));
+    let now = SystemTime::now() + Duration::from_secs(20);
+    let pod = Pod::named("plain");
+    let secret = OwnerSecret::from_bytes(pod.key.as_bytes());
+    let (slug, html) = (server.store(pod.html()).await, pod.html());
+    let (path, none) = (format!("/{slug}"), HeaderMap::new());
+    let origin = "https://pods.example.org";
+    let signed = |method: &Method, nonce: &str, body: Option<&[u8]>| -> HeaderMap {
+        let parts = Parts { method, origin, path_and_query: &path, headers: &none };
+        signature::sign(&secret, &parts, body, nonce, now).into_iter().collect()
+    };
+    let put = server.http.put(server.url(&path)).headers(signed(&Method::PUT, "1", Some(html.as_bytes())));
+    let put = put.header("content-type", "text/html").body(html).send().await.unwrap();
+    assert_eq!(put.status(), 501);
+    assert_eq!(put.text().await.unwrap(), r#"{"error":"this broker's registry cannot replace a pod"}"#);
+
+    // Nothing binds the pod id to the key: its token replaces nobody.
+    let lifetime = Duration::from_mins(5);
+    let request = TokenRequest { pod_id: "pod", audience: origin, lifetime, once: None };
+    let token = token::issue(&secret, &request, now).unwrap();
+    let mut holder = server.origin("pod").await;
+    let mut newcomer = server.connect().await;
+    newcomer.send(json!({ "t": "register", "podId": "pod", "ownerToken": token })).await;
+    holder.nothing().await;
+    assert_eq!(newcomer.closed().await, (4003, "pod id is held".into()));
+
+    let delete = server.http.delete(server.url(&path)).headers(signed(&Method::DELETE, "2", None));
+    assert_eq!(delete.send().await.unwrap().status(), 204);
     server.stop().await;
 }

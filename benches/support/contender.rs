@@ -72,7 +72,9 @@ impl Contender {
             (_, Registry::Durable(dir)) => command.args(["-r", "redb", "-d"]).arg(dir),
         };
         if matches!(self.kind, Kind::Broker | Kind::Before) {
-            command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+            // All clients of a bench have one address.
+            let one_address = ["http.max_connections_per_address=20000"];
+            command.args(one_address.iter().chain(settings).flat_map(|setting| ["--set", setting]));
         }
         command
     }

@@ -16,7 +16,7 @@ use crate::{
         limits::{Kind, Limits},
     },
     owner::audience::Reached,
-    signal::admission::{Admission, Standing},
+    signal::admission::{Admission, Key, Standing},
 };
 
 /// How long a registration waits for its turn.
@@ -83,5 +83,9 @@ impl Admission for Registrations {
             sleep(exceeded.wait).await;
         }
         self.admission.standing(pod_id, token).await
+    }
+
+    async fn registered(&self, pod_id: &str, claimant: Key) {
+        self.admission.registered(pod_id, claimant).await;
     }
 }

@@ -113,7 +113,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .push(
             Router::with_path("pods")
                 .push(Router::new().hoop(upload::AllowAnyOrigin).post(upload::Upload(app.clone())))
-                .push(Router::new().hoop(upload::AllowAnyOrigin).options(upload::Preflight)),
+                .push(Router::new().hoop(upload::AllowAnyOrigin).options(upload::Preflight(app.clone()))),
         );
     for other in others {
         router = router.push(other);

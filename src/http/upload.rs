@@ -371,7 +371,7 @@ impl AllowAnyOrigin {
 }
 
 /// Answers a browser that asks whether it may upload.
-pub struct Preflight;
+pub struct Preflight(pub Arc<App>);
 
 #[handler]
 impl Preflight {
@@ -382,7 +382,11 @@ impl Preflight {
         response.status_code(StatusCode::NO_CONTENT);
         let headers = response.headers_mut();
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST,OPTIONS"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+        let allowed = match self.0.live.load().uploads.policy {
+            UploadPolicy::Token => "content-type,authorization",
+            _ => "content-type",
+        };
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | the pod id | no token | a right token |
 //! | --- | --- | --- |
-//! | not bound | anybody | is bound to the token's key: owner |
+//! | not bound | anybody | claimant: it is bound to the token's key if nobody holds it |
 //! | bound to the token's key | | owner |
 //! | bound to another key | | refused |
 //! | bound by a registration | refused | |
@@ -11,6 +11,9 @@
 //!
 //! A wrong token is refused always, and so is a missing one with `signal.require_owner`. With `signal.bind = "off"`
 //! nothing is bound, and a token, which is looked at only if it is required, gives no right to replace a holder.
+//!
+//! A key has rights only where something binds the pod id to it: keys are to be had for nothing, and whoever makes one
+//! must not take a pod from a host that is there.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +30,7 @@ use crate::{
     clock::Clock,
     config::{BindMode, Live},
     pods::{Binding, BoundBy, OwnerKey, Registry, RegistryError},
-    signal::admission::{Admission, Standing},
+    signal::admission::{Admission, Key, Standing},
 };
 
 /// Bytes of a pod id that can be bound.
@@ -64,7 +67,10 @@ impl Owners {
     pub async fn uploaded(&self, pod_id: Option<&str>, owner_key: OwnerKey) -> Result<(), RegistryError> {
         let mode = self.live.load().signal.bind;
         if let Some(pod_id) = pod_id.filter(|pod_id| mode != BindMode::Off && pod_id.len() <= MAX_BOUND) {
-            self.bind(pod_id, owner_key, BoundBy::Upload).await?;
+            match self.bind(pod_id, owner_key, BoundBy::Upload).await {
+                Ok(_) | Err(RegistryError::Unsupported(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -91,6 +97,9 @@ impl Owners {
             Some(_) if mode == BindMode::Off && !required => Ok(Standing::Anybody),
             Some(token) => {
                 let audience = reached.audience(&self.live.load());
+                if audience.is_empty() {
+                    return Err(NO_AUDIENCE.into());
+                }
                 let now = self.clock.now();
                 let proof =
                     token::verify(token, pod_id, &audience, now).map_err(|error| error.to_string())?;
@@ -123,10 +132,13 @@ impl Owners {
             return Err(OTHER_OWNER.into());
         }
         self.take_once(proof)?;
+        if bound.is_none() {
+            return Ok(Standing::Claimant(proof.key.0));
+        }
+        // What an upload bound, the owner's own registration binds for good.
         match self.bind(pod_id, proof.key, BoundBy::Registration).await {
             Ok(bound) if bound.owner_key == proof.key => Ok(Standing::Owner),
             Ok(_) => Err(OTHER_OWNER.into()),
-            Err(RegistryError::Full(_)) => Err("this broker has no room to bind another pod id".into()),
             Err(error) => Err(unreachable(&error)),
         }
     }
@@ -148,6 +160,8 @@ impl Owners {
     }
 }
 
+const NO_AUDIENCE: &str =
+    "public_url is not set, so that this broker cannot tell tokens that are made for it";
 const OWNED: &str = "this pod id belongs to an owner key: register with an ownerToken of that key";
 const OTHER_OWNER: &str = "this pod id belongs to another owner key than the one of the ownerToken";
 
@@ -168,5 +182,18 @@ impl Admission for AtSocket {
             tracing::error!("the registry took too long over a registration");
             Err("this broker could not reach its registry".into())
         })
+    }
+
+    async fn registered(&self, pod_id: &str, claimant: Key) {
+        let bound = self.owners.bind(pod_id, OwnerKey(claimant), BoundBy::Registration);
+        match timeout(PATIENCE, bound).await {
+            Ok(Ok(_) | Err(RegistryError::Unsupported(_))) => {}
+            // Anybody can bring that about, so that it must not fill the log.
+            Ok(Err(error @ RegistryError::Full(_))) => {
+                tracing::debug!(%error, pod_id, "a pod id was not bound")
+            }
+            Ok(Err(error)) => tracing::warn!(%error, pod_id, "the pod id was not bound to its owner"),
+            Err(_) => tracing::warn!(pod_id, "the registry took too long to bind a pod id"),
+        }
     }
 }

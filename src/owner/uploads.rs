@@ -171,6 +171,23 @@ mod tests {
         }
     }
 
+    /// Were the list left at the first hash that fits, the first of 20,000 would be found thousands of times faster.
+    #[test]
+    fn the_place_of_a_token_in_the_list_does_not_show() {
+        let known: Vec<_> = (0..20_000_u32).map(|n| Digest::of(&n.to_be_bytes())).collect();
+        let took = |token: u32| {
+            let once = || {
+                let begun = std::time::Instant::now();
+                is_known(&token.to_be_bytes(), std::hint::black_box(&known));
+                begun.elapsed()
+            };
+            (0..50).map(|_| once()).min().unwrap()
+        };
+        let (first, last, none) = (took(0), took(19_999), took(20_000));
+        assert!(is_known(&0_u32.to_be_bytes(), &known) && !is_known(&20_000_u32.to_be_bytes(), &known));
+        assert!(first * 2 > last && first * 2 > none && last * 2 > none, "{first:?} {last:?} {none:?}");
+    }
+
     #[test]
     fn open_is_open_and_closed_is_closed() {
         let access = UploadAccess::default();

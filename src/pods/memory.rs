@@ -138,6 +138,10 @@ impl Registry for MemoryRegistry {
         Ok(self.read().by_slug.get(slug).map(|(_, blob)| blob.clone().into()))
     }
 
+    async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        Ok(self.read().by_slug.get(slug).map(|(record, blob)| (record.clone(), blob.clone().into())))
+    }
+
     async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError> {
         let mut pods = self.write();
         for (slug, more) in hits {
@@ -188,5 +192,9 @@ impl Registry for MemoryRegistry {
         let binding = binding.after(held);
         pods.bindings.insert(pod_id.into(), binding);
         Ok(binding)
+    }
+
+    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
+        Ok(self.write().bindings.remove(pod_id).is_some())
     }
 }

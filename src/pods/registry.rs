@@ -117,8 +117,14 @@ pub trait Registry: Send + Sync + 'static {
     /// Binds a pod id, if it is not bound to another key, as [`Binding::after`] says; the binding that holds. Once this
     /// returns it is as safe as a pod.
     async fn bind(&self, pod_id: &str, binding: Binding) -> Result<Binding, RegistryError> {
+        let _ = (pod_id, binding);
+        Err(RegistryError::Unsupported("bind pod ids to owner keys"))
+    }
+
+    /// Lets a pod id be anybody's again; whether it was bound.
+    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
         let _ = pod_id;
-        Ok(binding)
+        Ok(false)
     }
 
     /// Writes what is still to be written and lets go of files. Nothing is called after it.

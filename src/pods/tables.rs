@@ -261,6 +261,11 @@ pub fn bind(txn: &WriteTransaction, pod_id: &str, binding: Binding) -> Result<Op
     Ok(Some(binding))
 }
 
+/// Lets a pod id be anybody's again; whether it was bound.
+pub fn unbind(txn: &WriteTransaction, pod_id: &str) -> Result<bool, redb::Error> {
+    Ok(txn.open_table(BINDINGS)?.remove(pod_id)?.is_some())
+}
+
 /// What a pod id is bound to.
 pub fn binding(db: &Database, pod_id: &str) -> Result<Option<Binding>, redb::Error> {
     match db.begin_read()?.open_table(BINDINGS) {

@@ -83,7 +83,6 @@ impl Contests {
 
 /// A contest that has just begun.
 #[derive(Debug)]
-#[must_use = "a contest must be decided"]
 pub struct Contest {
     pub(super) directory: Arc<Directory>,
     pub(super) pod: PodId,

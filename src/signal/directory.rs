@@ -55,6 +55,19 @@ pub struct Registration {
     pub token: Option<String>,
 }
 
+/// What came of a registration.
+#[derive(Debug)]
+#[must_use = "a contest must be decided"]
+pub enum Admitted {
+    /// The socket holds the pod id.
+    Holds,
+    /// It waits for the pod id, and this contest begins with it: it is to be decided when the holder has had the time to
+    /// show that it is there.
+    Contests(Contest),
+    /// It waits together with others, or was refused.
+    NotYet,
+}
+
 impl Directory {
     /// An empty directory.
     pub fn new(limits: SignalSettings) -> Arc<Self> {
@@ -143,24 +156,24 @@ impl Place {
         self.directory.lock().is_there(self.id);
     }
 
-    /// Carries out a registration as its standing allows, or tells the sender why it was not admitted. A contest that
-    /// begins with it is to be decided when its holder has had the time to show that it is there.
-    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>) -> Option<Contest> {
+    /// Carries out a registration as its standing allows, or tells the sender why it was not admitted.
+    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>) -> Admitted {
         let mut state = self.directory.lock();
         let registered = match (state.role(self.id), admitted) {
-            (Role::Replaced, _) => return None,
+            (Role::Replaced, _) => return Admitted::NotYet,
             (_, Err(sentence)) => Err(Refusal::NotAdmitted(sentence)),
             (_, Ok(standing)) => state.register(self.id, pod.clone(), standing),
         };
         drop(state);
         match registered {
-            Ok(Registered::Holds | Registered::Waits(None)) => None,
+            Ok(Registered::Holds) => Admitted::Holds,
+            Ok(Registered::Waits(None)) => Admitted::NotYet,
             Ok(Registered::Waits(Some(number))) => {
-                Some(Contest { directory: self.directory.clone(), pod, number })
+                Admitted::Contests(Contest { directory: self.directory.clone(), pod, number })
             }
             Err(refusal) => {
                 self.refuse(None, Kind::Register, &refusal);
-                None
+                Admitted::NotYet
             }
         }
     }

@@ -1,13 +1,18 @@
 //! What a socket may send before it makes a whole frame: bounded for the socket, and for all sockets together.
+//!
+//! What has come is read in one call, however little the WebSocket's buffer takes at a time: what is left over waits
+//! here until it is taken. So the WebSocket's buffer can be small, and an idle socket keeps next to nothing.
 
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::outbox::Budget;
 
@@ -22,12 +27,19 @@ const OVERHEAD: usize = 16 * 1024;
 /// The header of a control frame as a client sends it.
 const CONTROL_HEADER: usize = 6;
 
+thread_local! {
+    /// Where a thread reads to before it knows how much has come.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; FREE].into());
+}
+
 /// A stream under a WebSocket that counts what was read since the last whole message.
 ///
 /// The buffer that a message was gathered in stays with its socket, so what was reserved for it stays reserved too.
 #[derive(Debug)]
 pub struct Intake<S> {
-    stream: Take<S>,
+    stream: S,
+    /// Read from the stream, but not taken yet.
+    left: Bytes,
     held: usize,
     /// What the largest message so far took of the common budget.
     reserved: usize,
@@ -35,15 +47,15 @@ pub struct Intake<S> {
     budget: Arc<Budget>,
 }
 
-impl<S: AsyncRead> Intake<S> {
+impl<S> Intake<S> {
     /// Lets frames of `max_frame` bytes through.
     pub fn new(stream: S, max_frame: usize, budget: Arc<Budget>) -> Self {
-        Self { stream: stream.take(0), held: 0, reserved: 0, limit: max_frame + OVERHEAD, budget }
+        Self { stream, left: Bytes::new(), held: 0, reserved: 0, limit: max_frame + OVERHEAD, budget }
     }
 
     /// A whole message was made of what was read.
     pub fn complete(&mut self) {
-        self.held = 0;
+        self.held = self.left.len();
     }
 
     /// A control frame with `payload` bytes was among what was read, perhaps between two fragments of a message.
@@ -53,7 +65,7 @@ impl<S: AsyncRead> Intake<S> {
 
     /// The stream itself, for what is not counted any more.
     pub fn stream(&mut self) -> &mut S {
-        self.stream.get_mut()
+        &mut self.stream
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
@@ -82,25 +94,39 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let room = FREE.checked_sub(self.held).filter(|room| *room > 0).unwrap_or(PIECE);
-        self.stream.set_limit(room as u64);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        Poll::Ready(self.count(buf.filled().len() - before))
+        let this = &mut *self;
+        if this.left.is_empty() {
+            let room = FREE.checked_sub(this.held).filter(|room| *room > 0).unwrap_or(PIECE);
+            return SCRATCH.with_borrow_mut(|scratch| {
+                let mut read = ReadBuf::new(&mut scratch[..room]);
+                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+                let (taken, left) = read.filled().split_at(read.filled().len().min(buf.remaining()));
+                buf.put_slice(taken);
+                this.left = Bytes::copy_from_slice(left);
+                Poll::Ready(this.count(read.filled().len()))
+            });
+        }
+        let taken = this.left.len().min(buf.remaining());
+        buf.put_slice(&this.left[..taken]);
+        this.left.advance(taken);
+        if this.left.is_empty() {
+            this.left = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Intake<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self.stream.get_mut()).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.stream.get_mut()).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.stream.get_mut()).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -126,7 +152,7 @@ mod tests {
         drop(two);
         one.complete();
         assert!(!budget.take(4_001), "the buffer of a whole message is still there");
-        read(&mut one, FREE + 10_000).await.unwrap();
+        read(&mut one, FREE + 6_000).await.unwrap();
         drop(one);
         let mut large = Intake::new(&bytes[..], 1_000, Budget::new(100_000));
         assert_eq!(read(&mut large, OVERHEAD + 1_001).await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
@@ -141,7 +167,7 @@ mod tests {
             read(&mut intake, 5_000 + CONTROL_HEADER + 125).await.unwrap();
             intake.control(125);
         }
-        assert_eq!(intake.held, 15_000);
+        assert_eq!(intake.held - intake.left.len(), 15_000);
         assert_eq!(read(&mut intake, 5_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
     }
 }

@@ -17,7 +17,7 @@
 //! | origin that was replaced | anything | dropped |
 //! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
 //! | new | `register` with an owner token that is wrong, or without one where one is needed | the reason, then closed with 1008 |
-//! | new | `register` with a pod id that another origin holds, and a right owner token | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
+//! | new | `register` with a pod id that another origin holds, and a token of the key that the pod id belongs to | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
 //! | new | `register` with a pod id that another origin holds and for which 16 newcomers wait | `pod id is held`, then closed with 4003 |
 //! | new | any other `register` with a pod id that another origin holds | it is a newcomer that waits; the other is pinged |
 //! | new, waits | anything | dropped |

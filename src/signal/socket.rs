@@ -23,8 +23,8 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::Admission,
-    directory::{Directory, Place, Registration},
+    admission::{Admission, Standing},
+    directory::{Admitted, Directory, Place, Registration},
     intake::Intake,
     outbox::{Budget, Close, Next, Outbox},
 };
@@ -34,8 +34,8 @@ use crate::config::SignalSettings;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Frames are gathered up to this many bytes before they are written.
 const WRITE_BATCH: usize = 32 * 1024;
-/// What is read at a time. Every socket keeps a buffer of this size, so that it decides what an idle origin costs.
-const READ_BUFFER: usize = 2 * 1024;
+/// What the WebSocket takes from the [`Intake`] at a time. Every socket keeps a buffer of at least this size.
+const READ_BUFFER: usize = 512;
 /// Bytes that are read, and thrown away, from a peer that sends on after it was told to close.
 const MAX_DISCARDED: u64 = 32 << 20;
 /// Pings that a peer may leave without an answer.
@@ -175,8 +175,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn register(&mut self, Registration { pod, token }: Registration) {
         let standing = self.admission.standing(&pod, token.as_deref()).await;
-        if let Some(contest) = self.place.admit(pod, standing) {
-            tokio::spawn(contest.decide_after(self.takeover_timeout));
+        let claimant = match &standing {
+            Ok(Standing::Claimant(key)) => Some(*key),
+            _ => None,
+        };
+        match (self.place.admit(pod.clone(), standing), claimant) {
+            (Admitted::Holds, Some(key)) => self.admission.registered(&pod, key).await,
+            (Admitted::Contests(contest), _) => {
+                tokio::spawn(contest.decide_after(self.takeover_timeout));
+            }
+            (Admitted::Holds | Admitted::NotYet, _) => {}
         }
     }
 

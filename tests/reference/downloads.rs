@@ -205,7 +205,7 @@ pub async fn delete_pod_anonymous(row: Row) -> Judged {
     let url = server.url(&format!("/{}", server.store(Pod::named("row").html()).await));
     let refused = server.http.delete(&url).send().await.unwrap();
     assert_eq!(server.http.get(&url).send().await.unwrap().status(), 200, "the pod is still there");
-    row.matches(refused.status().as_u16())
+    row.mends(refused.status().as_u16(), 401)
 }
 
 pub async fn get_signal_plain(row: Row) -> Judged {

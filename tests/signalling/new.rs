@@ -18,7 +18,8 @@ async fn register_with_a_pod_id() {
 
 #[tokio::test]
 async fn register_with_a_pod_id_that_another_origin_holds() {
-    let server = TestServer::start().await;
+    let server = TestServer::with("[signal]\ntakeover_timeout = \"100ms\"").await;
+    // It reads nothing from here on, and so answers no ping.
     let mut incumbent = server.origin("pod").await;
     let mut visitor = server.visitor(&mut incumbent, "pod", "s").await;
 

@@ -14,6 +14,8 @@ mod open;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod versions;
 mod writer;
 
 use std::{
@@ -159,6 +161,11 @@ impl Registry for RedbRegistry {
         let pod_id = pod_id.to_owned();
         let bound = self.write(|done| Job::Bind { pod_id, binding, done }).await?;
         bound.ok_or_else(too_many_bindings)
+    }
+
+    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
+        let pod_id = pod_id.to_owned();
+        self.write(|done| Job::Unbind { pod_id, done }).await
     }
 
     async fn close(&self) -> Result<(), RegistryError> {

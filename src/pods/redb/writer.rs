@@ -37,6 +37,10 @@ pub enum Job {
         binding: Binding,
         done: Done<Option<Binding>>,
     },
+    Unbind {
+        pod_id: String,
+        done: Done<bool>,
+    },
     Hits {
         hits: Vec<(Slug, u64)>,
         at: SystemTime,
@@ -56,7 +60,7 @@ pub enum Job {
 /// What a transaction did for one job.
 enum Outcome {
     Done,
-    /// Whether it found the pod.
+    /// Whether it found what it was about.
     Found(bool),
     Bound(Option<Binding>),
     NoRoom(QuotaExceeded),
@@ -108,17 +112,14 @@ impl Writer {
                         (
                             Job::Delete { done, .. }
                             | Job::DeleteVersion { done, .. }
-                            | Job::Replace { done, .. },
+                            | Job::Replace { done, .. }
+                            | Job::Unbind { done, .. },
                             Outcome::Found(found),
                         ) => answer(done, Ok(found)),
                         (Job::Bind { done, .. }, Outcome::Bound(bound)) => answer(done, Ok(bound)),
-                        (
-                            Job::Delete { .. }
-                            | Job::DeleteVersion { .. }
-                            | Job::Replace { .. }
-                            | Job::Bind { .. },
-                            _,
-                        ) => unreachable!("each job has its own kind of outcome"),
+                        (_, _) => {
+                            unreachable!("each job has its own kind of outcome")
+                        }
                     }
                 }
             }
@@ -132,6 +133,7 @@ impl Writer {
                         // One of the two versions is there, and either is a whole one.
                         Job::Replace { record, .. } => drop(self.unused.insert(record.digest)),
                         Job::Bind { .. }
+                        | Job::Unbind { .. }
                         | Job::Hits { .. }
                         | Job::Delete { .. }
                         | Job::DeleteVersion { .. } => {}
@@ -206,6 +208,7 @@ impl Writer {
                     Job::Bind { pod_id, binding, .. } => {
                         (Outcome::Bound(tables::bind(&txn, pod_id, *binding)?), None)
                     }
+                    Job::Unbind { pod_id, .. } => (Outcome::Found(tables::unbind(&txn, pod_id)?), None),
                     Job::Hits { hits, at, .. } => {
                         tables::add_hits(&txn, hits, *at)?;
                         (Outcome::Done, None)
@@ -283,7 +286,10 @@ fn refuse(batch: Vec<Job>, error: &RegistryError) {
     for job in batch {
         match job {
             Job::Put { done, .. } | Job::Hits { done, .. } => answer(done, Err(repeat(error))),
-            Job::Delete { done, .. } | Job::DeleteVersion { done, .. } | Job::Replace { done, .. } => {
+            Job::Delete { done, .. }
+            | Job::DeleteVersion { done, .. }
+            | Job::Replace { done, .. }
+            | Job::Unbind { done, .. } => {
                 answer(done, Err(repeat(error)));
             }
             Job::Bind { done, .. } => answer(done, Err(repeat(error))),

@@ -126,11 +126,13 @@ impl Both {
         let (me, place) = self.socket(seat);
         // Each payload says who sent it in which step.
         ask.payload = ask.payload.map(|padding| json!([me, at, padding]).to_string());
-        let begun = place.handle(&render(&ask)).and_then(|Registration { pod, token }| {
+        let admitted = place.handle(&render(&ask)).map(|Registration { pod, token }| {
             let standing = if token.is_some() { Standing::Owner } else { Standing::Anybody };
             place.admit(pod, Ok(standing))
         });
-        self.contests.extend(begun);
+        if let Some(Admitted::Contests(contest)) = admitted {
+            self.contests.push(contest);
+        }
         self.model.begin_step();
         self.model.ask(me, &ask);
         self.note(me, &ask);

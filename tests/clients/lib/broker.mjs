@@ -52,6 +52,11 @@ export class Broker {
     return curl(`${this.url}/${slug}`, { ca: this.ca });
   }
 
+  /** What the broker knows of a pod, as JSON. */
+  meta(slug) {
+    return curl(`${this.url}/${slug}/meta`, { ca: this.ca });
+  }
+
   async stop() {
     await this.#lives.at(-1)?.end("SIGTERM");
   }

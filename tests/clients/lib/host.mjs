@@ -8,13 +8,22 @@ const PROGRAM = fileURLToPath(new URL("./host-process.mjs", import.meta.url));
 
 export class Host extends Child {
   /** Serves one pod with the host package and waits until the broker has accepted it; `ca` as in broker.mjs. */
-  static start(scene, { pod, model, ca }) {
+  static async start(scene, options) {
+    const host = await Host.begin(scene, options);
+    await host.registered();
+    return host;
+  }
+
+  /** The same, whatever the broker makes of it. */
+  static begin(scene, { pod, model, ca }) {
     return Host.#launch(scene, pod, ca, [...WITH_WEBRTC, PROGRAM, model.url, pod.folder]);
   }
 
   /** The same through the owner's command, `gemmapod run`. */
-  static startByCli(scene, { pod, model, ca }) {
-    return Host.#launch(scene, pod, ca, [...CLI, "run", pod.folder, "--provider-url", model.url]);
+  static async startByCli(scene, { pod, model, ca }) {
+    const host = await Host.#launch(scene, pod, ca, [...CLI, "run", pod.folder, "--provider-url", model.url]);
+    await host.registered();
+    return host;
   }
 
   static async #launch(scene, pod, ca, args) {
@@ -23,7 +32,6 @@ export class Host extends Child {
     const host = scene.add(new Host("host", process.execPath, args, { env }));
     host.home = home;
     host.podId = pod.podId;
-    await host.registered();
     return host;
   }
 

@@ -1,0 +1,261 @@
+//! The table of attacks in docs/ownership.md: each row is a test of this name here, or of the name that it gives.
+
+use std::time::Duration;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use reqwest::{Method, StatusCode, header::HeaderMap};
+
+use crate::{
+    proof::{BROKER, Owner, broker, later},
+    support::{
+        frames,
+        raw::{Answer, ask},
+        server::TestServer,
+    },
+};
+
+/// A request written by hand, with these header fields.
+async fn by_hand(server: &TestServer, line: &str, host: &str, headers: &HeaderMap) -> Answer {
+    let mut request = format!("{line} HTTP/1.1\nHost: {host}\n");
+    for (name, value) in headers {
+        request += &format!("{name}: {}\n", value.to_str().unwrap());
+    }
+    ask(&server.address, &(request + "\n")).await
+}
+
+fn sentence(answer: &Answer) -> String {
+    answer.json()["error"].as_str().unwrap().to_owned()
+}
+
+async fn is_there(server: &TestServer, slug: &str) -> bool {
+    server.http.head(server.url(&format!("/{slug}"))).send().await.unwrap().status() == StatusCode::OK
+}
+
+#[tokio::test]
+async fn hijack_of_a_session() {
+    let server = broker("").await;
+    let mut origin = server.origin("pod").await;
+    let mut visitor = server.visitor(&mut origin, "pod", "s").await;
+    let mut attacker = server.origin("evil").await;
+    attacker.send(frames::answer("s", "EVIL")).await;
+    attacker.nothing().await;
+    origin.send(frames::answer("s", "ANSWER")).await;
+    visitor.expect(frames::answer("s", "ANSWER")).await;
+}
+
+#[tokio::test]
+async fn hijack_of_a_slug() {
+    let server = broker("").await;
+    let (owner, attacker) = (Owner::new(), Owner::new());
+    let slug = server.store(owner.pod("mine").html()).await;
+    let path = format!("/{slug}");
+    let evil = attacker.pod("evil").html();
+    let put = attacker.signed(&server, Method::PUT, &path, Some(&evil), later()).send().await.unwrap();
+    assert_eq!(put.status(), StatusCode::FORBIDDEN);
+    let delete = attacker.signed(&server, Method::DELETE, &path, None, later()).send().await.unwrap();
+    assert_eq!(delete.status(), StatusCode::FORBIDDEN);
+    let sentence = delete.text().await.unwrap();
+    assert!(sentence.contains("belongs to another owner key"), "{sentence}");
+    // With the owner's key named and the attacker's signature.
+    let mut headers = attacker.signature(&Method::DELETE, BROKER, &path, None, later());
+    let input = headers["signature-input"].to_str().unwrap().replace(&attacker.key(), &owner.key());
+    headers.insert("signature-input", input.parse().unwrap());
+    let answer = by_hand(&server, &format!("DELETE {path}"), "x", &headers).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(is_there(&server, &slug).await);
+}
+
+#[tokio::test]
+async fn replay_of_a_signed_request() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let slug = server.store(owner.pod("old").html()).await;
+    let path = format!("/{slug}");
+    let new = owner.pod("new").html();
+    let put = owner.signed(&server, Method::PUT, &path, Some(&new), later());
+    let replay = put.try_clone().unwrap();
+    assert_eq!(put.send().await.unwrap().status(), StatusCode::OK);
+    let newer = owner.pod("newer").html();
+    let put = owner.signed(&server, Method::PUT, &path, Some(&newer), later());
+    assert_eq!(put.send().await.unwrap().status(), StatusCode::OK);
+    let replayed = replay.send().await.unwrap();
+    assert_eq!(replayed.status(), StatusCode::UNAUTHORIZED);
+    assert!(replayed.text().await.unwrap().contains("taken once already"));
+    let served = server.http.get(server.url(&path)).send().await.unwrap().text().await.unwrap();
+    assert_eq!(served, newer);
+
+    // A DELETE of a pod that is gone, for one that took its place, would need another slug: it is refused as well.
+    let delete = owner.signed(&server, Method::DELETE, &path, None, later());
+    let replay = delete.try_clone().unwrap();
+    assert_eq!(delete.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(replay.send().await.unwrap().status(), StatusCode::NOT_FOUND);
+}
+
+/// A DELETE that reached the broker before a restart (or a restored backup) does not work after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_across_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || {
+        let clock = gemmapod_signal::Clock::default();
+        clock.set_ahead(Duration::from_secs(20));
+        let config = crate::support::server::config(&format!("public_url = \"{BROKER}\""));
+        let registry = gemmapod_signal::RedbRegistry::open(directory.path()).unwrap();
+        let builder = gemmapod_signal::SignalServer::builder().config(config).registry(registry);
+        (TestServer::from(builder.clock(clock.clone())).await, clock)
+    };
+    let owner = Owner::new();
+    let (server, clock) = start().await;
+    let slug = server.store(owner.pod("mine").html()).await;
+    let headers = owner.signature(&Method::DELETE, BROKER, &format!("/{slug}"), None, later());
+    server.stop().await;
+    let (server, second_clock) = start().await;
+    drop(clock);
+    second_clock.pass(Duration::from_secs(30));
+    let answer = by_hand(&server, &format!("DELETE /{slug}"), "x", &headers).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(sentence(&answer).contains("before the broker was up"), "{answer:?}");
+    assert!(is_there(&server, &slug).await);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_the_one_that_was_signed() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let slug = server.store(owner.pod("old").html()).await;
+    let path = format!("/{slug}");
+    let (signed, other) = (owner.pod("new").html(), owner.pod("other").html());
+    let headers = owner.signature(&Method::PUT, BROKER, &path, Some(&signed), later());
+    let put = server.http.put(server.url(&path)).headers(headers).header("content-type", "text/html");
+    let answer = put.body(other).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert!(answer.text().await.unwrap().contains("the Content-Digest does not fit the body"));
+    let served = server.http.get(server.url(&path)).send().await.unwrap().text().await.unwrap();
+    assert_eq!(served, owner.pod("old").html());
+}
+
+#[tokio::test]
+async fn a_signature_over_too_few_components() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let slug = server.store(owner.pod("mine").html()).await;
+    let created = later().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    for (covered, base, missing) in [
+        ("()", String::new(), "@method"),
+        ("(\"@method\")", "\"@method\": DELETE\n".into(), "@target-uri"),
+        ("(\"@method\" \"@path\")", format!("\"@method\": DELETE\n\"@path\": /{slug}\n"), "@target-uri"),
+        ("(\"@target-uri\")", format!("\"@target-uri\": {BROKER}/{slug}\n"), "@method"),
+    ] {
+        let input = format!("{covered};created={created};nonce=\"n\";keyid=\"{}\"", owner.key());
+        let signed = owner.secret.sign(format!("{base}\"@signature-params\": {input}").as_bytes());
+        let mut headers = HeaderMap::new();
+        headers.insert("signature-input", format!("x={input}").parse().unwrap());
+        headers.insert("signature", format!("x=:{}:", BASE64_STANDARD.encode(signed)).parse().unwrap());
+        let answer = by_hand(&server, &format!("DELETE /{slug}"), "x", &headers).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{covered}");
+        assert!(
+            sentence(&answer).starts_with(&format!("the signature does not cover {missing}")),
+            "{answer:?}"
+        );
+    }
+    assert!(is_there(&server, &slug).await);
+}
+
+#[tokio::test]
+async fn a_request_that_was_signed_for_another_broker() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let slug = server.store(owner.pod("mine").html()).await;
+    let headers =
+        owner.signature(&Method::DELETE, "https://other.example.org", &format!("/{slug}"), None, later());
+    // The name by which the forwarder calls this broker makes no difference.
+    for host in ["other.example.org", "pods.example.org"] {
+        let mut headers = headers.clone();
+        headers.insert("x-forwarded-host", "other.example.org".parse().unwrap());
+        headers.insert("forwarded", "host=other.example.org;proto=https".parse().unwrap());
+        let answer = by_hand(&server, &format!("DELETE /{slug}"), host, &headers).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        let sentence = sentence(&answer);
+        assert!(
+            sentence.ends_with("requests to this broker are signed for https://pods.example.org"),
+            "{sentence}"
+        );
+    }
+    let whole = by_hand(&server, &format!("DELETE https://other.example.org/{slug}"), "x", &headers).await;
+    assert!(whole.status.is_client_error(), "{whole:?}");
+    assert!(is_there(&server, &slug).await);
+}
+
+#[tokio::test]
+async fn smuggling_in_the_path() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let (victim, bait) =
+        (server.store(owner.pod("a").html()).await, server.store(owner.pod("b").html()).await);
+    let headers = owner.signature(&Method::DELETE, BROKER, &format!("/{bait}"), None, later());
+    for path in [
+        format!("/{victim}"),
+        format!("/{victim}?/{bait}"),
+        format!("/{victim}#/{bait}"),
+        format!("/{bait}/../{victim}"),
+        format!("//{victim}"),
+        format!("/./{victim}"),
+        format!("/%2e/{victim}"),
+        format!("/{bait}%2f..%2f{victim}"),
+        format!("/{bait};/{victim}"),
+        format!("/{victim}/"),
+        format!("/{victim}%00"),
+        format!("https://pods.example.org/{victim}"),
+    ] {
+        let answer = by_hand(&server, &format!("DELETE {path}"), "pods.example.org", &headers).await;
+        assert!(answer.status.is_client_error(), "{path}: {answer:?}");
+        assert!(is_there(&server, &victim).await, "{path}");
+        assert!(is_there(&server, &bait).await, "{path}");
+    }
+    // Nothing of this has used the signature up.
+    let answer = by_hand(&server, &format!("DELETE /{bait}"), "pods.example.org", &headers).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn smuggling_in_the_header() {
+    let server = broker("").await;
+    let (owner, attacker) = (Owner::new(), Owner::new());
+    let slug = server.store(owner.pod("mine").html()).await;
+    let path = format!("/{slug}");
+    let own = attacker.signature(&Method::DELETE, BROKER, &path, None, later());
+    let theirs = owner.signature(&Method::GET, BROKER, &path, None, later());
+    let both = |first: &HeaderMap, second: &HeaderMap, join: &str| {
+        let mut headers = HeaderMap::new();
+        for name in ["signature-input", "signature"] {
+            let value = |headers: &HeaderMap| headers[name].to_str().unwrap().to_owned();
+            match join {
+                "twice" => {
+                    headers.append(name, value(first).parse().unwrap());
+                    headers.append(name, value(second).parse().unwrap());
+                }
+                _ => {
+                    let second = value(second).replacen("sig1", join, 1);
+                    headers.insert(name, format!("{}, {second}", value(first)).parse().unwrap());
+                }
+            }
+        }
+        headers
+    };
+    for join in ["twice", "sig1", "sig2"] {
+        for headers in [both(&own, &theirs, join), both(&theirs, &own, join)] {
+            let answer = by_hand(&server, &format!("DELETE {path}"), "x", &headers).await;
+            assert!(answer.status.is_client_error(), "{answer:?}");
+        }
+    }
+    // A method that the client says it meant is not the method.
+    let mut headers = owner.signature(&Method::DELETE, BROKER, &path, None, later());
+    headers.insert("x-http-method-override", "DELETE".parse().unwrap());
+    let answer = by_hand(&server, &format!("POST {path}"), "x", &headers).await;
+    assert!(answer.status.is_client_error(), "{answer:?}");
+    let folded = format!(
+        "DELETE {path} HTTP/1.1\nHost: x\nSignature-Input: sig1=()\n ;created=1\nSignature: sig1=:AA==:\n\n"
+    );
+    assert!(ask(&server.address, &folded).await.status.is_client_error());
+    assert!(is_there(&server, &slug).await);
+}

@@ -1,0 +1,11 @@
+//! Who holds a pod id, who may upload, and what only an owner can do: over real sockets and HTTP.
+
+mod attacks;
+mod binding;
+mod commands;
+mod owned;
+mod proof;
+#[path = "../support/mod.rs"]
+mod support;
+mod takeover;
+mod uploads;

@@ -1,0 +1,170 @@
+//! What an owner does with pods of their own.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::{
+    proof::{Owner, broker, later},
+    support::server::TestServer,
+};
+
+async fn get(server: &TestServer, path: &str) -> (StatusCode, String) {
+    let answer = server.http.get(server.url(path)).send().await.unwrap();
+    (answer.status(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn an_owner_deletes_a_pod() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let slug = server.store(owner.pod("mine").html()).await;
+    let deleted =
+        owner.signed(&server, Method::DELETE, &format!("/{slug}"), None, later()).send().await.unwrap();
+    assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+    assert_eq!(get(&server, &format!("/{slug}")).await.0, StatusCode::NOT_FOUND);
+    let again =
+        owner.signed(&server, Method::DELETE, &format!("/{slug}"), None, later()).send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_owner_puts_another_version_under_the_same_slug() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let slug = server.store(owner.pod("old").html()).await;
+    let path = format!("/{slug}");
+    let (_, before) = get(&server, &format!("{path}/meta")).await;
+    let (old, new) = (get(&server, &path).await.1, owner.pod("new").padded(10).html());
+    let etag = async || {
+        let head = server.http.head(server.url(&path)).send().await.unwrap();
+        head.headers()["etag"].to_str().unwrap().to_owned()
+    };
+    let etag_before = etag().await;
+    let answer = owner.signed(&server, Method::PUT, &path, Some(&new), later()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer["id"], slug);
+    assert_eq!(answer["url"], format!("https://pods.example.org/{slug}"));
+    assert_eq!(answer["ownerPubkey"], owner.key());
+    assert_eq!(answer["blobSize"], new.len());
+    assert_ne!(old, new);
+    assert_eq!(get(&server, &path).await, (StatusCode::OK, new));
+    assert_ne!(etag().await, etag_before);
+    let read = |meta: &str| serde_json::from_str::<Value>(meta).unwrap();
+    let (before, after) = (read(&before), read(&get(&server, &format!("{path}/meta")).await.1));
+    assert_eq!((&after["name"], &after["createdAt"]), (&"new".into(), &before["createdAt"]));
+    assert_eq!(after["hits"], 2);
+    assert!(after["updatedAt"].is_string() && before["updatedAt"].is_null());
+}
+
+#[tokio::test]
+async fn a_version_of_another_owner_is_not_put() {
+    let server = broker("").await;
+    let (owner, other) = (Owner::new(), Owner::new());
+    let slug = server.store(owner.pod("mine").html()).await;
+    let path = format!("/{slug}");
+    let theirs = other.pod("theirs").html();
+    let answer = owner.signed(&server, Method::PUT, &path, Some(&theirs), later()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    assert!(answer.text().await.unwrap().contains("signed by another owner key"));
+    let missing = owner.signed(&server, Method::PUT, "/aaaaaaaaaaaa", Some(&theirs), later());
+    assert_eq!(missing.send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let no_pod = owner.signed(&server, Method::PUT, &path, Some("no pod"), later()).send().await.unwrap();
+    assert_eq!(no_pod.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(get(&server, &path).await.1, owner.pod("mine").html());
+}
+
+#[tokio::test]
+async fn an_owner_lists_their_own_pods() {
+    let server = broker("").await;
+    let (owner, other) = (Owner::new(), Owner::new());
+    let mut mine = Vec::new();
+    for n in 0..3 {
+        mine.push(server.store(owner.pod(&format!("pod {n}")).html()).await);
+        server.store(other.pod("theirs").html()).await;
+    }
+    mine.sort();
+    let path = format!("/owner/{}/pods", owner.key());
+    let list = async |path: &str| {
+        let answer = owner.signed(&server, Method::GET, path, None, later()).send().await.unwrap();
+        let (status, body) = (answer.status(), answer.text().await.unwrap());
+        (status, serde_json::from_str::<Value>(&body).unwrap_or_default())
+    };
+    let slugs = |body: &Value| -> Vec<String> {
+        let pods = body["pods"].as_array().unwrap().iter();
+        pods.map(|pod| pod["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (status, body) = list(&path).await;
+    assert_eq!((status, slugs(&body)), (StatusCode::OK, mine.clone()));
+    assert_eq!(body["pods"][0]["ownerPubkey"], owner.key());
+    assert!(body["next"].is_null());
+    assert_eq!(slugs(&list(&format!("{path}?after={}", mine[0])).await.1), mine[1..]);
+    assert_eq!(list(&format!("{path}?after=x")).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(list(&format!("/owner/{}/pods", other.key())).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(list("/owner/x/pods").await.0, StatusCode::NOT_FOUND);
+    let unsigned = server.http.get(server.url(&path)).send().await.unwrap();
+    assert_eq!(unsigned.status(), StatusCode::UNAUTHORIZED);
+    assert!(unsigned.headers()["accept-signature"].to_str().unwrap().contains("@target-uri"));
+}
+
+#[tokio::test]
+async fn a_list_that_is_longer_than_a_page_is_read_page_by_page() {
+    let server = broker("[signal]").await;
+    let owner = Owner::new();
+    let html = owner.pod("one of many").html();
+    for _ in 0..503 {
+        server.store(html.clone()).await;
+    }
+    let path = format!("/owner/{}/pods", owner.key());
+    let (mut query, mut pages, mut slugs) = (String::new(), Vec::new(), Vec::new());
+    loop {
+        let answer = owner.signed(&server, Method::GET, &format!("{path}{query}"), None, later());
+        let page: Value = answer.send().await.unwrap().json().await.unwrap();
+        let pods = page["pods"].as_array().unwrap();
+        pages.push(pods.len());
+        slugs.extend(pods.iter().map(|pod| pod["id"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => query = format!("?after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(pages, [500, 3]);
+    assert!(slugs.is_sorted_by(|a, b| a < b));
+}
+
+#[tokio::test]
+async fn a_pod_with_an_end_is_served_until_then() {
+    let clock = gemmapod_signal::Clock::default();
+    let config = crate::support::server::config("[uploads]\nlifetime = \"1h\"");
+    let registry = gemmapod_signal::MemoryRegistry::new(1 << 20);
+    let builder =
+        gemmapod_signal::SignalServer::builder().config(config).registry(registry).clock(clock.clone());
+    let server = TestServer::from(builder).await;
+    let slug = server.store(Owner::new().pod("brief").html()).await;
+    let (_, meta) = get(&server, &format!("/{slug}/meta")).await;
+    let meta: Value = serde_json::from_str(&meta).unwrap();
+    let time = |field: &str| humantime::parse_rfc3339(meta[field].as_str().unwrap()).unwrap();
+    assert_eq!(time("expires").duration_since(time("createdAt")).unwrap(), Duration::from_hours(1));
+    assert!(time("expires") > SystemTime::now());
+    clock.pass(Duration::from_mins(59));
+    for path in [format!("/{slug}"), format!("/{slug}/meta")] {
+        assert_eq!(get(&server, &path).await.0, StatusCode::OK, "{path}");
+    }
+    clock.pass(Duration::from_mins(2));
+    for path in [format!("/{slug}"), format!("/{slug}/meta")] {
+        assert_eq!(get(&server, &path).await, (StatusCode::NOT_FOUND, "404 Not Found".into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn health_tells_of_origins_what_it_is_set_to_tell() {
+    for (setting, told) in [("list", "[\"pod\"]"), ("count", "1"), ("off", "null")] {
+        let server = broker(&format!("[http]\nhealth_origins = \"{setting}\"")).await;
+        let _origin = server.origin("pod").await;
+        let health = server.health().await;
+        assert_eq!(health["origins"].to_string(), told);
+        assert_eq!(health.as_object().unwrap().contains_key("origins"), setting != "off");
+    }
+}
