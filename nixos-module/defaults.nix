@@ -32,8 +32,6 @@ in {
       then "::"
       else "0.0.0.0"
     );
-    # All pod ids by name are nobody's business who can reach the host.
-    http.health_origins = mkDefault "count";
     public_url = mkIf (cfg.domain != null) (mkDefault "https://${cfg.domain}${port}");
     tls.mode =
       if cfg.tls.mode != null

@@ -69,6 +69,10 @@ async fn ask(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<u16> {
     Ok(text[9..12].parse().unwrap())
 }
 
+fn was(expected: u16, status: u16) -> std::io::Result<()> {
+    if status == expected { Ok(()) } else { Err(std::io::Error::other(format!("answered with {status}"))) }
+}
+
 fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: broker\r\n\r\n").into_bytes()
 }
@@ -95,10 +99,10 @@ struct Seen {
 }
 
 impl Seen {
-    async fn one(&self, asked: impl Future<Output = std::io::Result<bool>>) {
+    async fn one(&self, asked: impl Future<Output = std::io::Result<()>>) {
         let start = Instant::now();
         match timeout(SOON, asked).await {
-            Ok(Ok(true)) => self.times.lock().unwrap().push(start.elapsed()),
+            Ok(Ok(())) => self.times.lock().unwrap().push(start.elapsed()),
             other => {
                 eprintln!("lost: {other:?}");
                 self.lost.fetch_add(1, Ordering::Relaxed);
@@ -136,10 +140,10 @@ async fn be_honest(
         if over.load(Ordering::Relaxed) {
             return;
         }
-        seen.one(async { Ok(ask(&mut kept, &read).await? == 200) }).await;
-        seen.one(async { Ok(ask(&mut connect(address, broker).await?, &upgrade()).await? == 101) }).await;
+        seen.one(async { was(200, ask(&mut kept, &read).await?) }).await;
+        seen.one(async { was(101, ask(&mut connect(address, broker).await?, &upgrade()).await?) }).await;
         if round % 8 == 0 {
-            seen.one(async { Ok(ask(&mut kept, &upload).await? == 200) }).await;
+            seen.one(async { was(200, ask(&mut kept, &upload).await?) }).await;
         }
     }
 }

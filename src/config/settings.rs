@@ -320,21 +320,21 @@ settings! {
         /// Addresses and networks that no limit in this section holds for. A proxy on this host that `trusted_proxies` does not name looks like one client: so loopback is here by default.
         exempt: List<Network> = known("127.0.0.0/8, ::1/128");
         /// Uploads in all.
-        uploads: RateLimit = known("50/s burst 500");
+        uploads: RateLimit = known("200/s burst 5000");
         /// Uploads of one client address (IPv6: of one /64).
         uploads_per_address: RateLimit = known("60/min burst 100");
         /// Uploads of pods of one owner key.
         uploads_per_owner: RateLimit = known("30/min burst 100");
         /// Requests for pods, for what is known of them, for `/health` and for whatever is not there, in all.
-        reads: RateLimit = known("5000/s");
+        reads: RateLimit = known("5000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         reads_per_address: RateLimit = known("20/s burst 1000");
         /// Upgrades to WebSockets in all; too many are answered before the upgrade.
-        upgrades: RateLimit = known("2000/s");
+        upgrades: RateLimit = known("2000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         upgrades_per_address: RateLimit = known("20/s burst 1000");
         /// Registrations of pod ids in all; one too many is told so and its socket is closed with 1013.
-        registrations: RateLimit = known("1000/s burst 5000");
+        registrations: RateLimit = known("1000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         registrations_per_address: RateLimit = known("20/s burst 1000");
         /// Open sockets of one client address (IPv6: of one /64); a further upgrade is answered with 429.

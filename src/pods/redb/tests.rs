@@ -8,7 +8,7 @@ use super::{
     RedbRegistry,
     faults::{Disk, EIO, ENOSPC, Fault, Kind},
     lives::{Fate, Ledger, directory, disk, files, open, pod},
-    writer::{Job, Writer},
+    writer::{BATCH, Job, Writer},
 };
 use crate::pods::{Registry, RegistryError, Slug, VerifiedPod};
 
@@ -95,6 +95,26 @@ async fn a_batch_is_done_whole_or_refused_whole() {
         }
     }
     assert!(refused > 5, "only {refused} of {at} faults made a difference");
+}
+
+#[tokio::test]
+async fn more_than_fits_into_one_batch_is_done_all_the_same() {
+    let bench = Bench::new();
+    let kept = pod("kept");
+    bench.registry.put_pod(kept.clone()).await.unwrap();
+    let (jobs, queue) = tokio::sync::mpsc::channel(4 * BATCH);
+    let mut answers = Vec::new();
+    for _ in 0..3 * BATCH + 1 {
+        let (done, answer) = oneshot::channel();
+        let (hits, at) = (vec![(kept.record().slug, 1)], std::time::SystemTime::now());
+        jobs.send(Job::Hits { hits, at, done }).await.unwrap();
+        answers.push(answer);
+    }
+    drop(jobs);
+    tokio::task::spawn_blocking(move || bench.writer.run(queue)).await.unwrap();
+    for answer in answers {
+        answer.await.expect("each job is answered").unwrap();
+    }
 }
 
 #[tokio::test]

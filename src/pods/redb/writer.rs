@@ -85,7 +85,10 @@ impl Writer {
     pub fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(first) = queue.blocking_recv() {
             let mut batch = vec![first];
-            while let (true, Ok(job)) = (batch.len() < BATCH, queue.try_recv()) {
+            // In this order: a job that is taken out must have a place.
+            while batch.len() < BATCH
+                && let Ok(job) = queue.try_recv()
+            {
                 batch.push(job);
             }
             self.write(batch);
