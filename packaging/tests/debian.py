@@ -15,7 +15,7 @@ with subtest("the package installs, and the service runs at once"):
 with subtest("peers chat through it"):
     pod = json.loads(machine.succeed(f"chat-pod /root/pod packed-pod {BROKER}"))
     machine.succeed(f"systemd-run --unit=origin --setenv=HOME=/root chat-origin /root/pod '{SECRET}'")
-    machine.wait_until_succeeds(f"curl -fsS {BROKER}/health | grep packed-pod", timeout=30)
+    machine.wait_until_succeeds(f"curl -fsS {BROKER}/health | jq -e '.origins == 1'", timeout=30)
     token = hashlib.sha256((SECRET + QUESTION).encode()).hexdigest()
     answer = machine.succeed(f"chat-visitor {pod['url']} '{QUESTION}'")
     assert answer == f'The answer to "{QUESTION}" is {token}.\n', answer

@@ -20,7 +20,7 @@ with subtest("a visitor is told that the origin is away"):
 
 with subtest("an origin registers"):
     machine.succeed(f"systemd-run --unit=origin --setenv=HOME=/tmp chat-origin /tmp/pod '{SECRET}'")
-    machine.wait_until_succeeds("curl -fsS http://machine:8080/health | grep quickstart-pod", timeout=30)
+    machine.wait_until_succeeds("curl -fsS http://machine:8080/health | jq -e '.origins == 1'", timeout=30)
 
 with subtest("a visitor chats with it"):
     token = hashlib.sha256((SECRET + QUESTION).encode()).hexdigest()

@@ -14,14 +14,14 @@ def change(text: str) -> None:
 
 
 def origins() -> int:
-    return json.loads(machine.succeed("curl -fsS http://machine:8080/health"))["origins"]
+    return int(machine.succeed("curl -fsS http://machine:8080/health | jq .origins"))
 
 
 machine.wait_for_unit(SERVICE)
 machine.succeed(f"cp -L {CONFIG} {CONFIG}.declared")
 machine.succeed("chat-pod /root/pod steady-pod http://machine:8080")
 machine.succeed("systemd-run --unit=origin --setenv=HOME=/root chat-origin /root/pod secret")
-machine.wait_until_succeeds("curl -fsS http://machine:8080/health | grep steady-pod", timeout=30)
+machine.wait_until_succeeds("curl -fsS http://machine:8080/health | jq -e '.origins == 1'", timeout=30)
 process = show("MainPID")
 
 with subtest("another setting holds at once, and who is connected stays so"):

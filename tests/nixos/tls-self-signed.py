@@ -29,7 +29,7 @@ with subtest("peers that trust it chat"):
     pod = json.loads(peers.succeed(f"{trusting} chat-pod /root/pod private-pod {BROKER}"))
     assert pod["url"] == f"{BROKER}/{pod['id']}", pod
     peers.succeed(f"systemd-run --unit=origin --setenv=HOME=/root --setenv={trusting} chat-origin /root/pod '{SECRET}'")
-    peers.wait_until_succeeds(f"curl -fsS --cacert /root/ca.pem {BROKER}/health | grep private-pod", timeout=30)
+    peers.wait_until_succeeds(f"curl -fsS --cacert /root/ca.pem {BROKER}/health | jq -e '.origins == 1'", timeout=30)
     token = hashlib.sha256((SECRET + QUESTION).encode()).hexdigest()
     answer = peers.succeed(f"{trusting} chat-visitor {pod['url']} '{QUESTION}'")
     assert answer == f'The answer to "{QUESTION}" is {token}.\n', answer
