@@ -1,6 +1,6 @@
 //! A registry of one's own: `cargo run --example custom_registry -- DIR`.
 use gemmapod_signal::{Blob, Bytes, PodRecord, Registry, RegistryError, Slug, VerifiedPod, async_trait};
-use std::{collections::BTreeSet, io, path::PathBuf};
+use std::{collections::BTreeSet, io, path::PathBuf, time::SystemTime};
 use tokio::fs;
 
 /// Keeps two plain files for each pod.
@@ -45,7 +45,7 @@ impl Registry for Directory {
         Ok(if_there(fs::read(self.path(slug, "html")).await)?.map(|html| Bytes::from(html).into()))
     }
 
-    async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError> {
+    async fn bump_hits(&self, hits: &[(Slug, u64)], _: SystemTime) -> Result<(), RegistryError> {
         for (slug, more) in hits {
             if let Some(record) = self.get_record(slug).await? {
                 self.write(&PodRecord { hits: record.hits + more, ..record }).await?;

@@ -21,6 +21,9 @@
 in {
   config.services.gemmapod-signal.settings = mkIf cfg.enable {
     data_dir = mkDefault names.dataDir;
+    # Pod ids are not told to everybody, and no pod reads what another stores; real clients notice neither.
+    health.origins = mkDefault "count";
+    pods.isolation = mkDefault "sandbox";
     # Without TLS only a proxy on this host is served, until the host says otherwise.
     hostname = mkDefault (
       if !tls
@@ -29,8 +32,6 @@ in {
       then "::"
       else "0.0.0.0"
     );
-    # All pod ids by name are nobody's business who can reach the host.
-    http.health_origins = mkDefault "count";
     public_url = mkIf (cfg.domain != null) (mkDefault "https://${cfg.domain}${port}");
     tls.mode =
       if cfg.tls.mode != null

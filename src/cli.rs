@@ -78,6 +78,14 @@ pub enum Command {
         #[arg(long, hide = true, conflicts_with = "markdown")]
         json: bool,
     },
+    /// Delete pods from the data directory of a broker that does not run, as the settings in [janitor] say
+    Janitor {
+        /// Only tell what would be deleted
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Print the certificate authority of tls.mode = "self-signed", and how clients come to trust it
     Ca {
         #[command(flatten)]

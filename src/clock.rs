@@ -78,7 +78,7 @@ impl Clock {
     }
 
     /// How long it has been running.
-    fn running(&self) -> Duration {
+    pub(crate) fn running(&self) -> Duration {
         self.begin.elapsed() + self.shift.borrow().passed
     }
 }

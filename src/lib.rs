@@ -25,7 +25,9 @@
 
 mod clock;
 pub mod config;
+mod drain;
 mod http;
+mod janitor;
 mod net;
 pub mod owner;
 mod pods;
@@ -41,10 +43,11 @@ pub use salvo;
 pub use self::{
     clock::Clock,
     config::Config,
+    janitor::{JanitorError, tidy},
     net::listener::BindError,
     pods::{
-        Binding, Blob, BoundBy, Digest, MemoryRegistry, OpenError, OwnerKey, PodRecord, RedbRegistry,
-        Registry, RegistryError, Rejected, Slug, VerifiedPod,
+        Binding, Blob, BoundBy, Digest, MemoryRegistry, OpenError, OwnerKey, PodRecord, QuotaExceeded,
+        Quotas, RedbRegistry, Registry, RegistryError, Rejected, Report, Slug, Usage, VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
     signal::directory::Live,

@@ -59,6 +59,10 @@ fn main() -> ExitCode {
         },
         Some(Command::Token(args)) => print_or_complain(owner_commands::token(&args)),
         Some(Command::Pods(args)) => print_or_complain(owner_commands::pods(args)),
+        Some(Command::Janitor { dry_run, flags }) => match flags.config() {
+            Ok(config) => tidy(&config, dry_run),
+            Err(error) => complain(&error, USAGE),
+        },
         None => match cli.flags.config() {
             Ok(config) => run(cli.flags, config),
             Err(error) => complain(&error, USAGE),
@@ -94,6 +98,20 @@ fn print_authority(config: &Config) -> ExitCode {
         }
         Err(error) => complain(&error, FAILURE),
     }
+}
+
+fn tidy(config: &Config, dry_run: bool) -> ExitCode {
+    telemetry::init(&config.log);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, FAILURE),
+    };
+    match runtime.block_on(gemmapod_signal::tidy(config, dry_run)) {
+        Ok(report) if dry_run => println!("nothing is deleted in this dry run; else: {report}"),
+        Ok(report) => println!("{report}"),
+        Err(error) => return complain(&error, FAILURE),
+    }
+    ExitCode::SUCCESS
 }
 
 fn run(flags: Flags, config: Config) -> ExitCode {

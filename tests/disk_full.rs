@@ -150,13 +150,13 @@ async fn hits_that_find_no_room_change_nothing_and_can_be_written_later() {
     let filler = disk.fill();
     // The first hits of so many pods want pages that the file does not have yet; and once more after a failure.
     for _ in 0..3 {
-        let refused = registry.bump_hits(&hits).await;
+        let refused = registry.bump_hits(&hits, std::time::SystemTime::now()).await;
         assert!(matches!(refused, Err(RegistryError::Full(_))), "{refused:?}");
         assert!(registry.list(None, 2000).await.unwrap().iter().all(|record| record.hits == 0));
         assert!(registry.get_blob(&hits[0].0).await.unwrap().is_some());
     }
     fs::remove_file(filler).unwrap();
-    registry.bump_hits(&hits).await.unwrap();
+    registry.bump_hits(&hits, std::time::SystemTime::now()).await.unwrap();
     registry.close().await.unwrap();
     let registry = RedbRegistry::open(&disk.path().join("data")).unwrap();
     for (slug, hits) in hits {

@@ -1,5 +1,5 @@
 //! Documents say what is so: ARCHITECTURE.md gives the reason of every dependency, and of nothing else; examples of
-//! settings are right; what docs/tls.md quotes from the log is in the code; the tests that docs/ownership.md names exist.
+//! settings are right; what docs/tls.md quotes from the log is in the code; docs/ownership.md names tests that exist.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

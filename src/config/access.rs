@@ -42,23 +42,6 @@ named_values!(
     "token" => UploadPolicy::Token, "closed" => UploadPolicy::Closed
 );
 
-/// What `GET /health` tells of the pod ids that are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthOrigins {
-    /// Their names.
-    List,
-    /// How many there are.
-    Count,
-    /// Nothing.
-    Off,
-}
-
-named_values!(
-    HealthOrigins,
-    "\"list\", \"count\" or \"off\"",
-    "list" => HealthOrigins::List, "count" => HealthOrigins::Count, "off" => HealthOrigins::Off
-);
-
 impl Value for OwnerKey {
     const EXPECTED: &'static str = "an owner key of 64 hex digits";
 

@@ -112,6 +112,8 @@ impl Layers {
             wrong.push(("uploads.policy", "uploads.tokens_file", problem));
         }
         wrong.extend(self.config.tls_contradictions());
+        wrong.extend(self.config.isolation_contradictions());
+        wrong.extend(self.config.janitor_contradictions());
         let mut wrong: Vec<_> =
             wrong.into_iter().map(|(key, other, problem)| (key, other, problem.to_owned())).collect();
         let listen = net::contradiction(&self.config.listen, &self.config.trusted_proxies);

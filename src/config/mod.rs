@@ -13,26 +13,33 @@ mod nearest;
 mod net;
 #[cfg(test)]
 mod properties;
+mod rate;
 mod reload;
 mod settings;
 mod tls;
 mod value;
 
 pub use self::{
-    access::{BindMode, HealthOrigins, Lifetime, UploadPolicy},
+    access::{BindMode, Lifetime, UploadPolicy},
     error::{ConfigError, Origin},
     kind::{Kind, settings_json},
     layers::Layers,
     list::{Entry, List},
     live::Live,
-    net::{FileMode, ListenAddress, Purpose, TrustedProxy},
+    net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
+    rate::{Rate, RateLimit},
     settings::{
-        AcmeSettings, CertificateFiles, Config, HttpSettings, Listen, LogSettings, PodSettings, SETTINGS,
-        Setting, SignalSettings, TlsSettings, UploadSettings,
+        AcmeSettings, CertificateFiles, Config, HealthSettings, HttpSettings, JanitorSettings, LimitSettings,
+        Listen, LogSettings, PodSettings, QuotaSettings, SETTINGS, Setting, SignalSettings, TlsSettings,
+        UploadSettings,
     },
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
-    value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Text, Value, Wrong},
+    value::{
+        Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong,
+    },
 };
+
+use crate::pods::Quotas;
 
 impl Config {
     /// Reads a configuration from the TOML in `text`; what it does not name keeps its default.
@@ -73,6 +80,46 @@ impl Config {
         .into_iter()
         .filter_map(|(wrong, key, other, problem)| wrong.then_some((key, other, problem)))
         .collect()
+    }
+
+    /// Settings of isolation that contradict one another, in the same way.
+    fn isolation_contradictions(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let pods = &self.pods;
+        let is_plain = |domain: &Domain| matches!(domain, Domain::Name(name) if !name.starts_with("*."));
+        let by_host = pods.isolation == Isolation::Subdomain;
+        [
+            (by_host && pods.domain.is_none(), "pods.isolation", "pods.domain", "= \"subdomain\" needs pods.domain"),
+            (!by_host && pods.domain.is_some(), "pods.domain", "pods.isolation", "is for pods.isolation = \"subdomain\" only"),
+            (pods.domain.as_ref().is_some_and(|domain| !is_plain(domain)), "pods.domain", "pods.domain", "must be a domain name, without an asterisk: pods get hosts below it"),
+            (by_host && self.tls_mode() == TlsMode::Acme, "pods.isolation", "tls.mode", "= \"subdomain\" needs a wildcard certificate, which tls.mode = \"acme\" does not get: use \"files\", or a proxy"),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, key, other, problem)| wrong.then_some((key, other, problem)))
+        .collect()
+    }
+
+    /// Settings of the janitor that contradict one another, in the same way.
+    fn janitor_contradictions(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let JanitorSettings { high_water, low_water, .. } = &self.janitor;
+        let (high, low) = ("janitor.high_water", "janitor.low_water");
+        [
+            (high_water.is_some() != low_water.is_some(), high, low, "and janitor.low_water go together"),
+            (high_water.is_some() && low_water > high_water, low, high, "must be at most janitor.high_water"),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, key, other, problem)| wrong.then_some((key, other, problem)))
+        .collect()
+    }
+
+    /// How much may be kept.
+    pub fn quotas(&self) -> Quotas {
+        let QuotaSettings { pods, bytes, pods_per_owner, bytes_per_owner, .. } = &self.quotas;
+        Quotas {
+            pods: pods.map(u64::from),
+            bytes: bytes.map(|size| size.as_u64()),
+            pods_per_owner: pods_per_owner.map(u64::from),
+            bytes_per_owner: bytes_per_owner.map(|size| size.as_u64()),
+        }
     }
 
     /// Where to listen, after the defaults.

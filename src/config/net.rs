@@ -129,6 +129,30 @@ impl Value for TrustedProxy {
     }
 }
 
+/// Addresses that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl Network {
+    /// Whether `address` is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
+impl Value for Network {
+    const EXPECTED: &'static str = "an address or a network such as \"10.0.0.0/8\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let network = IpNet::from_str(text).or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self).map_err(|_| expected::<Self>(&format!("{text:?}")))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("\"{}\"", self.0))
+    }
+}
+
 impl Entry for Listen {
     const NAME: &'static str = "listen";
     const SETTINGS: &'static [Setting<Self>] = Self::SETTINGS;

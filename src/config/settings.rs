@@ -8,12 +8,16 @@ use salvo::http::HeaderValue;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    access::{BindMode, HealthOrigins, Lifetime, UploadPolicy},
+    access::{BindMode, Lifetime, UploadPolicy},
     kind::Kind,
     list::List,
-    net::{FileMode, ListenAddress, Purpose, TrustedProxy},
+    net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
+    rate::RateLimit,
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
-    value::{Hostname, LogFormat, LogLevel, PublicUrl, RegistryKind, Text, Value, Wrong, known},
+    value::{
+        Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong,
+        known,
+    },
 };
 
 /// One setting as the command line, the documentation and the checks see it; `T` is what it is a setting of.
@@ -271,6 +275,10 @@ settings! {
         upload_grace: Duration = known("10s");
         /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
         memory_limit: ByteSize = ByteSize::mib(256);
+        /// How pods are kept apart from one another in a browser: `none`, as the reference; `sandbox`, where none of them can keep anything; `subdomain`, where each has a host of its own below `domain`. See docs/isolation.md.
+        isolation: Isolation = Isolation::None;
+        /// The domain below which pods get hosts of their own, for `isolation = "subdomain"`. All names below it must lead to this broker, and its certificate must be for them.
+        domain: Option<Domain> = None;
         /// The `Content-Security-Policy` of served pods.
         content_security_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_CSP);
         /// The `Permissions-Policy` of served pods.
@@ -305,7 +313,69 @@ settings! {
         idle_timeout: Duration = known("1m");
         /// A client that takes less than 64 KiB of an answer in this time is cut off.
         write_timeout: Duration = known("30s");
-        /// What `GET /health` tells of the pod ids that are held: `list` (their names), `count` or `off`.
-        health_origins: HealthOrigins = HealthOrigins::List;
+    }
+
+    /// How often one client may ask for something, and all together. Too often is answered with 429. A rate such as `60/min burst 20` allows 20 at once after a rest, and 60 a minute for ever; without `burst`, the first number is the burst. `off` is no limit.
+    limits: LimitSettings {
+        /// Addresses and networks that no limit in this section holds for. A proxy on this host that `trusted_proxies` does not name looks like one client: so loopback is here by default.
+        exempt: List<Network> = known("127.0.0.0/8, ::1/128");
+        /// Uploads in all.
+        uploads: RateLimit = known("200/s burst 5000");
+        /// Uploads of one client address (IPv6: of one /64).
+        uploads_per_address: RateLimit = known("60/min burst 100");
+        /// Uploads of pods of one owner key.
+        uploads_per_owner: RateLimit = known("30/min burst 100");
+        /// Requests for pods, for what is known of them, for `/health` and for whatever is not there, in all.
+        reads: RateLimit = known("5000/s burst 50000");
+        /// The same of one client address (IPv6: of one /64).
+        reads_per_address: RateLimit = known("20/s burst 1000");
+        /// Upgrades to WebSockets in all; too many are answered before the upgrade.
+        upgrades: RateLimit = known("2000/s burst 50000");
+        /// The same of one client address (IPv6: of one /64).
+        upgrades_per_address: RateLimit = known("20/s burst 1000");
+        /// Registrations of pod ids in all; one too many is told so and its socket is closed with 1013.
+        registrations: RateLimit = known("1000/s burst 50000");
+        /// The same of one client address (IPv6: of one /64).
+        registrations_per_address: RateLimit = known("20/s burst 1000");
+        /// Open sockets of one client address (IPv6: of one /64); a further upgrade is answered with 429.
+        sockets_per_address: u32 = 1_000;
+    }
+
+    /// How much may be kept. A pod that has no room in all is answered with 507, one that its owner key has no room for with 403, one too many of an address with 429. Quotas that are not set are no limit.
+    quotas: QuotaSettings {
+        /// Pods in all.
+        pods: Option<u32> = None;
+        /// Bytes of pods in all. Pods with the same bytes count once, as they are kept once.
+        bytes: Option<ByteSize> = None;
+        /// Pods of one owner key.
+        pods_per_owner: Option<u32> = None;
+        /// Bytes of pods of one owner key.
+        bytes_per_owner: Option<ByteSize> = None;
+        /// Pods that one client address (IPv6: one /64) may upload in a day; each is free again a day later. Not for those in `limits.exempt`, and forgotten when the broker stops.
+        pods_per_address_and_day: Option<u32> = Some(1_000);
+        /// The same in bytes.
+        bytes_per_address_and_day: Option<ByteSize> = Some(ByteSize::gib(4));
+    }
+
+    /// Deletes pods that nobody wants any more.
+    janitor: JanitorSettings {
+        /// Whether it works.
+        enabled: bool = false;
+        /// How long it rests between two rounds.
+        interval: Duration = known("1h");
+        /// What was uploaded or replaced within this time is never deleted. Nothing is deleted either within this time after the broker started, or after its clock was set forward.
+        grace: Lifetime = Lifetime(Duration::from_hours(24));
+        /// Deletes pods that were not fetched, uploaded or replaced for this long.
+        unused_for: Option<Lifetime> = None;
+        /// Once pods take more bytes than this, those that were not used for longest are deleted,
+        high_water: Option<ByteSize> = None;
+        /// until they take this many.
+        low_water: Option<ByteSize> = None;
+    }
+
+    /// What `GET /health` tells everybody.
+    health: HealthSettings {
+        /// `list` all pod ids that origins hold, as the reference does; `count` tells how many, `off` nothing of them.
+        origins: OriginsShown = OriginsShown::List;
     }
 }

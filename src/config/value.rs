@@ -397,6 +397,40 @@ impl Value for RegistryKind {
     }
 }
 
+/// What `GET /health` says of the pod ids that origins hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginsShown {
+    /// All of them, as the reference does.
+    List,
+    /// How many there are.
+    Count,
+    /// Nothing.
+    Off,
+}
+
+named_values!(
+    OriginsShown,
+    "\"list\", \"count\" or \"off\"",
+    "list" => OriginsShown::List, "count" => OriginsShown::Count, "off" => OriginsShown::Off
+);
+
+/// How pods are kept apart from one another in a browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// All share the broker's origin, as the reference's do.
+    None,
+    /// Each has an opaque origin, which keeps nothing.
+    Sandbox,
+    /// Each has a host of its own.
+    Subdomain,
+}
+
+named_values!(
+    Isolation,
+    "\"none\", \"sandbox\" or \"subdomain\"",
+    "none" => Isolation::None, "sandbox" => Isolation::Sandbox, "subdomain" => Isolation::Subdomain
+);
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

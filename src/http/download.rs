@@ -10,8 +10,11 @@ use salvo::{
     },
 };
 
-use super::{App, error::HttpError};
-use crate::pods::{Blob, PodRecord, Slug};
+use super::{App, error::HttpError, isolation};
+use crate::{
+    config::Config,
+    pods::{Blob, PodRecord, Slug},
+};
 
 /// What a pod may load and talk to: inline scripts, WebAssembly, any signalling broker, and the model CDNs of the
 /// in-browser fallback. The same, value by value, as the reference's.
@@ -35,52 +38,58 @@ pub struct Download(pub Arc<App>);
 #[handler]
 impl Download {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
-        let Self(app) = self;
-        let slug = slug_of(request, "")?;
-        let is_get = request.method() == Method::GET;
-        let (record, blob) = if is_get {
-            let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
-            (record, Some(blob))
-        } else {
-            (app.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?, None)
-        };
-        if record.is_over(app.clock.now()) {
-            return Err(HttpError::NotFound);
-        }
-        let etag = etag(&record);
-        self.fence(response, &record);
-        response.headers_mut().typed_insert(etag.clone());
-        if request.headers().typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&etag))
-        {
-            response.status_code(StatusCode::NOT_MODIFIED);
-        } else if let Some(blob) = blob {
-            send(response, blob, wanted_range(request, &etag, record.blob_size))?;
-        } else {
-            response.headers_mut().insert(header::CONTENT_LENGTH, record.blob_size.into());
-        }
-        if is_get {
-            app.hits.count(slug);
-        }
-        Ok(())
+        serve(&self.0, slug_of(request, "")?, request, response).await
     }
 }
 
-impl Download {
-    fn fence(&self, response: &mut Response, record: &PodRecord) {
-        let config = self.0.live.load();
-        let settings = &config.pods;
-        let owner = HeaderValue::try_from(record.owner_key.to_string()).expect("hex digits fit a header");
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_SECURITY_POLICY, settings.content_security_policy.clone());
-        headers.insert("permissions-policy", settings.permissions_policy.clone());
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
-        headers
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.insert("x-pod-owner", owner);
+/// Serves a pod, or leads to where it is served.
+pub async fn serve(
+    app: &App,
+    slug: Slug,
+    request: &Request,
+    response: &mut Response,
+) -> Result<(), HttpError> {
+    let is_get = request.method() == Method::GET;
+    let (record, blob) = if is_get {
+        let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
+        (record, Some(blob))
+    } else {
+        (app.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?, None)
+    };
+    if record.is_over(app.clock.now()) {
+        return Err(HttpError::NotFound);
     }
+    let config = app.live.load_full();
+    if isolation::redirect(&slug, request, response, &config) {
+        return Ok(());
+    }
+    let etag = etag(&record);
+    fence(response, &record, &config);
+    isolation::fence(request, response, &config);
+    response.headers_mut().typed_insert(etag.clone());
+    if request.headers().typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&etag)) {
+        response.status_code(StatusCode::NOT_MODIFIED);
+    } else if let Some(blob) = blob {
+        send(response, blob, wanted_range(request, &etag, record.blob_size))?;
+    } else {
+        response.headers_mut().insert(header::CONTENT_LENGTH, record.blob_size.into());
+    }
+    if is_get {
+        app.hits.count(slug);
+    }
+    Ok(())
+}
+
+fn fence(response: &mut Response, record: &PodRecord, config: &Config) {
+    let owner = HeaderValue::try_from(record.owner_key.to_string()).expect("hex digits fit a header");
+    let headers = response.headers_mut();
+    headers.insert("permissions-policy", config.pods.permissions_policy.clone());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert("x-pod-owner", owner);
 }
 
 /// The slug in a path of the form `/SLUG` and `suffix`, to the letter.

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::not_found::render_not_found;
 use crate::{
+    net::limits::Exceeded,
     owner::{signature::ACCEPT_SIGNATURE, uploads::NotTaken},
-    pods::{RegistryError, Rejected},
+    pods::{QuotaExceeded, RegistryError, Rejected},
 };
 
 /// A refused request.
@@ -28,6 +29,9 @@ pub enum HttpError {
     /// The same later may work.
     #[error("{message}")]
     Busy { message: &'static str, retry_after: Duration },
+    /// The client asked too often. Answered with what the limit is and when to come back.
+    #[error("{}", .0.sentence)]
+    TooMany(Exceeded),
     /// There is nothing under this path. Answered as the reference does, in plain text.
     #[error("404 Not Found")]
     NotFound,
@@ -46,11 +50,17 @@ impl HttpError {
         match self {
             Self::Refused(status, _) => *status,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotSigned(_) | Self::NoToken(_) => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Rejected(Rejected::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rejected(_) => StatusCode::BAD_REQUEST,
-            Self::Registry(RegistryError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Registry(RegistryError::Quota(
+                QuotaExceeded::OwnerPods(_) | QuotaExceeded::OwnerBytes(_),
+            )) => StatusCode::FORBIDDEN,
+            Self::Registry(RegistryError::Full(_) | RegistryError::Quota(_)) => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
             Self::Registry(RegistryError::Unsupported(_)) => StatusCode::NOT_IMPLEMENTED,
             Self::Registry(RegistryError::Failed(_)) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -104,9 +114,38 @@ impl Writer for HttpError {
         if let Self::Busy { retry_after, .. } = &self {
             response.headers_mut().insert(header::RETRY_AFTER, retry_after.as_secs().max(1).into());
         }
+        if let Self::TooMany(exceeded) = &self {
+            explain(exceeded, response);
+        }
         response.status_code(self.status());
         render_json(response, &ErrorBody { error: &self.sentence() });
     }
+}
+
+impl From<Exceeded> for HttpError {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::TooMany(exceeded)
+    }
+}
+
+/// `Retry-After`, and the fields of draft-ietf-httpapi-ratelimit-headers.
+fn explain(exceeded: &Exceeded, response: &mut Response) {
+    // Rounded up: who comes back then is let through.
+    let seconds = |time: Duration| time.as_millis().div_ceil(1000).max(1);
+    let Exceeded { name, quota, unit, window, wait, .. } = exceeded;
+    let wait = seconds(*wait);
+    let mut policy = format!("\"{name}\";q={quota}");
+    if !window.is_zero() {
+        policy += &format!(";w={}", seconds(*window));
+    }
+    if let Some(unit) = unit {
+        policy += &format!(";qu=\"{unit}\"");
+    }
+    let value = |text: String| HeaderValue::try_from(text).expect("names and numbers fit a header");
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, value(wait.to_string()));
+    headers.insert("ratelimit-policy", value(policy));
+    headers.insert("ratelimit", value(format!("\"{name}\";r=0;t={wait}")));
 }
 
 #[derive(Serialize)]

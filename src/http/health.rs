@@ -9,7 +9,7 @@ use super::{
     App,
     error::{HttpError, render_json},
 };
-use crate::config::HealthOrigins;
+use crate::config::OriginsShown;
 
 pub struct Health(pub Arc<App>);
 
@@ -25,7 +25,7 @@ struct Body<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Origins {
-    List(Vec<String>),
+    All(Vec<String>),
     Count(usize),
 }
 
@@ -37,14 +37,14 @@ impl Health {
         }
         let directory = &self.0.hub.directory;
         let live = directory.live();
-        let origins = match self.0.live.load().http.health_origins {
-            HealthOrigins::List => {
+        let origins = match self.0.live.load().health.origins {
+            OriginsShown::List => {
                 let mut origins = directory.origins();
                 origins.sort_unstable();
-                Some(Origins::List(origins))
+                Some(Origins::All(origins))
             }
-            HealthOrigins::Count => Some(Origins::Count(live.origins)),
-            HealthOrigins::Off => None,
+            OriginsShown::Count => Some(Origins::Count(live.origins)),
+            OriginsShown::Off => None,
         };
         let body = Body { ok: true, origins, sessions: live.sessions, registry: self.0.registry.name() };
         render_json(response, &body);

@@ -5,7 +5,9 @@ mod download;
 mod error;
 mod health;
 mod hsts;
+mod isolation;
 mod leaving;
+mod limit;
 mod meta;
 mod not_found;
 mod owned;
@@ -23,8 +25,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::Clock,
     config::{Config, Live},
+    net::limits::Limits,
     owner::{admission::Owners, replay::Replay, uploads::UploadAccess},
-    pods::{HitCounter, Registry},
+    pods::{HitCounter, Janitor, Registry},
     signal::socket::Hub,
     tls::{CertStore, HttpChallenges},
 };
@@ -45,6 +48,8 @@ pub(crate) struct App {
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
     pub uploads: ArcSwap<upload::Turnstile>,
+    pub limits: Arc<Limits>,
+    pub janitor: Janitor,
     pub certificates: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
     pub clock: Clock,
@@ -66,6 +71,7 @@ impl App {
         clock: Clock,
     ) -> Arc<Self> {
         let config = live.load();
+        registry.set_quotas(config.quotas());
         let replay = Arc::new(Replay::new(clock.now()));
         let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), replay.clone());
         Arc::new(Self {
@@ -80,6 +86,8 @@ impl App {
             stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
+            limits: Arc::new(Limits::new(&config)),
+            janitor: Janitor::default(),
             certificates,
             http_challenges,
             live: live.clone(),
@@ -93,6 +101,8 @@ impl App {
         self.hub.directory.set_limits(config.signal.clone());
         self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
         self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
+        self.limits.reload(&config);
+        self.registry.set_quotas(config.quotas());
         // Uploads that wait or run go on under the limits that they came in under.
         self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
         self.live.store(config);
@@ -132,5 +142,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .hoop(access::AccessLog(app.clone()))
         .hoop(leaving::SayGoodbye(app.clone()))
         .hoop(hsts::Hsts(app.clone()))
+        .hoop(limit::Limit(app.clone()))
+        .hoop(isolation::PodHosts(app.clone()))
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

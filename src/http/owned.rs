@@ -85,6 +85,7 @@ impl Replace {
         let pod = pod.with_slug(slug);
         let answer = upload::Answer::of(&pod, &config, request);
         let pod_id = pod.pod_id().map(ToOwned::to_owned);
+        app.janitor.uploads(slug, app.clock.running());
         if !app.registry.replace_pod(pod).await? {
             return Err(HttpError::NotFound);
         }

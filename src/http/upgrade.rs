@@ -1,7 +1,7 @@
 //! `GET /signal`: from an HTTP request to a WebSocket (RFC 6455, section 4.2); over HTTP/2 it is an extended `CONNECT`
 //! (RFC 8441), which becomes a WebSocket within one stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use salvo::{
     ConnCtrl, Request, Response, handler,
@@ -11,8 +11,11 @@ use salvo::{
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{App, error::HttpError, owned};
-use crate::{owner::audience::Reached, signal::socket};
+use super::{App, error::HttpError, limit, owned};
+use crate::{
+    net::{client::Client, crowd::Counted},
+    signal::{admission::Admission, socket},
+};
 
 /// When a refused client may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -29,7 +32,8 @@ impl Upgrade {
                 return Err(error);
             }
         };
-        self.admit()?;
+        let client = Client::of(request, &self.0.live.load().trusted_proxies).address;
+        let counted = self.admit(client)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(not_an_upgrade)?;
         if let Some(connection) = request.extensions().get::<ConnCtrl>() {
             connection.relax_timeouts();
@@ -46,13 +50,14 @@ impl Upgrade {
                 response.status_code(StatusCode::OK);
             }
         }
-        self.serve(on_upgrade, owned::reached(request));
+        let admission = limit::Registrations::at_socket(&self.0, client, owned::reached(request));
+        self.serve(on_upgrade, counted, admission);
         Ok(())
     }
 }
 
 impl Upgrade {
-    fn admit(&self) -> Result<(), HttpError> {
+    fn admit(&self, client: Option<IpAddr>) -> Result<Option<Counted>, HttpError> {
         let Self(app) = self;
         if app.stop.is_cancelled() {
             return Err(HttpError::Busy { message: "this broker is stopping", retry_after: RETRY_AFTER });
@@ -61,12 +66,13 @@ impl Upgrade {
             let message = "this broker has no room for another socket";
             return Err(HttpError::Busy { message, retry_after: RETRY_AFTER });
         }
-        Ok(())
+        Ok(app.limits.socket(client)?)
     }
 
-    fn serve(&self, on_upgrade: OnUpgrade, reached: Reached) {
-        let (hub, admission) = (self.0.hub.clone(), self.0.owners.at(reached));
+    fn serve(&self, on_upgrade: OnUpgrade, counted: Option<Counted>, admission: Arc<dyn Admission>) {
+        let hub = self.0.hub.clone();
         self.0.sockets.spawn(async move {
+            let _counted = counted;
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
             socket::serve(TokioIo::new(upgraded), hub, admission).await;

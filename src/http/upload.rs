@@ -38,6 +38,8 @@ use crate::{
 /// How much of a refused body is read, and for how long.
 const PASS_OVER_BYTES: usize = 64 << 20;
 const PASS_OVER_TIME: Duration = Duration::from_secs(5);
+/// Refused bodies that are read at the same time.
+static PASSING_OVER: Semaphore = Semaphore::const_new(256);
 
 pub struct Upload(pub Arc<App>);
 
@@ -82,7 +84,7 @@ pub fn answer(
     response: &mut Response,
 ) -> Result<(), HttpError> {
     if taken.is_err() && !request.headers().contains_key(header::EXPECT) {
-        tokio::spawn(pass_over(body));
+        pass_over(body);
     }
     render_json(response, &taken?);
     Ok(())
@@ -101,6 +103,7 @@ impl Upload {
         }
         let answer = Answer::of(&pod, &config, request);
         let (pod_id, owner_key) = (pod.pod_id().map(ToOwned::to_owned), pod.record().owner_key);
+        app.janitor.uploads(pod.record().slug, app.clock.running());
         app.registry.put_pod(pod).await?;
         if let Err(error) = app.owners.uploaded(pod_id.as_deref(), owner_key).await {
             tracing::warn!(%error, slug = answer.id, "the pod id of an uploaded pod was not bound to its owner");
@@ -144,9 +147,12 @@ pub async fn receive(
         }
         let pod = VerifiedPod::verify(format.html(body)?, max_manifest)?;
         access.of_owner(&settings, pod.record().owner_key)?;
-        Ok(pod)
+        Ok::<_, HttpError>(pod)
     };
-    blocking(verify).await?
+    let pod = blocking(verify).await??;
+    let record = pod.record();
+    app.limits.check_pod(&record.owner_key.0, client.address, record.blob_size)?;
+    Ok(pod)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HttpError> {
@@ -156,9 +162,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Reads on for a while after a refusal: a client that is still sending could not read why it was refused if the
 /// connection were closed under it.
-async fn pass_over(mut body: ReqBody) {
+pub(super) fn pass_over(mut body: ReqBody) {
+    // Beyond these it is the client's loss.
+    let Ok(permit) = PASSING_OVER.try_acquire() else { return };
     let mut left = PASS_OVER_BYTES;
-    let rest = async {
+    let rest = async move {
         while let Some(Ok(frame)) = body.next().await {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             if left == 0 {
@@ -167,8 +175,11 @@ async fn pass_over(mut body: ReqBody) {
             }
         }
     };
-    // A client that goes on and on is cut off.
-    let _ = timeout(PASS_OVER_TIME, rest).await;
+    tokio::spawn(async move {
+        let _permit = permit;
+        // A client that goes on and on is cut off.
+        let _ = timeout(PASS_OVER_TIME, rest).await;
+    });
 }
 
 /// How the HTML comes.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -70,7 +70,7 @@ impl HitCounter {
         if batch.is_empty() {
             return;
         }
-        let written = registry.bump_hits(&batch).await;
+        let written = registry.bump_hits(&batch, SystemTime::now()).await;
         let mut pending = self.lock();
         let writing = std::mem::take(&mut pending.writing);
         if let Err(error) = written {

@@ -110,6 +110,7 @@ impl VerifiedPod {
             created_at: now(),
             hits: 0,
             digest: Digest::of(&html),
+            last_hit: None,
             updated_at: None,
             expires: None,
         };
@@ -131,6 +132,13 @@ impl VerifiedPod {
     /// The pod id that its manifest's transport names: the one under which its origin registers.
     pub fn pod_id(&self) -> Option<&str> {
         self.pod_id.as_deref()
+    }
+
+    /// The same pod, as if it came at `date`.
+    #[cfg(test)]
+    pub(crate) fn at(mut self, date: SystemTime) -> Self {
+        self.record.created_at = date;
+        self
     }
 
     /// What is known of the pod.

@@ -4,14 +4,15 @@ use std::{
     collections::BTreeMap,
     ops::Bound,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::SystemTime,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Binding, Blob, MAX_BINDINGS, PodRecord, Registry, RegistryError, Slug, VerifiedPod,
-    binding::too_many_bindings,
+    Binding, Blob, MAX_BINDINGS, OwnerKey, PodRecord, Quotas, Registry, RegistryError, Slug, Usage,
+    VerifiedPod, binding::too_many_bindings,
 };
 
 /// Bookkeeping for one pod beside its blob and its name.
@@ -28,7 +29,11 @@ pub struct MemoryRegistry {
 struct Pods {
     by_slug: BTreeMap<Slug, (PodRecord, Bytes)>,
     bindings: BTreeMap<String, Binding>,
+    /// With what is kept beside blobs.
     bytes: u64,
+    kept: Usage,
+    kept_of: BTreeMap<OwnerKey, Usage>,
+    quotas: Quotas,
 }
 
 impl MemoryRegistry {
@@ -45,8 +50,55 @@ impl MemoryRegistry {
         RegistryError::Full(format!("the registry in memory holds at most {} bytes", self.limit))
     }
 
+    /// Keeps a pod in the place of `before`, or beside all others.
+    fn put(
+        &self,
+        pods: &mut Pods,
+        before: Option<&PodRecord>,
+        record: PodRecord,
+        blob: Bytes,
+    ) -> Result<(), RegistryError> {
+        let bytes = pods.bytes - before.map_or(0, cost) + cost(&record);
+        if bytes > self.limit {
+            return Err(self.full());
+        }
+        let usage = [pods.kept, pods.kept_of.get(&record.owner_key).copied().unwrap_or_default()];
+        let [kept, kept_of] = usage.map(|usage| usage.without(before).with(&record));
+        pods.quotas.check(usage, [kept, kept_of])?;
+        (pods.bytes, pods.kept) = (bytes, kept);
+        pods.kept_of.insert(record.owner_key, kept_of);
+        pods.by_slug.insert(record.slug, (record, blob));
+        Ok(())
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, Pods> {
         self.pods.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pods {
+    fn remove(&mut self, slug: &Slug) -> bool {
+        let Some((record, _)) = self.by_slug.remove(slug) else { return false };
+        self.bytes -= cost(&record);
+        self.kept = self.kept.without(Some(&record));
+        if let Some(of_owner) = self.kept_of.get_mut(&record.owner_key) {
+            *of_owner = of_owner.without(Some(&record));
+            if of_owner.pods == 0 {
+                self.kept_of.remove(&record.owner_key);
+            }
+        }
+        true
+    }
+}
+
+impl Usage {
+    fn with(self, record: &PodRecord) -> Self {
+        Self { pods: self.pods + 1, bytes: self.bytes + record.blob_size }
+    }
+
+    fn without(self, record: Option<&PodRecord>) -> Self {
+        let Some(record) = record else { return self };
+        Self { pods: self.pods - 1, bytes: self.bytes - record.blob_size }
     }
 }
 
@@ -66,13 +118,7 @@ impl Registry for MemoryRegistry {
         if pods.by_slug.contains_key(&record.slug) {
             return Ok(());
         }
-        let bytes = pods.bytes + cost(&record);
-        if bytes > self.limit {
-            return Err(self.full());
-        }
-        pods.bytes = bytes;
-        pods.by_slug.insert(record.slug, (record, blob));
-        Ok(())
+        self.put(&mut pods, None, record, blob)
     }
 
     async fn replace_pod(&self, pod: VerifiedPod) -> Result<bool, RegistryError> {
@@ -80,13 +126,8 @@ impl Registry for MemoryRegistry {
         let mut pods = self.write();
         let Some((before, _)) = pods.by_slug.get(&record.slug) else { return Ok(false) };
         let Some(record) = record.in_place_of(before) else { return Ok(false) };
-        let bytes = pods.bytes - cost(before) + cost(&record);
-        if bytes > self.limit {
-            return Err(self.full());
-        }
-        pods.bytes = bytes;
-        pods.by_slug.insert(record.slug, (record, blob));
-        Ok(true)
+        let before = before.clone();
+        self.put(&mut pods, Some(&before), record, blob).map(|()| true)
     }
 
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
@@ -101,21 +142,34 @@ impl Registry for MemoryRegistry {
         Ok(self.read().by_slug.get(slug).map(|(record, blob)| (record.clone(), blob.clone().into())))
     }
 
-    async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError> {
+    async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError> {
         let mut pods = self.write();
         for (slug, more) in hits {
             if let Some((record, _)) = pods.by_slug.get_mut(slug) {
                 record.hits = record.hits.saturating_add(*more);
+                record.last_hit = record.last_hit.max(Some(at));
             }
         }
         Ok(())
     }
 
     async fn delete(&self, slug: &Slug) -> Result<bool, RegistryError> {
+        Ok(self.write().remove(slug))
+    }
+
+    async fn delete_version(&self, record: &PodRecord) -> Result<bool, RegistryError> {
         let mut pods = self.write();
-        let Some((record, _)) = pods.by_slug.remove(slug) else { return Ok(false) };
-        pods.bytes -= cost(&record);
-        Ok(true)
+        let is_same = pods.by_slug.get(&record.slug).is_some_and(|(now, _)| now.is_version_of(record));
+        Ok(is_same && pods.remove(&record.slug))
+    }
+
+    fn set_quotas(&self, quotas: Quotas) {
+        self.write().quotas = quotas;
+    }
+
+    async fn usage(&self, owner_key: Option<&OwnerKey>) -> Result<Usage, RegistryError> {
+        let pods = self.read();
+        Ok(owner_key.map_or(pods.kept, |key| pods.kept_of.get(key).copied().unwrap_or_default()))
     }
 
     async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError> {

@@ -8,8 +8,10 @@ mod blob;
 mod blobs;
 mod cbor;
 mod hits;
+mod janitor;
 mod manifest;
 mod memory;
+mod quota;
 mod record;
 mod redb;
 mod registry;
@@ -18,15 +20,19 @@ mod registry;
 #[allow(dead_code, missing_docs)]
 #[path = "../../tests/support/pod.rs"]
 mod signed;
+mod subdomain;
 mod tables;
 
 pub(crate) use self::binding::MAX_BINDINGS;
+pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{
     binding::{Binding, BoundBy},
     blob::Blob,
     hits::HitCounter,
+    janitor::{Janitor, Moment, Report, Rules},
     manifest::{Rejected, VerifiedPod},
     memory::MemoryRegistry,
+    quota::{QuotaExceeded, Quotas, Usage},
     record::{Digest, OwnerKey, PodRecord, Slug},
     redb::{OpenError, RedbRegistry},
     registry::{Registry, RegistryError},

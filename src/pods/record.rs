@@ -158,6 +158,9 @@ pub struct PodRecord {
     pub hits: u64,
     /// The SHA-256 of the HTML.
     pub digest: Digest,
+    /// When it was last fetched, as far as the registry keeps that.
+    #[serde(skip)]
+    pub last_hit: Option<SystemTime>,
     /// When its owner put the present version in place of the first one.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "some_iso8601")]
     pub updated_at: Option<SystemTime>,
@@ -173,9 +176,16 @@ impl PodRecord {
             created_at: before.created_at,
             updated_at: Some(self.created_at),
             hits: before.hits,
+            last_hit: before.last_hit,
             expires: before.expires,
             ..self
         })
+    }
+
+    /// Whether both are of the same upload.
+    pub fn is_version_of(&self, other: &Self) -> bool {
+        let upload = |record: &Self| (record.slug, record.digest, record.created_at, record.updated_at);
+        upload(self) == upload(other)
     }
 
     /// Whether it is not to be served at `now`.
@@ -252,6 +262,7 @@ mod tests {
             created_at: SystemTime::UNIX_EPOCH,
             hits: 3,
             digest: Digest::of(b""),
+            last_hit: None,
             updated_at: None,
             expires: None,
         };

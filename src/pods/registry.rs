@@ -1,10 +1,10 @@
 //! The extension point: where pods are kept.
 
-use std::{error::Error, io};
+use std::{error::Error, io, time::SystemTime};
 
 use async_trait::async_trait;
 
-use super::{Binding, Blob, OwnerKey, PodRecord, Slug, VerifiedPod};
+use super::{Binding, Blob, OwnerKey, PodRecord, QuotaExceeded, Quotas, Slug, Usage, VerifiedPod};
 
 /// Records that are looked through at a time.
 const PAGE: usize = 256;
@@ -71,11 +71,39 @@ pub trait Registry: Send + Sync + 'static {
         }
     }
 
-    /// Adds to the hits of several pods; a pod that is not there is passed over. Called about once a second.
-    async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError>;
+    /// Adds to the hits of several pods, the last of which were at `at`; a pod that is not there is passed over. Called
+    /// about once a second.
+    async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError>;
 
     /// Forgets a pod, record and blob; whether it was there.
     async fn delete(&self, slug: &Slug) -> Result<bool, RegistryError>;
+
+    /// The same for this version of a pod: one that was replaced meanwhile stays.
+    async fn delete_version(&self, record: &PodRecord) -> Result<bool, RegistryError> {
+        let is_same = |now: PodRecord| now.is_version_of(record);
+        Ok(self.get_record(&record.slug).await?.is_some_and(is_same) && self.delete(&record.slug).await?)
+    }
+
+    /// Puts quotas in place. A registry that does not bring this keeps whatever comes.
+    fn set_quotas(&self, quotas: Quotas) {
+        let _ = quotas;
+    }
+
+    /// How much is kept, of one owner or of all.
+    async fn usage(&self, owner_key: Option<&OwnerKey>) -> Result<Usage, RegistryError> {
+        let (mut usage, mut after) = (Usage::default(), None);
+        loop {
+            let page = self.list(after.as_ref(), PAGE).await?;
+            for record in page.iter().filter(|record| owner_key.is_none_or(|key| record.owner_key == *key)) {
+                usage.pods += 1;
+                usage.bytes += record.blob_size;
+            }
+            after = page.last().map(|record| record.slug);
+            if page.len() < PAGE {
+                return Ok(usage);
+            }
+        }
+    }
 
     /// At most `limit` records in the order of their slugs, from the first one after `after`.
     async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError>;
@@ -111,6 +139,9 @@ pub enum RegistryError {
     /// There is no room. The upload is answered with 507.
     #[error("no room is left for this pod: {0}")]
     Full(String),
+    /// A quota is used up. Of all, the upload is answered with 507; of one owner, with 403.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     /// This registry does not do that. The request is answered with 501.
     #[error("this broker's registry cannot {0}")]
     Unsupported(&'static str),

@@ -4,11 +4,21 @@
 //! | --- | --- | --- |
 //! | `pods` | slug | a version byte, then the record as JSON |
 //! | `hits` | slug | downloads |
+//! | `last_hits` | slug | when the last of them was, in seconds since 1970 |
 //! | `blobs` | SHA-256 | how many pods have this blob |
 //! | `bindings` | pod id | a version byte, then the owner key that it is bound to, as JSON; made with the first one |
+//! | `owners` | owner key | how many pods it has, and bytes of their blobs |
 //! | `meta` | `schema` | the version of all this |
+//! | `meta` | `pods`, `bytes` | how many pods there are, and bytes of their blobs |
+//!
+//! What owners have is counted in the transaction that changes it. Pods with the same blob have the same owner, because
+//! the owner key is within the blob: so its bytes count once, for that owner and for all.
 
-use std::ops::Bound;
+use std::{
+    collections::BTreeSet,
+    ops::Bound,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableError,
@@ -17,16 +27,18 @@ use redb::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Binding, Digest, MAX_BINDINGS, PodRecord, Slug};
+use super::{Binding, Digest, MAX_BINDINGS, OwnerKey, PodRecord, QuotaExceeded, Quotas, Slug, Usage};
 
 const PODS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pods");
 const HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("hits");
+const LAST_HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("last_hits");
+const OWNERS: TableDefinition<'_, &[u8; 32], (u64, u64)> = TableDefinition::new("owners");
 const BLOBS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("blobs");
 const BINDINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bindings");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The version of the tables that this broker writes.
-pub const SCHEMA: u64 = 1;
+pub const SCHEMA: u64 = 2;
 /// The version of an encoded record.
 const RECORD_VERSION: u8 = 1;
 
@@ -44,9 +56,90 @@ pub fn create(db: Database) -> Result<(), redb::Error> {
     txn.open_table(META)?.insert("schema", SCHEMA)?;
     txn.open_table(PODS)?;
     txn.open_table(HITS)?;
+    txn.open_table(LAST_HITS)?;
+    txn.open_table(OWNERS)?;
     txn.open_table(BLOBS)?;
     txn.commit()?;
     Ok(db.close()?)
+}
+
+/// Brings the tables of an older broker up to [`SCHEMA`]. Pods that were fetched count as fetched at `now`: when they
+/// were is not known.
+pub fn upgrade(db: &Database, now: SystemTime) -> Result<(), redb::Error> {
+    if schema(db)? == Some(SCHEMA) {
+        return Ok(());
+    }
+    let txn = begin(db)?;
+    {
+        let (mut last_hits, hits) = (txn.open_table(LAST_HITS)?, txn.open_table(HITS)?);
+        for entry in hits.iter()? {
+            last_hits.insert(entry?.0.value(), seconds(now))?;
+        }
+        txn.open_table(OWNERS)?;
+        let mut counted = BTreeSet::new();
+        for entry in txn.open_table(PODS)?.iter()? {
+            let record: PodRecord = decode(entry?.1.value())?;
+            let is_first = counted.insert(record.digest);
+            let count = |usage| added(usage, 1, if is_first { record.blob_size } else { 0 });
+            account(&txn, &record.owner_key, &Quotas::default(), count)?.ok();
+        }
+        txn.open_table(META)?.insert("schema", SCHEMA)?;
+    }
+    Ok(txn.commit()?)
+}
+
+/// What is kept of one owner, or of all.
+pub fn usage(db: &Database, owner_key: Option<&OwnerKey>) -> Result<Usage, redb::Error> {
+    let txn = db.begin_read()?;
+    match owner_key {
+        Some(key) => usage_of(&txn.open_table(OWNERS)?, key),
+        None => usage_of_all(&txn.open_table(META)?),
+    }
+}
+
+fn usage_of(
+    owners: &impl ReadableTable<&'static [u8; 32], (u64, u64)>,
+    owner_key: &OwnerKey,
+) -> Result<Usage, redb::Error> {
+    let (pods, bytes) = owners.get(&owner_key.0)?.map_or((0, 0), |usage| usage.value());
+    Ok(Usage { pods, bytes })
+}
+
+fn usage_of_all(meta: &impl ReadableTable<&'static str, u64>) -> Result<Usage, redb::Error> {
+    let number = |key| Ok::<_, redb::Error>(meta.get(key)?.map_or(0, |number| number.value()));
+    Ok(Usage { pods: number("pods")?, bytes: number("bytes")? })
+}
+
+/// Counts a change of what an owner has, and all with it, unless the quotas forbid it.
+fn account(
+    txn: &WriteTransaction,
+    owner_key: &OwnerKey,
+    quotas: &Quotas,
+    change: impl Fn(Usage) -> Usage,
+) -> Result<Result<(), QuotaExceeded>, redb::Error> {
+    let (mut owners, mut meta) = (txn.open_table(OWNERS)?, txn.open_table(META)?);
+    let before = [usage_of_all(&meta)?, usage_of(&owners, owner_key)?];
+    let after = before.map(change);
+    if let Err(exceeded) = quotas.check(before, after) {
+        return Ok(Err(exceeded));
+    }
+    let [all, owner] = after;
+    meta.insert("pods", all.pods)?;
+    meta.insert("bytes", all.bytes)?;
+    if owner.pods == 0 {
+        owners.remove(&owner_key.0)?;
+    } else {
+        owners.insert(&owner_key.0, (owner.pods, owner.bytes))?;
+    }
+    Ok(Ok(()))
+}
+
+fn added(usage: Usage, pods: u64, bytes: u64) -> Usage {
+    Usage { pods: usage.pods + pods, bytes: usage.bytes + bytes }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A transaction that is durable once it is committed, and that leaves the file quick to open after a crash.
@@ -56,17 +149,25 @@ pub fn begin(db: &Database) -> Result<WriteTransaction, redb::Error> {
     Ok(txn)
 }
 
-/// Adds a record, and one to the count of its blob; a record that is there stays as it is.
-pub fn insert(txn: &WriteTransaction, record: &PodRecord) -> Result<(), redb::Error> {
+/// Adds a record, and one to the count of its blob, unless the quotas forbid it; a record that is there stays as it is.
+pub fn insert(
+    txn: &WriteTransaction,
+    record: &PodRecord,
+    quotas: &Quotas,
+) -> Result<Result<(), QuotaExceeded>, redb::Error> {
     let mut pods = txn.open_table(PODS)?;
     if pods.get(record.slug.as_str())?.is_some() {
-        return Ok(());
+        return Ok(Ok(()));
     }
-    pods.insert(record.slug.as_str(), encode(record).as_slice())?;
     let mut blobs = txn.open_table(BLOBS)?;
-    let pods = blobs.get(&record.digest.0)?.map_or(0, |pods| pods.value());
-    blobs.insert(&record.digest.0, pods + 1)?;
-    Ok(())
+    let twins = blobs.get(&record.digest.0)?.map_or(0, |pods| pods.value());
+    let bytes = if twins == 0 { record.blob_size } else { 0 };
+    let room = account(txn, &record.owner_key, quotas, |usage| added(usage, 1, bytes))?;
+    if room.is_ok() {
+        pods.insert(record.slug.as_str(), encode(record).as_slice())?;
+        blobs.insert(&record.digest.0, twins + 1)?;
+    }
+    Ok(room)
 }
 
 /// What removing a record leaves.
@@ -85,25 +186,54 @@ pub fn remove(txn: &WriteTransaction, slug: &Slug) -> Result<Removed, redb::Erro
     let record: Option<PodRecord> = removed.transpose()?;
     let Some(record) = record else { return Ok(Removed::Nothing) };
     txn.open_table(HITS)?.remove(slug.as_str())?;
-    let_go(&mut txn.open_table(BLOBS)?, record.digest)
+    txn.open_table(LAST_HITS)?.remove(slug.as_str())?;
+    let removed = let_go(&mut txn.open_table(BLOBS)?, record.digest)?;
+    let bytes = if let Removed::LastOf(_) = removed { record.blob_size } else { 0 };
+    let less = |usage: Usage| Usage { pods: usage.pods - 1, bytes: usage.bytes - bytes };
+    account(txn, &record.owner_key, &Quotas::default(), less)?.ok();
+    Ok(removed)
 }
 
-/// Puts a record in place of the one under its slug, as [`PodRecord::in_place_of`] says. Nothing where there is none, or
-/// one of another owner; else what became of the blob that it had.
-pub fn replace(txn: &WriteTransaction, record: &PodRecord) -> Result<Option<Removed>, redb::Error> {
+/// The same for this version of a pod.
+pub fn remove_version(txn: &WriteTransaction, record: &PodRecord) -> Result<Removed, redb::Error> {
+    let now = txn.open_table(PODS)?.get(record.slug.as_str())?.map(|value| decode(value.value()));
+    let now: Option<PodRecord> = now.transpose()?;
+    match now {
+        Some(now) if now.is_version_of(record) => remove(txn, &record.slug),
+        _ => Ok(Removed::Nothing),
+    }
+}
+
+/// Puts a record in place of the one under its slug, as [`PodRecord::in_place_of`] says, unless the quotas forbid it.
+/// Nothing where there is none, or one of another owner; else what became of the blob that it had.
+pub fn replace(
+    txn: &WriteTransaction,
+    record: &PodRecord,
+    quotas: &Quotas,
+) -> Result<Result<Option<Removed>, QuotaExceeded>, redb::Error> {
     let mut pods = txn.open_table(PODS)?;
     let before: Option<PodRecord> =
         pods.get(record.slug.as_str())?.map(|value| decode(value.value())).transpose()?;
-    let Some(before) = before else { return Ok(None) };
-    let Some(record) = record.clone().in_place_of(&before) else { return Ok(None) };
-    pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
+    let Some(before) = before else { return Ok(Ok(None)) };
+    let Some(record) = record.clone().in_place_of(&before) else { return Ok(Ok(None)) };
     if record.digest == before.digest {
-        return Ok(Some(Removed::RecordOnly));
+        pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
+        return Ok(Ok(Some(Removed::RecordOnly)));
     }
     let mut blobs = txn.open_table(BLOBS)?;
-    let pods = blobs.get(&record.digest.0)?.map_or(0, |pods| pods.value());
-    blobs.insert(&record.digest.0, pods + 1)?;
-    Ok(Some(let_go(&mut blobs, before.digest)?))
+    let count = |blobs: &Table<'_, _, _>, digest: Digest| {
+        Ok::<_, redb::Error>(blobs.get(&digest.0)?.map_or(0, |pods| pods.value()))
+    };
+    let (twins, twins_before) = (count(&blobs, record.digest)?, count(&blobs, before.digest)?);
+    let more = if twins == 0 { record.blob_size } else { 0 };
+    let less = if twins_before > 1 { 0 } else { before.blob_size };
+    let change = |usage: Usage| Usage { bytes: usage.bytes - less + more, ..usage };
+    if let Err(exceeded) = account(txn, &record.owner_key, quotas, change)? {
+        return Ok(Err(exceeded));
+    }
+    pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
+    blobs.insert(&record.digest.0, twins + 1)?;
+    Ok(Ok(Some(let_go(&mut blobs, before.digest)?)))
 }
 
 /// Takes one from the count of a blob.
@@ -145,12 +275,16 @@ pub fn binding(db: &Database, pod_id: &str) -> Result<Option<Binding>, redb::Err
 }
 
 /// Adds to the hits of the pods that are there.
-pub fn add_hits(txn: &WriteTransaction, hits: &[(Slug, u64)]) -> Result<(), redb::Error> {
+pub fn add_hits(txn: &WriteTransaction, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), redb::Error> {
     let (pods, mut table) = (txn.open_table(PODS)?, txn.open_table(HITS)?);
+    let mut last_hits = txn.open_table(LAST_HITS)?;
     for (slug, more) in hits {
         if pods.get(slug.as_str())?.is_some() {
             let before = table.get(slug.as_str())?.map_or(0, |hits| hits.value());
             table.insert(slug.as_str(), before.saturating_add(*more))?;
+            // A clock that is set back makes no pod older.
+            let last = last_hits.get(slug.as_str())?.map_or(0, |last| last.value());
+            last_hits.insert(slug.as_str(), last.max(seconds(at)))?;
         }
     }
     Ok(())
@@ -160,21 +294,29 @@ pub fn add_hits(txn: &WriteTransaction, hits: &[(Slug, u64)]) -> Result<(), redb
 pub fn record(db: &Database, slug: &Slug) -> Result<Option<PodRecord>, redb::Error> {
     let txn = db.begin_read()?;
     let Some(value) = txn.open_table(PODS)?.get(slug.as_str())? else { return Ok(None) };
-    let hits = txn.open_table(HITS)?.get(slug.as_str())?.map_or(0, |hits| hits.value());
-    Ok(Some(PodRecord { hits, ..decode(value.value())? }))
+    with_hits(decode(value.value())?, &txn.open_table(HITS)?, &txn.open_table(LAST_HITS)?).map(Some)
+}
+
+fn with_hits(
+    record: PodRecord,
+    hits: &impl ReadableTable<&'static str, u64>,
+    last_hits: &impl ReadableTable<&'static str, u64>,
+) -> Result<PodRecord, redb::Error> {
+    let hits = hits.get(record.slug.as_str())?.map_or(0, |hits| hits.value());
+    let last = last_hits.get(record.slug.as_str())?.map(|seconds| Duration::from_secs(seconds.value()));
+    Ok(PodRecord { hits, last_hit: last.and_then(|last| UNIX_EPOCH.checked_add(last)), ..record })
 }
 
 /// At most `limit` records with their hits, in the order of their slugs, from the first one after `after`.
 pub fn records(db: &Database, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, redb::Error> {
     let txn = db.begin_read()?;
-    let (pods, hits) = (txn.open_table(PODS)?, txn.open_table(HITS)?);
+    let (pods, hits, last_hits) = (txn.open_table(PODS)?, txn.open_table(HITS)?, txn.open_table(LAST_HITS)?);
     let from = after.map_or(Bound::Unbounded, |slug| Bound::Excluded(slug.as_str()));
     pods.range::<&str>((from, Bound::Unbounded))?
         .take(limit)
         .map(|entry| {
-            let (slug, value) = entry?;
-            let hits = hits.get(slug.value())?.map_or(0, |hits| hits.value());
-            Ok(PodRecord { hits, ..decode(value.value())? })
+            let (_, value) = entry?;
+            with_hits(decode(value.value())?, &hits, &last_hits)
         })
         .collect()
 }

@@ -55,7 +55,7 @@ impl Registry for Broken {
         broken()
     }
 
-    async fn bump_hits(&self, _: &[(Slug, u64)]) -> Result<(), RegistryError> {
+    async fn bump_hits(&self, _: &[(Slug, u64)], _: std::time::SystemTime) -> Result<(), RegistryError> {
         broken()
     }
 

@@ -37,7 +37,7 @@ async fn closing_keeps_everything_and_whatever_is_asked_later_is_an_error() {
     let (kept, blob) = put(&registry, "kept").await;
     let (deleted, _) = put(&registry, "deleted").await;
     registry.delete(&deleted.slug).await.unwrap();
-    registry.bump_hits(&[(kept.slug, 7)]).await.unwrap();
+    registry.bump_hits(&[(kept.slug, 7)], std::time::SystemTime::now()).await.unwrap();
     registry.close().await.unwrap();
 
     let closed =
@@ -45,7 +45,7 @@ async fn closing_keeps_everything_and_whatever_is_asked_later_is_an_error() {
     closed(registry.put_pod(verified(Pod::named("late").html())).await.unwrap_err());
     closed(registry.get_record(&kept.slug).await.unwrap_err());
     closed(registry.get_blob(&kept.slug).await.unwrap_err());
-    closed(registry.bump_hits(&[(kept.slug, 1)]).await.unwrap_err());
+    closed(registry.bump_hits(&[(kept.slug, 1)], std::time::SystemTime::now()).await.unwrap_err());
     closed(registry.delete(&kept.slug).await.unwrap_err());
     closed(registry.list(None, 1).await.unwrap_err());
     registry.close().await.unwrap();

@@ -49,6 +49,7 @@ proptest! {
             created_at: SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
             hits,
             digest: Digest(digest),
+            last_hit: None,
             updated_at: later.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
             expires: later.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis / 2)),
         };

@@ -43,6 +43,12 @@ pub fn files(directory: &Path) -> BTreeSet<String> {
     files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+/// How much lies there.
+pub fn bytes_in(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory.join("blobs")).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
 /// What a pod has to be after all that happened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fate {
@@ -78,7 +84,10 @@ impl Ledger {
             (Ok(there), fate) => panic!("deleting {fate:?} was answered with {there}"),
         }
         let hits = [0, 2].map(|n| (pods[n].record().slug, 5 + n as u64));
-        let counted = registry.bump_hits(&hits).await.inspect_err(|error| fits(error, kind));
+        let counted = registry
+            .bump_hits(&hits, std::time::SystemTime::now())
+            .await
+            .inspect_err(|error| fits(error, kind));
         for (slug, hits) in hits {
             if let (_, Fate::There(known)) = self.0.get_mut(&slug).unwrap() {
                 *known = counted.is_ok().then_some(hits);
@@ -126,6 +135,9 @@ impl Ledger {
             digests.insert(record.digest.to_string());
         }
         self.served(registry, context).await;
+        let usage = registry.usage(None).await.unwrap();
+        assert_eq!(usage.bytes, bytes_in(directory), "{context}: the bytes are not those on disk");
+        assert_eq!(usage.pods, registry.list(None, usize::MAX).await.unwrap().len() as u64, "{context}");
         assert_eq!(digests, files(directory), "{context}: the files are not those of the pods");
     }
 }

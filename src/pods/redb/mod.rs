@@ -5,6 +5,8 @@
 //! acknowledged: a crash before that leaves at most files that the next start sweeps away.
 
 #[cfg(test)]
+mod accounting;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod lives;
@@ -19,6 +21,7 @@ mod writer;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::SystemTime,
 };
 
 use async_trait::async_trait;
@@ -30,7 +33,8 @@ use self::{
     writer::{Done, Job},
 };
 use super::{
-    Binding, Blob, PodRecord, Registry, RegistryError, Slug, VerifiedPod, binding::too_many_bindings, tables,
+    Binding, Blob, OwnerKey, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
+    binding::too_many_bindings, tables,
 };
 
 /// Keeps pods in a data directory; what it acknowledged survives a power cut.
@@ -112,14 +116,28 @@ impl Registry for RedbRegistry {
         self.blocking(read).await
     }
 
-    async fn bump_hits(&self, hits: &[(Slug, u64)]) -> Result<(), RegistryError> {
+    async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError> {
         let hits = hits.to_vec();
-        self.write(|done| Job::Hits { hits, done }).await
+        self.write(|done| Job::Hits { hits, at, done }).await
     }
 
     async fn delete(&self, slug: &Slug) -> Result<bool, RegistryError> {
         let slug = *slug;
         self.write(|done| Job::Delete { slug, done }).await
+    }
+
+    async fn delete_version(&self, record: &PodRecord) -> Result<bool, RegistryError> {
+        let record = record.clone();
+        self.write(|done| Job::DeleteVersion { record, done }).await
+    }
+
+    fn set_quotas(&self, quotas: Quotas) {
+        *self.store.quotas.lock().unwrap_or_else(PoisonError::into_inner) = quotas;
+    }
+
+    async fn usage(&self, owner_key: Option<&OwnerKey>) -> Result<Usage, RegistryError> {
+        let owner_key = owner_key.copied();
+        self.blocking(move |store| store.read(|database| tables::usage(database, owner_key.as_ref()))).await
     }
 
     async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError> {

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
+    time::SystemTime,
 };
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase};
@@ -93,6 +94,7 @@ impl RedbRegistry {
         let unusable = |source| OpenError::Directory { path: directory.into(), source };
         let database = open().map_err(|error| refusal(file, error.into()))?;
         known(file, &database)?;
+        tables::upgrade(&database, SystemTime::now()).map_err(|error| refusal(file, error))?;
         let blobs = BlobFiles::open(&blobs_in(directory)).map_err(unusable)?;
         remove_unfinished(directory).map_err(unusable)?;
         sync(directory).map_err(unusable)?;
@@ -155,7 +157,7 @@ fn remove_unfinished(directory: &Path) -> io::Result<()> {
 /// Checks that the tables are ones that this broker knows.
 fn known(file: &Path, database: &impl ReadableDatabase) -> Result<(), OpenError> {
     match tables::schema(database).map_err(|error| refusal(file, error))? {
-        Some(tables::SCHEMA) => Ok(()),
+        Some(1..=tables::SCHEMA) => Ok(()),
         Some(found) => {
             let found = format!("schema {found}, this one knows {}", tables::SCHEMA);
             Err(OpenError::Newer { path: file.into(), found })

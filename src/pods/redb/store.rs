@@ -1,11 +1,11 @@
 //! The database and the blobs beside it; a database that redb gave up is opened again.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use redb::{Database, DatabaseError};
 
 use super::{RegistryError, closed, tables};
-use crate::pods::blobs::BlobFiles;
+use crate::pods::{Quotas, blobs::BlobFiles};
 
 pub type Opener = dyn Fn() -> Result<Database, DatabaseError> + Send + Sync;
 
@@ -13,6 +13,7 @@ pub struct Store {
     database: RwLock<State>,
     open: Box<Opener>,
     pub blobs: BlobFiles,
+    pub quotas: Mutex<Quotas>,
 }
 
 enum State {
@@ -24,7 +25,7 @@ enum State {
 
 impl Store {
     pub fn new(database: Database, open: Box<Opener>, blobs: BlobFiles) -> Self {
-        Self { database: RwLock::new(State::Open(database)), open, blobs }
+        Self { database: RwLock::new(State::Open(database)), open, blobs, quotas: Mutex::default() }
     }
 
     /// Runs `work`; where the database was given up, opens it and runs `work` once more.

@@ -8,7 +8,7 @@ use super::{
     RedbRegistry,
     faults::{Disk, EIO, ENOSPC, Fault, Kind},
     lives::{Fate, Ledger, directory, disk, files, open, pod},
-    writer::{Job, Writer},
+    writer::{BATCH, Job, Writer},
 };
 use crate::pods::{Registry, RegistryError, Slug, VerifiedPod};
 
@@ -59,7 +59,7 @@ async fn a_batch_is_done_whole_or_refused_whole() {
         let (done, deleted) = oneshot::channel();
         let delete = Job::Delete { slug: doomed.record().slug, done };
         let (done, counted) = oneshot::channel();
-        let hits = Job::Hits { hits: vec![(kept.record().slug, 3)], done };
+        let hits = Job::Hits { hits: vec![(kept.record().slug, 3)], at: std::time::SystemTime::now(), done };
         bench.disk.arm(Some(Fault { at, kind: Kind::Once(EIO) }));
         bench.writer.write(vec![put, put_twin, delete, hits, put_again]);
         let answers = [
@@ -95,6 +95,26 @@ async fn a_batch_is_done_whole_or_refused_whole() {
         }
     }
     assert!(refused > 5, "only {refused} of {at} faults made a difference");
+}
+
+#[tokio::test]
+async fn more_than_fits_into_one_batch_is_done_all_the_same() {
+    let bench = Bench::new();
+    let kept = pod("kept");
+    bench.registry.put_pod(kept.clone()).await.unwrap();
+    let (jobs, queue) = tokio::sync::mpsc::channel(4 * BATCH);
+    let mut answers = Vec::new();
+    for _ in 0..3 * BATCH + 1 {
+        let (done, answer) = oneshot::channel();
+        let (hits, at) = (vec![(kept.record().slug, 1)], std::time::SystemTime::now());
+        jobs.send(Job::Hits { hits, at, done }).await.unwrap();
+        answers.push(answer);
+    }
+    drop(jobs);
+    tokio::task::spawn_blocking(move || bench.writer.run(queue)).await.unwrap();
+    for answer in answers {
+        answer.await.expect("each job is answered").unwrap();
+    }
 }
 
 #[tokio::test]
@@ -174,8 +194,8 @@ async fn a_read_that_fails_is_made_on_a_database_opened_again() {
         assert_eq!(bench.registry.list(None, 9).await.unwrap().len(), 1);
         // In the midst of a transaction it fails that one, and the next finds redb well again.
         bench.disk.fail_reads(1);
-        bench.registry.bump_hits(&[(pod.record().slug, 1)]).await.unwrap_err();
-        bench.registry.bump_hits(&[(pod.record().slug, 1)]).await.unwrap();
+        bench.registry.bump_hits(&[(pod.record().slug, 1)], std::time::SystemTime::now()).await.unwrap_err();
+        bench.registry.bump_hits(&[(pod.record().slug, 1)], std::time::SystemTime::now()).await.unwrap();
     }
     assert_eq!(bench.registry.get_record(&pod.record().slug).await.unwrap().unwrap().hits, 3);
 }

@@ -1,6 +1,10 @@
 //! The one thread that writes: whatever waits shares one directory sync and one transaction.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::SystemTime,
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -9,7 +13,7 @@ use super::{
     store::{Store, registry_error},
     tables::{self, Removed},
 };
-use crate::pods::{Binding, Digest, blobs::StagedBlob};
+use crate::pods::{Binding, Digest, QuotaExceeded, blobs::StagedBlob};
 
 /// Writes that share one transaction at most.
 pub const BATCH: usize = 64;
@@ -39,10 +43,16 @@ pub enum Job {
     },
     Hits {
         hits: Vec<(Slug, u64)>,
+        at: SystemTime,
         done: Done<()>,
     },
     Delete {
         slug: Slug,
+        done: Done<bool>,
+    },
+    /// The same for a pod that was not replaced meanwhile.
+    DeleteVersion {
+        record: PodRecord,
         done: Done<bool>,
     },
 }
@@ -53,6 +63,7 @@ enum Outcome {
     /// Whether it found what it was about.
     Found(bool),
     Bound(Option<Binding>),
+    NoRoom(QuotaExceeded),
 }
 
 pub type Done<T> = oneshot::Sender<Result<T, RegistryError>>;
@@ -74,7 +85,10 @@ impl Writer {
     pub fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(first) = queue.blocking_recv() {
             let mut batch = vec![first];
-            while let (true, Ok(job)) = (batch.len() < BATCH, queue.try_recv()) {
+            // In this order: a job that is taken out must have a place.
+            while batch.len() < BATCH
+                && let Ok(job) = queue.try_recv()
+            {
                 batch.push(job);
             }
             self.write(batch);
@@ -93,9 +107,16 @@ impl Writer {
             Ok(outcomes) => {
                 for (job, outcome) in batch.into_iter().zip(outcomes) {
                     match (job, outcome) {
+                        (Job::Put { done, .. }, Outcome::NoRoom(quota)) => answer(done, Err(quota.into())),
+                        (Job::Replace { done, .. }, Outcome::NoRoom(quota)) => {
+                            answer(done, Err(quota.into()))
+                        }
                         (Job::Put { done, .. } | Job::Hits { done, .. }, _) => answer(done, Ok(())),
                         (
-                            Job::Delete { done, .. } | Job::Replace { done, .. } | Job::Unbind { done, .. },
+                            Job::Delete { done, .. }
+                            | Job::DeleteVersion { done, .. }
+                            | Job::Replace { done, .. }
+                            | Job::Unbind { done, .. },
                             Outcome::Found(found),
                         ) => answer(done, Ok(found)),
                         (Job::Bind { done, .. }, Outcome::Bound(bound)) => answer(done, Ok(bound)),
@@ -114,7 +135,11 @@ impl Writer {
                         }
                         // One of the two versions is there, and either is a whole one.
                         Job::Replace { record, .. } => drop(self.unused.insert(record.digest)),
-                        Job::Bind { .. } | Job::Unbind { .. } | Job::Hits { .. } | Job::Delete { .. } => {}
+                        Job::Bind { .. }
+                        | Job::Unbind { .. }
+                        | Job::Hits { .. }
+                        | Job::Delete { .. }
+                        | Job::DeleteVersion { .. } => {}
                     }
                 }
                 self.take_back();
@@ -160,6 +185,7 @@ impl Writer {
             self.store.blobs.sync()?;
         }
         let Self { store, refused, unused } = self;
+        let quotas = *store.quotas.lock().unwrap_or_else(PoisonError::into_inner);
         let committed = store.attempt(|database| {
             let txn = tables::begin(database)?;
             let mut outcomes = Vec::with_capacity(batch.len());
@@ -169,26 +195,33 @@ impl Writer {
             for job in batch {
                 let (outcome, removed) = match job {
                     Job::Put { record, .. } => {
-                        tables::insert(&txn, record)?;
-                        (Outcome::Done, None)
-                    }
-                    Job::Replace { record, .. } => {
-                        let replaced = tables::replace(&txn, record)?;
-                        if replaced.is_none() {
+                        let room = tables::insert(&txn, record, &quotas)?;
+                        if room.is_err() {
                             unused.insert(record.digest);
                         }
-                        (Outcome::Found(replaced.is_some()), replaced)
+                        (room.map_or_else(Outcome::NoRoom, |()| Outcome::Done), None)
                     }
+                    Job::Replace { record, .. } => match tables::replace(&txn, record, &quotas)? {
+                        Ok(Some(removed)) => (Outcome::Found(true), Some(removed)),
+                        other => {
+                            unused.insert(record.digest);
+                            (other.map_or_else(Outcome::NoRoom, |_| Outcome::Found(false)), None)
+                        }
+                    },
                     Job::Bind { pod_id, binding, .. } => {
                         (Outcome::Bound(tables::bind(&txn, pod_id, *binding)?), None)
                     }
                     Job::Unbind { pod_id, .. } => (Outcome::Found(tables::unbind(&txn, pod_id)?), None),
-                    Job::Hits { hits, .. } => {
-                        tables::add_hits(&txn, hits)?;
+                    Job::Hits { hits, at, .. } => {
+                        tables::add_hits(&txn, hits, *at)?;
                         (Outcome::Done, None)
                     }
-                    Job::Delete { slug, .. } => {
-                        let removed = tables::remove(&txn, slug)?;
+                    Job::Delete { .. } | Job::DeleteVersion { .. } => {
+                        let removed = match job {
+                            Job::DeleteVersion { record, .. } => tables::remove_version(&txn, record)?,
+                            Job::Delete { slug, .. } => tables::remove(&txn, slug)?,
+                            _ => unreachable!("the arms of the outer match"),
+                        };
                         (Outcome::Found(!matches!(removed, Removed::Nothing)), Some(removed))
                     }
                 };
@@ -256,7 +289,10 @@ fn refuse(batch: Vec<Job>, error: &RegistryError) {
     for job in batch {
         match job {
             Job::Put { done, .. } | Job::Hits { done, .. } => answer(done, Err(repeat(error))),
-            Job::Delete { done, .. } | Job::Replace { done, .. } | Job::Unbind { done, .. } => {
+            Job::Delete { done, .. }
+            | Job::DeleteVersion { done, .. }
+            | Job::Replace { done, .. }
+            | Job::Unbind { done, .. } => {
                 answer(done, Err(repeat(error)));
             }
             Job::Bind { done, .. } => answer(done, Err(repeat(error))),
@@ -273,6 +309,7 @@ fn answer<T>(done: Done<T>, result: Result<T, RegistryError>) {
 fn repeat(error: &RegistryError) -> RegistryError {
     match error {
         RegistryError::Full(problem) => RegistryError::Full(problem.clone()),
+        RegistryError::Quota(quota) => RegistryError::Quota(*quota),
         RegistryError::Unsupported(what) => RegistryError::Unsupported(what),
         RegistryError::Failed(cause) => RegistryError::failed(cause.to_string()),
     }

@@ -24,13 +24,15 @@ export class Browser {
   #chromium;
   #console = [];
 
-  /** `ca` as in broker.mjs. */
-  static async start(scene, { ca } = {}) {
+  /** `ca` as in broker.mjs; `hosts` are names, also with asterisks, that lead to this machine. */
+  static async start(scene, { ca, hosts = [] } = {}) {
     const browser = scene.add(new Browser());
     const home = await scene.newFolder("browser");
     if (ca) await trustInChromium(home, ca);
     const env = cleanEnvironment({ HOME: home });
-    browser.#chromium = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS, env, timeout: STEP });
+    const here = hosts.map((host) => `MAP ${host} 127.0.0.1`).join(", ");
+    const args = here ? [...FLAGS, `--host-resolver-rules=${here}`] : FLAGS;
+    browser.#chromium = await chromium.launch({ executablePath: "/usr/bin/chromium", args, env, timeout: STEP });
     return browser;
   }
 
@@ -45,6 +47,11 @@ export class Browser {
     const visitor = new Visitor(page);
     await visitor.open(url);
     return visitor;
+  }
+
+  /** What one person's browser is: pages opened in it share what browsers let them share. */
+  person() {
+    return this.#chromium.newContext();
   }
 
   async stop() {

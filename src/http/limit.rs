@@ -1,0 +1,91 @@
+//! Asks of every request whether its client may make one more of its kind, before anything else is done for it.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use salvo::{
+    Request, Response, handler,
+    http::{HeaderValue, Method, header},
+};
+
+use tokio::time::{Instant, sleep};
+
+use super::{App, error::HttpError, upload::pass_over};
+use crate::{
+    net::{
+        client::Client,
+        limits::{Kind, Limits},
+    },
+    owner::audience::Reached,
+    signal::admission::{Admission, Key, Standing},
+};
+
+/// How long a registration waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Refuses what comes too often, with 429.
+pub struct Limit(pub Arc<App>);
+
+#[handler]
+impl Limit {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let Some(kind) = kind_of(request) else { return Ok(()) };
+        let client = Client::of(request, &app.live.load().trusted_proxies);
+        let Err(exceeded) = app.limits.check(kind, client.address) else { return Ok(()) };
+        tracing::debug!(limit = exceeded.name, "a request came too often");
+        if kind == Kind::Upload {
+            // A page of any origin may upload, so it may read why it was refused.
+            response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            if !request.headers().contains_key(header::EXPECT) {
+                pass_over(request.take_body());
+            }
+        }
+        Err(exceeded.into())
+    }
+}
+
+/// What a request counts as. An ACME directory that looks for its challenge, and a browser that asks before it
+/// uploads, count as nothing.
+fn kind_of(request: &Request) -> Option<Kind> {
+    let (method, path) = (request.method(), request.uri().path());
+    let is_upload = path == "/pods" || !matches!(*method, Method::GET | Method::HEAD);
+    match path {
+        "/signal" => Some(Kind::Upgrade),
+        _ if path.starts_with("/.well-known/acme-challenge/") || *method == Method::OPTIONS => None,
+        _ if is_upload => Some(Kind::Upload),
+        _ => Some(Kind::Read),
+    }
+}
+
+/// Bounds the registrations of one socket's client. One too many waits for a while, because real origins take no
+/// notice of an error frame and come back a second after their socket was closed.
+pub struct Registrations {
+    limits: Arc<Limits>,
+    client: Option<IpAddr>,
+    admission: Arc<dyn Admission>,
+}
+
+impl Registrations {
+    /// For a socket of `client` that came in as `reached` says.
+    pub fn at_socket(app: &App, client: Option<IpAddr>, reached: Reached) -> Arc<dyn Admission> {
+        Arc::new(Self { limits: app.limits.clone(), client, admission: app.owners.at(reached) })
+    }
+}
+
+#[salvo::async_trait]
+impl Admission for Registrations {
+    async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
+        let end = Instant::now() + PATIENCE;
+        while let Err(exceeded) = self.limits.check(Kind::Registration, self.client) {
+            if Instant::now() + exceeded.wait > end {
+                return Err("too many registrations; try again later".into());
+            }
+            sleep(exceeded.wait).await;
+        }
+        self.admission.standing(pod_id, token).await
+    }
+
+    async fn registered(&self, pod_id: &str, claimant: Key) {
+        self.admission.registered(pod_id, claimant).await;
+    }
+}

@@ -1,0 +1,450 @@
+//! How often one client may ask for something, and all clients together.
+//!
+//! The limiters are governor's (GCRA); what they know of single clients lies in tables of fixed size ([`table`]).
+
+mod table;
+
+use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    state::{InMemoryState, NotKeyed},
+};
+
+use self::table::Table;
+use super::crowd::{Counted, Crowd, group_of};
+use crate::config::{Config, LimitSettings, RateLimit};
+
+/// An Ed25519 public key.
+pub type Key = [u8; 32];
+
+/// What is limited for one client and in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Pods that come in.
+    Upload,
+    /// Everything that is looked up.
+    Read,
+    /// Requests that become sockets.
+    Upgrade,
+    /// `register` frames.
+    Registration,
+}
+
+/// All limits as they are set now.
+#[derive(Debug)]
+pub struct Limits {
+    rules: ArcSwap<Rules>,
+    sockets: Arc<Crowd>,
+}
+
+#[derive(Debug)]
+struct Rules {
+    settings: LimitSettings,
+    uploads: Pair,
+    reads: Pair,
+    upgrades: Pair,
+    registrations: Pair,
+    uploads_per_owner: Option<Arc<Each<Key>>>,
+    pods_per_day: Option<Arc<Each<IpAddr>>>,
+    kilobytes_per_day: Option<Arc<Each<IpAddr>>>,
+}
+
+/// One thing's limit for one client, and in all.
+#[derive(Clone, Debug)]
+struct Pair {
+    each: Option<Arc<Each<IpAddr>>>,
+    all: Option<Arc<All>>,
+}
+
+/// A limit that a request came up against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// What the limit is called in `RateLimit-Policy`.
+    pub name: &'static str,
+    /// How many it allows at once.
+    pub quota: u64,
+    /// What is counted, where that is not requests.
+    pub unit: Option<&'static str>,
+    /// In which time so many are allowed again.
+    pub window: Duration,
+    /// When the next one is.
+    pub wait: Duration,
+    /// A sentence for the client.
+    pub sentence: &'static str,
+}
+
+/// A limit for each key.
+#[derive(Debug)]
+struct Each<K: Hash + Eq + Clone> {
+    policy: Policy,
+    limiter: RateLimiter<K, Table<K>, DefaultClock>,
+}
+
+/// A limit for all clients together.
+#[derive(Debug)]
+struct All {
+    policy: Policy,
+    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Policy {
+    name: &'static str,
+    sentence: &'static str,
+    quota: Quota,
+    /// What is counted, and how many of it are one for the limiter.
+    unit: Option<(&'static str, u64)>,
+}
+
+const DAY: Duration = Duration::from_hours(24);
+/// Quotas of bytes count in these: a limiter counts to four billion.
+const KILOBYTE: u64 = 1024;
+
+impl Policy {
+    fn new(name: &'static str, sentence: &'static str, rate: RateLimit) -> Option<Self> {
+        let RateLimit::Rate(rate) = rate else { return None };
+        let quota = Quota::with_period(rate.interval()).expect("a rate is finite").allow_burst(rate.burst());
+        Some(Self { name, sentence, quota, unit: None })
+    }
+
+    /// So much in a day; what is used is free again a day later.
+    fn per_day(name: &'static str, sentence: &'static str, count: u64) -> Self {
+        let count = u32::try_from(count.max(1)).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+        let quota =
+            Quota::with_period(DAY / count.get()).expect("a day has enough nanoseconds").allow_burst(count);
+        Self { name, sentence, quota, unit: None }
+    }
+
+    fn exceeded(&self, wait: Duration) -> Exceeded {
+        Exceeded {
+            name: self.name,
+            quota: u64::from(self.quota.burst_size().get()) * self.unit.map_or(1, |(_, size)| size),
+            unit: self.unit.map(|(name, _)| name),
+            window: self.quota.burst_size_replenished_in(),
+            wait,
+            sentence: self.sentence,
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Each<K> {
+    fn new(policy: Policy) -> Self {
+        Self { policy, limiter: RateLimiter::new(policy.quota, Table::default(), DefaultClock::default()) }
+    }
+
+    fn check(&self, key: &K) -> Result<(), Exceeded> {
+        let now = || self.limiter.clock().now();
+        self.limiter.check_key(key).map_err(|until| self.policy.exceeded(until.wait_time_from(now())))
+    }
+
+    /// Counts `count` at once, or none.
+    fn check_many(&self, key: &K, count: u64) -> Result<(), Exceeded> {
+        let now = || self.limiter.clock().now();
+        let count = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
+        match self.limiter.check_key_n(key, count) {
+            Ok(counted) => counted.map_err(|until| self.policy.exceeded(until.wait_time_from(now()))),
+            // More than is ever allowed.
+            Err(_) => Err(self.policy.exceeded(DAY)),
+        }
+    }
+}
+
+impl All {
+    fn new(policy: Policy) -> Self {
+        Self { policy, limiter: RateLimiter::direct(policy.quota) }
+    }
+
+    fn check(&self) -> Result<(), Exceeded> {
+        let now = || self.limiter.clock().now();
+        self.limiter.check().map_err(|until| self.policy.exceeded(until.wait_time_from(now())))
+    }
+}
+
+impl Pair {
+    /// The limits of these policies; those of `before` go on where nothing changed.
+    fn new(each: Option<Policy>, all: Option<Policy>, before: Option<&Self>) -> Self {
+        Self {
+            each: go_on(
+                each,
+                before.and_then(|before| before.each.as_ref()),
+                |limit| limit.policy,
+                Each::new,
+            ),
+            all: go_on(all, before.and_then(|before| before.all.as_ref()), |limit| limit.policy, All::new),
+        }
+    }
+
+    fn check(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
+        // First the client's own limit, so that one client alone does not use up what is for all.
+        if let (Some(each), Some(client)) = (&self.each, client) {
+            each.check(&group_of(client))?;
+        }
+        self.all.as_ref().map_or(Ok(()), |all| all.check())
+    }
+}
+
+fn go_on<L>(
+    policy: Option<Policy>,
+    before: Option<&Arc<L>>,
+    of: impl Fn(&L) -> Policy,
+    new: impl Fn(Policy) -> L,
+) -> Option<Arc<L>> {
+    let policy = policy?;
+    match before.filter(|before| of(before) == policy) {
+        Some(before) => Some(before.clone()),
+        None => Some(Arc::new(new(policy))),
+    }
+}
+
+impl Rules {
+    fn new(config: &Config, before: Option<&Self>) -> Self {
+        let (settings, quotas) = (&config.limits, &config.quotas);
+        let pair = |name: [_; 2], each, all, of: fn(&Self) -> &Pair| {
+            let each = Policy::new(
+                name[0],
+                "too many requests of this kind from your address; try again later",
+                each,
+            );
+            let all =
+                Policy::new(name[1], "this broker gets too many requests of this kind; try again later", all);
+            Pair::new(each, all, before.map(of))
+        };
+        let per_owner = Policy::new(
+            "uploads-per-owner",
+            "too many uploads of this owner key; try again later",
+            settings.uploads_per_owner,
+        );
+        let of_before = before.and_then(|before| before.uploads_per_owner.as_ref());
+        Self {
+            uploads: pair(
+                ["uploads-per-address", "uploads"],
+                settings.uploads_per_address,
+                settings.uploads,
+                |rules| &rules.uploads,
+            ),
+            reads: pair(
+                ["reads-per-address", "reads"],
+                settings.reads_per_address,
+                settings.reads,
+                |rules| &rules.reads,
+            ),
+            upgrades: pair(
+                ["upgrades-per-address", "upgrades"],
+                settings.upgrades_per_address,
+                settings.upgrades,
+                |rules| &rules.upgrades,
+            ),
+            registrations: pair(
+                ["registrations-per-address", "registrations"],
+                settings.registrations_per_address,
+                settings.registrations,
+                |rules| &rules.registrations,
+            ),
+            uploads_per_owner: go_on(per_owner, of_before, |limit| limit.policy, Each::new),
+            pods_per_day: go_on(
+                quotas
+                    .pods_per_address_and_day
+                    .map(|pods| Policy::per_day("pods-per-address-and-day", OF_A_DAY, pods.into())),
+                before.and_then(|before| before.pods_per_day.as_ref()),
+                |limit| limit.policy,
+                Each::new,
+            ),
+            kilobytes_per_day: go_on(
+                quotas.bytes_per_address_and_day.map(|bytes| Policy {
+                    unit: Some(("content-bytes", KILOBYTE)),
+                    ..Policy::per_day("bytes-per-address-and-day", OF_A_DAY, bytes.as_u64() / KILOBYTE)
+                }),
+                before.and_then(|before| before.kilobytes_per_day.as_ref()),
+                |limit| limit.policy,
+                Each::new,
+            ),
+            settings: settings.clone(),
+        }
+    }
+
+    fn is_exempt(&self, client: Option<IpAddr>) -> bool {
+        client.is_some_and(|client| self.settings.exempt.iter().any(|network| network.contains(client)))
+    }
+}
+
+impl Limits {
+    /// The limits that the settings ask for.
+    pub fn new(config: &Config) -> Self {
+        Self { rules: ArcSwap::from_pointee(Rules::new(config, None)), sockets: Arc::default() }
+    }
+
+    /// Puts other limits in place; those that did not change go on as they are.
+    pub fn reload(&self, config: &Config) {
+        let rules = Rules::new(config, Some(&self.rules.load()));
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// Counts one of `kind`, unless there were too many. A client without an address is counted among all only.
+    pub fn check(&self, kind: Kind, client: Option<IpAddr>) -> Result<(), Exceeded> {
+        let rules = self.rules.load();
+        if rules.is_exempt(client) {
+            return Ok(());
+        }
+        let pair = match kind {
+            Kind::Upload => &rules.uploads,
+            Kind::Read => &rules.reads,
+            Kind::Upgrade => &rules.upgrades,
+            Kind::Registration => &rules.registrations,
+        };
+        pair.check(client)
+    }
+
+    /// Counts a pod of `owner` of so many bytes, unless the owner, or the client today, had too many.
+    pub fn check_pod(&self, owner: &Key, client: Option<IpAddr>, bytes: u64) -> Result<(), Exceeded> {
+        let rules = self.rules.load();
+        if rules.is_exempt(client) {
+            return Ok(());
+        }
+        if let Some(limit) = &rules.uploads_per_owner {
+            limit.check(owner)?;
+        }
+        let Some(client) = client.map(group_of) else { return Ok(()) };
+        if let Some(limit) = &rules.kilobytes_per_day {
+            limit.check_many(&client, bytes.div_ceil(KILOBYTE))?;
+        }
+        rules.pods_per_day.as_ref().map_or(Ok(()), |limit| limit.check(&client))
+    }
+
+    /// A place for one more socket of `client`; it is free again when what comes back is dropped.
+    pub fn socket(&self, client: Option<IpAddr>) -> Result<Option<Counted>, Exceeded> {
+        let rules = self.rules.load();
+        let Some(address) = client.filter(|_| !rules.is_exempt(client)) else { return Ok(None) };
+        let limit = rules.settings.sockets_per_address;
+        self.sockets.enter(address, limit).map(Some).ok_or(Exceeded {
+            name: "sockets-per-address",
+            quota: limit.into(),
+            unit: Some("concurrent-requests"),
+            window: Duration::ZERO,
+            wait: SOCKET_WAIT,
+            sentence: "too many sockets of your address are open; close some, or try again later",
+        })
+    }
+}
+
+const OF_A_DAY: &str = "your address has uploaded as much as it may in a day; try again later";
+/// When a client that has too many sockets may try again: nobody knows when one of them ends.
+const SOCKET_WAIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(toml: &str) -> Config {
+        Config::from_toml(&format!("[limits]\n{toml}")).unwrap()
+    }
+
+    fn ip(address: &str) -> Option<IpAddr> {
+        Some(address.parse().unwrap())
+    }
+
+    fn passed(limits: &Limits, kind: Kind, client: Option<IpAddr>) -> usize {
+        (0..20).filter(|_| limits.check(kind, client).is_ok()).count()
+    }
+
+    #[test]
+    fn one_client_has_its_limit_and_all_have_theirs() {
+        let limits = Limits::new(&settings(
+            "uploads_per_address = \"1/day burst 5\"\nuploads = \"1/day burst 12\"\nreads_per_address = \"off\"",
+        ));
+        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.1")), 5);
+        assert_eq!(passed(&limits, Kind::Upload, ip("2001:db8::1")), 5);
+        assert_eq!(passed(&limits, Kind::Upload, ip("2001:db8::2")), 0, "one /64 is one client");
+        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.2")), 2);
+        assert_eq!(passed(&limits, Kind::Upload, None), 0);
+        assert_eq!(passed(&limits, Kind::Read, ip("192.0.2.1")), 20);
+        assert_eq!(passed(&limits, Kind::Upload, ip("127.0.0.1")), 20, "loopback is exempt");
+        let exceeded = limits.check(Kind::Upload, ip("192.0.2.1")).unwrap_err();
+        assert_eq!((exceeded.name, exceeded.quota), ("uploads-per-address", 5));
+        assert_eq!(exceeded.window, Duration::from_hours(5 * 24));
+        assert!(exceeded.wait > Duration::from_hours(23) && exceeded.wait <= Duration::from_hours(24));
+    }
+
+    #[test]
+    fn an_owner_key_is_limited_at_any_address() {
+        let limits = Limits::new(&settings("uploads_per_owner = \"1/day burst 3\""));
+        let passed = |key| {
+            (0..9).filter(|n| limits.check_pod(&[key; 32], ip(&format!("192.0.2.{n}")), 1).is_ok()).count()
+        };
+        assert_eq!((passed(1), passed(2)), (3, 3));
+    }
+
+    #[test]
+    fn an_address_may_upload_so_much_in_a_day() {
+        let limits = Limits::new(&settings(
+            "[quotas]\npods_per_address_and_day = 5\nbytes_per_address_and_day = \"1 MiB\"",
+        ));
+        let check = |address: &str, bytes| limits.check_pod(&[1; 32], ip(address), bytes);
+        let exceeded = check("192.0.2.1", (1 << 20) + 1).unwrap_err();
+        assert_eq!((exceeded.name, exceeded.wait), ("bytes-per-address-and-day", DAY));
+        check("192.0.2.1", 1 << 19).unwrap();
+        check("192.0.2.1", (1 << 19) - 2048).unwrap();
+        let exceeded = check("192.0.2.1", 4096).unwrap_err();
+        assert_eq!((exceeded.quota, exceeded.unit), (1 << 20, Some("content-bytes")));
+        assert!(
+            exceeded.wait > Duration::from_secs(160) && exceeded.wait < Duration::from_secs(170),
+            "{exceeded:?}"
+        );
+        for _ in 0..5 {
+            check("192.0.2.2", 1).unwrap();
+        }
+        assert_eq!(check("192.0.2.2", 1).unwrap_err().name, "pods-per-address-and-day");
+        assert!((0..99).all(|_| check("127.0.0.1", 1 << 30).is_ok()), "loopback is exempt");
+    }
+
+    #[test]
+    fn a_million_addresses_take_less_than_100_mb() {
+        let config = Config::default();
+        let taken = allocation_counter::measure(|| {
+            let limits = Limits::new(&config);
+            for n in 0..1_000_000_u64 {
+                let address = Some(IpAddr::V6(std::net::Ipv6Addr::from_bits(
+                    u128::from(n + (0x2001_0db8 << 32)) << 64,
+                )));
+                for kind in [Kind::Upload, Kind::Read, Kind::Upgrade, Kind::Registration] {
+                    let _ = limits.check(kind, address);
+                }
+                let mut owner = [0; 32];
+                owner[..8].copy_from_slice(&n.to_le_bytes());
+                let _ = limits.check_pod(&owner, address, 1000);
+            }
+        });
+        println!("{} bytes at most", taken.bytes_max);
+        assert!(taken.bytes_max < 100_000_000, "{taken:?}");
+    }
+
+    #[test]
+    fn other_settings_keep_what_did_not_change() {
+        let limits =
+            Limits::new(&settings("uploads_per_address = \"1/day burst 5\"\nreads_per_address = \"1/day\""));
+        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.1")), 5);
+        assert_eq!(passed(&limits, Kind::Read, ip("192.0.2.1")), 1);
+        limits.reload(&settings(
+            "uploads_per_address = \"1/day burst 5\"\nreads_per_address = \"1/day burst 3\"",
+        ));
+        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.1")), 0);
+        assert_eq!(passed(&limits, Kind::Read, ip("192.0.2.1")), 3);
+        limits.reload(&settings("exempt = [\"192.0.2.0/24\"]\nuploads_per_address = \"1/day burst 5\""));
+        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.1")), 20);
+        assert!(limits.check(Kind::Upload, ip("127.0.0.1")).is_ok());
+    }
+
+    #[test]
+    fn sockets_of_one_client_are_counted_while_they_are_open() {
+        let limits = Limits::new(&settings("sockets_per_address = 2"));
+        let enter = || limits.socket(ip("2001:db8::1"));
+        let (one, _two) = (enter().unwrap(), enter().unwrap());
+        assert_eq!(enter().unwrap_err().name, "sockets-per-address");
+        drop(one);
+        assert!(enter().unwrap().is_some());
+        let exempt: Vec<_> = (0..9).map(|_| limits.socket(ip("::1")).unwrap()).collect();
+        assert!(exempt.iter().all(Option::is_none));
+    }
+}

@@ -1,0 +1,359 @@
+//! Deletes pods that nobody wants any more: expired ones, ones that nobody fetches, and the ones that were not used for
+//! longest where room is short.
+//!
+//! What was uploaded within the grace time stays, whatever the clock says. Dates are believed only as far as the
+//! process can check them: what it saw uploaded, it times itself, and of everything else it knows that it is older
+//! than the process.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytesize::ByteSize;
+
+use super::{PodRecord, Registry, RegistryError, Slug, Usage};
+
+/// Records that are looked at at a time.
+const PAGE: usize = 256;
+/// How far a clock may be set forward between two rounds without being noticed.
+const STEP: Duration = Duration::from_secs(60);
+
+/// What is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// What was uploaded or replaced within this time stays.
+    pub grace: Duration,
+    /// What was not used for this long goes.
+    pub unused_for: Option<Duration>,
+    /// Above how many bytes pods go, and down to how many.
+    pub water: Option<(u64, u64)>,
+}
+
+/// A moment, by the date and by a clock that nobody sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The date.
+    pub date: SystemTime,
+    /// Time since some moment in the life of the process.
+    pub running: Duration,
+}
+
+/// What a round did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Pods that were looked at.
+    pub looked_at: u64,
+    /// Pods that went because they had expired.
+    pub expired: u64,
+    /// Pods that went because they were not used.
+    pub unused: u64,
+    /// Pods that went because room was short.
+    pub for_room: u64,
+    /// What is left.
+    pub left: Usage,
+    /// What was there.
+    pub before: Usage,
+}
+
+impl Report {
+    /// How many pods went.
+    pub fn deleted(&self) -> u64 {
+        self.expired + self.unused + self.for_room
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { looked_at, expired, unused, for_room, left, before } = self;
+        let freed = ByteSize(before.bytes.saturating_sub(left.bytes));
+        write!(
+            f,
+            "{looked_at} pods looked at; {} deleted: {expired} expired, {unused} unused, {for_room} for room; \
+             {freed} freed; {} pods of {} left",
+            self.deleted(),
+            left.pods,
+            ByteSize(left.bytes)
+        )
+    }
+}
+
+/// Knows which pods are too young to be deleted.
+#[derive(Debug, Default)]
+pub struct Janitor {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// What was uploaded in the life of this process, and when.
+    uploads: HashMap<Slug, Duration>,
+    /// Whether uploads are noticed: only for a janitor that works.
+    awake: bool,
+    /// From when on uploads were noticed, and nothing made dates doubtful.
+    calm_since: Duration,
+    last: Option<Moment>,
+}
+
+/// Why a pod goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Expired,
+    Unused,
+    ForRoom,
+}
+
+impl Janitor {
+    /// A pod is about to be stored.
+    pub fn uploads(&self, slug: Slug, running: Duration) {
+        let mut seen = self.seen();
+        if seen.awake {
+            seen.uploads.insert(slug, running);
+        }
+    }
+
+    /// The janitor does not work any more: nothing is kept for it.
+    pub fn sleep(&self) {
+        *self.seen() = Seen::default();
+    }
+
+    /// One round. With `dry`, nothing is deleted.
+    ///
+    /// # Errors
+    ///
+    /// The registry fails. What was deleted until then is gone.
+    pub async fn round(
+        &self,
+        registry: &dyn Registry,
+        rules: &Rules,
+        now: Moment,
+        dry: bool,
+    ) -> Result<Report, RegistryError> {
+        let step = self.seen().look_at(now, rules.grace);
+        if let Some(step) = step {
+            let (step, grace) = (humantime::format_duration(step), humantime::format_duration(rules.grace));
+            tracing::warn!("the clock was set forward by {step}: the janitor deletes nothing for {grace}");
+        }
+        let mut round = Round::begin(registry, rules, now, dry).await?;
+        let mut after = None;
+        loop {
+            let page = registry.list(after.as_ref(), PAGE).await?;
+            for record in &page {
+                round.report.looked_at += 1;
+                if !self.seen().is_grown_up(record, rules.grace, now) {
+                    continue;
+                }
+                match round.reason(record) {
+                    Some(reason) => round.delete(record, reason).await?,
+                    None => round.keep_in_mind(record),
+                }
+            }
+            after = page.last().map(|record| record.slug);
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        round.make_room(self).await?;
+        Ok(round.report)
+    }
+
+    /// The same without a process that saw anything: dates are all there is.
+    ///
+    /// # Errors
+    ///
+    /// See [`Janitor::round`].
+    pub async fn round_by_dates(
+        registry: &dyn Registry,
+        rules: &Rules,
+        date: SystemTime,
+        dry: bool,
+    ) -> Result<Report, RegistryError> {
+        let seen = Mutex::new(Seen { awake: true, ..Seen::default() });
+        Self { seen }.round(registry, rules, Moment { date, running: rules.grace }, dry).await
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    /// Notices whether the date went ahead of the time that passed; by how much.
+    fn look_at(&mut self, now: Moment, grace: Duration) -> Option<Duration> {
+        self.uploads.retain(|_, uploaded| now.running.saturating_sub(*uploaded) < grace);
+        if !self.awake {
+            (self.awake, self.calm_since) = (true, now.running);
+        }
+        let last = self.last.replace(now)?;
+        let by_date = now.date.duration_since(last.date).ok()?;
+        let step = by_date.checked_sub(now.running.saturating_sub(last.running))?;
+        if step <= STEP {
+            return None;
+        }
+        self.calm_since = now.running;
+        Some(step)
+    }
+
+    /// Whether the grace time of a pod is over, by its date and by the time that this process can vouch for.
+    fn is_grown_up(&self, record: &PodRecord, grace: Duration, now: Moment) -> bool {
+        let since = self.uploads.get(&record.slug).copied().unwrap_or_default().max(self.calm_since);
+        now.running.saturating_sub(since) >= grace && age(uploaded_at(record), now.date) >= grace
+    }
+}
+
+/// One round as far as it has come.
+struct Round<'a> {
+    registry: &'a dyn Registry,
+    rules: &'a Rules,
+    now: Moment,
+    dry: bool,
+    report: Report,
+    /// Those that were not used for longest come first.
+    for_room: BinaryHeap<Reverse<(SystemTime, Slug)>>,
+}
+
+impl<'a> Round<'a> {
+    async fn begin(
+        registry: &'a dyn Registry,
+        rules: &'a Rules,
+        now: Moment,
+        dry: bool,
+    ) -> Result<Self, RegistryError> {
+        let before = registry.usage(None).await?;
+        let report = Report { before, left: before, ..Report::default() };
+        Ok(Self { registry, rules, now, dry, report, for_room: BinaryHeap::new() })
+    }
+
+    fn reason(&self, record: &PodRecord) -> Option<Reason> {
+        if record.is_over(self.now.date) {
+            return Some(Reason::Expired);
+        }
+        let is_unused = |limit| used_at(record).is_some_and(|used| age(used, self.now.date) >= limit);
+        self.rules.unused_for.filter(|limit| is_unused(*limit)).map(|_| Reason::Unused)
+    }
+
+    fn keep_in_mind(&mut self, record: &PodRecord) {
+        if let (Some(used), Some((high, _))) = (used_at(record), self.rules.water)
+            && self.report.before.bytes > high
+        {
+            self.for_room.push(Reverse((used, record.slug)));
+        }
+    }
+
+    async fn delete(&mut self, record: &PodRecord, reason: Reason) -> Result<(), RegistryError> {
+        if self.dry {
+            // As if no other pod had the same bytes.
+            let left = &mut self.report.left;
+            left.pods = left.pods.saturating_sub(1);
+            left.bytes = left.bytes.saturating_sub(record.blob_size);
+        } else if self.registry.delete_version(record).await? {
+            tracing::debug!(slug = %record.slug, ?reason, "the janitor deleted a pod");
+            self.report.left = self.registry.usage(None).await?;
+        } else {
+            // Its owner was quicker.
+            return Ok(());
+        }
+        match reason {
+            Reason::Expired => self.report.expired += 1,
+            Reason::Unused => self.report.unused += 1,
+            Reason::ForRoom => self.report.for_room += 1,
+        }
+        Ok(())
+    }
+
+    async fn make_room(&mut self, janitor: &Janitor) -> Result<(), RegistryError> {
+        let Some((high, low)) = self.rules.water else { return Ok(()) };
+        if self.report.left.bytes <= high {
+            return Ok(());
+        }
+        while self.report.left.bytes > low
+            && let Some(Reverse((used, slug))) = self.for_room.pop()
+        {
+            // It may have been fetched or replaced while others were deleted.
+            let Some(record) = self.registry.get_record(&slug).await? else { continue };
+            let is_grown_up = janitor.seen().is_grown_up(&record, self.rules.grace, self.now);
+            if is_grown_up && used_at(&record) == Some(used) {
+                self.delete(&record, Reason::ForRoom).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When the present version was uploaded.
+fn uploaded_at(record: &PodRecord) -> SystemTime {
+    record.updated_at.map_or(record.created_at, |updated| updated.max(record.created_at))
+}
+
+/// When somebody last wanted a pod; nothing where that is not known.
+fn used_at(record: &PodRecord) -> Option<SystemTime> {
+    match record.last_hit {
+        Some(hit) => Some(hit.max(uploaded_at(record))),
+        None => (record.hits == 0).then(|| uploaded_at(record)),
+    }
+}
+
+/// A date that is ahead has no age.
+fn age(date: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(date).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::pods::{MemoryRegistry, VerifiedPod, signed};
+
+    const HOUR: Duration = Duration::from_hours(1);
+    const YEAR: Duration = Duration::from_hours(365 * 24);
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_forward_deletes_nothing_for_a_while() {
+        let registry = MemoryRegistry::new(1 << 20);
+        let pod = VerifiedPod::verify(signed::Pod::named("p").html().into(), 1 << 20).unwrap();
+        let came = UNIX_EPOCH + YEAR;
+        registry.put_pod(pod.at(came)).await.unwrap();
+        let (janitor, rules) =
+            (Janitor::default(), Rules { grace: HOUR, unused_for: Some(24 * HOUR), water: None });
+        let round = async |hours: u32, ahead: Duration| {
+            let running = hours * HOUR;
+            let now = Moment { date: came + running + ahead, running };
+            janitor.round(&registry, &rules, now, false).await.unwrap()
+        };
+        for hours in 0..10 {
+            assert_eq!(round(hours, Duration::ZERO).await.deleted(), 0);
+        }
+        assert_eq!(round(10, YEAR).await.deleted(), 0, "the step is noticed");
+        // A step back lets nothing look older than it is.
+        assert_eq!(round(10, Duration::ZERO).await.deleted(), 0);
+        assert_eq!(round(11, YEAR).await.deleted(), 0, "so is the next");
+        let report = round(12, YEAR).await;
+        assert_eq!((report.unused, report.left), (1, Usage::default()), "the operator had an hour to notice");
+    }
+
+    #[tokio::test]
+    async fn those_that_were_not_used_for_longest_go_first() {
+        let registry = MemoryRegistry::new(1 << 20);
+        let mut slugs = Vec::new();
+        for hours in 0..4 {
+            let pod = VerifiedPod::verify(signed::Pod::named("p").html().into(), 1 << 20).unwrap();
+            let pod = pod.at(UNIX_EPOCH + hours * HOUR);
+            slugs.push(pod.record().slug);
+            registry.put_pod(pod).await.unwrap();
+        }
+        let size = registry.usage(None).await.unwrap().bytes / 4;
+        registry.bump_hits(&[(slugs[0], 1)], UNIX_EPOCH + 9 * HOUR).await.unwrap();
+        let rules = Rules { grace: HOUR, unused_for: None, water: Some((3 * size, 2 * size)) };
+        let report = Janitor::round_by_dates(&registry, &rules, UNIX_EPOCH + 24 * HOUR, false).await.unwrap();
+        assert_eq!((report.for_room, report.left.bytes), (2, 2 * size));
+        let left: Vec<_> = registry.list(None, 9).await.unwrap().iter().map(|record| record.slug).collect();
+        let mut expected = vec![slugs[0], slugs[3]];
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+}
