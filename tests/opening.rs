@@ -90,7 +90,7 @@ async fn tables_of_a_newer_broker_are_left_alone() {
     {
         let database = Database::open(&file).unwrap();
         let txn = database.begin_write().unwrap();
-        txn.open_table(META).unwrap().insert("schema", 2).unwrap();
+        txn.open_table(META).unwrap().insert("schema", 3).unwrap();
         txn.commit().unwrap();
     }
     fs::write(
@@ -102,7 +102,7 @@ async fn tables_of_a_newer_broker_are_left_alone() {
     is_refused_and_left_alone(
         directory.path(),
         &format!(
-            "{} was written by a newer broker (schema 2, this one knows 1); start that version again, or restore a backup",
+            "{} was written by a newer broker (schema 3, this one knows 2); start that version again, or restore a backup",
             file.display()
         ),
     );
