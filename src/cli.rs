@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use crate::owner_commands::{PodsArgs, TokenArgs};
 use clap::{ArgAction, Args, Parser, Subcommand};
-use gemmapod_signal::config::{Config, ConfigError, Layers, SETTINGS};
+use gemmapod_signal::config::{self, Config, ConfigError, Layers, SETTINGS};
 
 const EXAMPLES: &str = "\
 Every setting can be given in four places; the first one that names it wins:
@@ -74,6 +74,9 @@ pub enum Command {
         /// As the Markdown of docs/settings.md
         #[arg(long)]
         markdown: bool,
+        /// As JSON with types, for the NixOS module
+        #[arg(long, hide = true, conflicts_with = "markdown")]
+        json: bool,
     },
     /// Delete pods from the data directory of a broker that does not run, as the settings in [janitor] say
     Janitor {
@@ -196,6 +199,11 @@ pub fn settings_toml() -> String {
         };
     }
     toml
+}
+
+/// All settings with their types, as `nixos-module/settings.json` has them.
+pub fn settings_json() -> String {
+    format!("{:#}\n", config::settings_json())
 }
 
 /// All settings as the tables of `docs/settings.md`.

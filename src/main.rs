@@ -37,8 +37,13 @@ fn main() -> ExitCode {
             }
             Err(error) => complain(&error, USAGE),
         },
-        Some(Command::Settings { markdown }) => {
-            print!("{}", if markdown { cli::settings_markdown() } else { cli::settings_toml() });
+        Some(Command::Settings { markdown, json }) => {
+            let settings = match (markdown, json) {
+                (true, _) => cli::settings_markdown(),
+                (_, true) => cli::settings_json(),
+                _ => cli::settings_toml(),
+            };
+            print!("{settings}");
             ExitCode::SUCCESS
         }
         Some(Command::Ca { flags }) => match flags.config() {

@@ -36,6 +36,10 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_BUFFER: usize = 32 * 1024;
 /// How long a connection that was let in before the stop has to send its request.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long a TLS handshake that had begun before the stop has to be done.
+const HANDSHAKES: Duration = Duration::from_secs(1);
+/// Over how long the closing of many sockets is spread.
+const SPREAD: Duration = Duration::from_secs(3);
 
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
@@ -129,9 +133,9 @@ impl Builder {
             directory: Directory::new(config.signal.clone()),
             budget: Budget::new(config.signal.max_queue_total.as_u64() as usize),
             intake: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
-            stop: CancellationToken::new(),
         };
-        let room = Arc::new(Semaphore::new(config.http.max_connections as usize));
+        let places = config.http.max_connections as usize;
+        let room = Arc::new(Semaphore::new(places));
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
         let workshop =
@@ -141,9 +145,16 @@ impl Builder {
             Source::Off => None,
             _ => Some(Arc::new(tls::server_config(store).map_err(TlsError::from)?)),
         };
-        let entrance =
-            Entrance { live: live.clone(), tls, room, crowd: Arc::default(), stop: hub.stop.clone() };
-        let app = App::new(live, registry, hub, workshop.store, workshop.http_challenges, clock);
+        let app = App::new(live.clone(), registry, hub, workshop.store, workshop.http_challenges, clock);
+        let entrance = Entrance {
+            live,
+            tls,
+            room,
+            places,
+            crowd: Arc::default(),
+            stop: app.stop.clone(),
+            silent: CancellationToken::new(),
+        };
         Ok(SignalServer { app, routes, listeners, entrance, certificates })
     }
 }
@@ -201,7 +212,7 @@ impl SignalServer {
         public.http2_mut().enable_connect_protocol();
         let handles = [public.handle(), redirect.handle()];
 
-        let stop = app.hub.stop.clone();
+        let stop = app.stop.clone();
         let (hits_stop, certificates_stop) = (CancellationToken::new(), stop.child_token());
         let hits = tokio::spawn({
             let (app, stop) = (app.clone(), hits_stop.clone());
@@ -216,15 +227,24 @@ impl SignalServer {
             app.sockets.close();
             // Connections that were let in before the stop get their answer; only then idle ones are closed.
             let settled = async {
-                for handed_over in &handed_over {
-                    handed_over.cancelled().await;
-                }
+                let handshakes = async {
+                    for handed_over in &handed_over {
+                        handed_over.cancelled().await;
+                    }
+                };
+                let _ = timeout(HANDSHAKES, handshakes).await;
                 if !entrance.is_empty() {
                     sleep(SETTLE).await;
                 }
             };
-            let _ = timeout_at(end, settled).await;
-            handles.iter().for_each(|handle| handle.stop_graceful(end - Instant::now().min(end)));
+            let settle = async {
+                let _ = timeout_at(end, settled).await;
+                entrance.silent.cancel();
+                handles.iter().for_each(|handle| handle.stop_graceful(end - Instant::now().min(end)));
+            };
+            // Half of the time is for peers to answer.
+            let at_most = SPREAD.min(drain_timeout / 2);
+            tokio::join!(settle, app.hub.directory.close_all(at_most));
             if timeout_at(end, app.sockets.wait()).await.is_err() {
                 tracing::warn!(sockets = app.sockets.len(), "sockets did not close in time");
             }
@@ -252,7 +272,12 @@ impl SignalServer {
 impl ServerHandle {
     /// Begins to stop. Returns at once; [`SignalServer::serve`] returns when all is done.
     pub fn shutdown(&self) {
-        self.app.hub.stop.cancel();
+        self.app.stop.cancel();
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.app.stop.is_cancelled()
     }
 
     /// Puts other settings in place, for all that comes from now on; open sockets keep the limits of their own. The

@@ -273,6 +273,16 @@ fn the_page_of_settings_is_in_step() {
 }
 
 #[test]
+fn the_settings_of_the_nixos_module_are_in_step() {
+    let printed = String::from_utf8(run(&["settings", "--json"], &[]).stdout).unwrap();
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("nixos-module/settings.json");
+    assert!(
+        fs::read_to_string(list).unwrap() == printed,
+        "nixos-module/settings.json is out of step: cargo run -- settings --json > nixos-module/settings.json"
+    );
+}
+
+#[test]
 fn the_list_of_settings_is_a_configuration_that_holds() {
     let dir = TempDir::new().unwrap();
     let toml = String::from_utf8(run(&["settings"], &[]).stdout).unwrap();

@@ -15,7 +15,7 @@ use support::{
     SOON,
     pod::Pod,
     process::{Broker, command},
-    raw::{Answer, Raw, UPGRADE},
+    raw::{Answer, Raw, UPGRADE, upload_head},
     server::{TestServer, config},
 };
 use tokio::{
@@ -167,20 +167,7 @@ async fn a_listener_to_which_nobody_comes_takes_no_room() {
 async fn borne(raw: &mut Raw, first: &str, dribble: &[u8]) -> (Duration, Option<Answer>) {
     let start = Instant::now();
     raw.send(first).await;
-    let mut ticks = interval(Duration::from_millis(20));
-    let dribbling = async {
-        loop {
-            tokio::select! {
-                biased;
-                () = raw.stir() => return,
-                _ = ticks.tick() => {}
-            }
-            if raw.try_send_bytes(dribble).await.is_err() {
-                return;
-            }
-        }
-    };
-    timeout(SOON, dribbling).await.expect("the broker should have had enough");
+    raw.dribble(dribble).await;
     (start.elapsed(), raw.try_answer().await)
 }
 
@@ -296,10 +283,6 @@ async fn an_answer_that_is_not_taken_is_given_up_and_one_that_is_taken_slowly_is
 // Uploads
 
 const UPLOADS: &str = "[pods]\nmin_upload_rate = 10000\nupload_grace = \"300ms\"\nupload_wait = \"300ms\"";
-
-fn upload_head(length: usize) -> String {
-    format!("POST /pods HTTP/1.1\nHost: broker\nContent-Type: text/html\nContent-Length: {length}\n\n")
-}
 
 #[tokio::test]
 async fn a_slow_but_honest_upload_survives() {

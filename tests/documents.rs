@@ -1,11 +1,16 @@
-//! ARCHITECTURE.md gives the reason of every dependency, and of nothing else; docs/ownership.md names tests that exist.
+//! Documents say what is so: ARCHITECTURE.md gives the reason of every dependency, and of nothing else; examples of
+//! settings are right; what docs/tls.md quotes from the log is in the code; docs/ownership.md names tests that exist.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use gemmapod_signal::Config;
 use toml::Table;
 
 const MANIFEST: &str = include_str!("../Cargo.toml");
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
+const README: &str = include_str!("../README.md");
+const PROXIES: &str = include_str!("../docs/proxies.md");
+const TLS: &str = include_str!("../docs/tls.md");
 
 /// The crates that a table of the manifest names.
 fn crates<'a>(manifest: &'a Table, table: &str) -> BTreeSet<&'a str> {
@@ -43,4 +48,54 @@ fn each_dependency_has_its_reason() {
     for name in &crates(&manifest, "dev-dependencies") - &crates(&manifest, "dependencies") {
         assert!(section.contains(name), "{name} is a dependency of tests without a reason");
     }
+}
+
+#[test]
+fn examples_of_settings_are_right() {
+    for document in [README, PROXIES, TLS] {
+        let examples = document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        for example in examples {
+            if let Err(errors) = Config::from_toml(example) {
+                panic!("{example}\n{errors:?}");
+            }
+        }
+    }
+}
+
+/// All of the code below `folder`, with sentences that go over several lines in one.
+fn code(folder: &Path) -> String {
+    let mut code = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            code += &self::code(&path);
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            let mut lines = text.split("\\\n");
+            code += lines.next().unwrap();
+            lines.for_each(|line| code += line.trim_start());
+        }
+    }
+    code
+}
+
+#[test]
+fn the_log_says_what_the_tls_page_quotes() {
+    let code = code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let tables = TLS.split("| the log says | what to do |\n").skip(1);
+    let rows = tables.flat_map(|table| table.lines().take_while(|line| line.starts_with("| ")));
+    let mut quoted = 0;
+    for row in rows {
+        let cell = row.trim_start_matches("| ").split(" | ").next().unwrap();
+        for quote in cell.split('`').skip(1).step_by(2) {
+            // What stands for something else in each line of the log, and numbers of ports.
+            let parts =
+                ["NAME", "443", "80", " N "].iter().fold(quote.to_owned(), |q, word| q.replace(word, "…"));
+            for part in parts.split('…').map(str::trim).filter(|part| part.len() > 2) {
+                assert!(code.contains(part), "nothing says {part:?}");
+                quoted += 1;
+            }
+        }
+    }
+    assert!(quoted > 40, "{quoted}");
 }

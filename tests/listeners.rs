@@ -22,7 +22,7 @@ use socket2::{Domain, Socket, Type};
 use support::{
     SOON,
     pod::Pod,
-    process::{Broker, command},
+    process::{self, Broker, command},
     raw::{self, Answer, Raw},
     server::{TestServer, config},
 };
@@ -224,19 +224,11 @@ fn what_is_wrong_with_a_unix_socket_is_said() {
 
 // systemd
 
-/// The broker with `sockets` handed over as systemd does it (at most two), under `names`.
+/// The broker with sockets of systemd and the settings in `toml`.
 fn activated(sockets: Vec<OwnedFd>, names: &str, pid: &str, toml: &str, dir: &TempDir) -> Command {
-    let mut shell = Command::new("/bin/sh");
-    let script = format!(
-        "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID={pid} LISTEN_FDS={} LISTEN_FDNAMES={names} exec \"$0\" \"$@\"",
-        sockets.len()
-    );
-    shell.env_clear().arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_gemmapod-signal"));
-    shell.arg("--config").arg(write(dir, toml)).env("RUST_LOG", "info,access=debug");
-    let mut sockets = sockets.into_iter();
-    shell.stdin(sockets.next().map_or_else(Stdio::null, Stdio::from));
-    shell.stdout(sockets.next().map_or_else(Stdio::null, Stdio::from));
-    shell
+    let mut command = process::activated(sockets, names, pid);
+    command.arg("--config").arg(write(dir, toml)).env("RUST_LOG", "info,access=debug");
+    command
 }
 
 #[tokio::test]

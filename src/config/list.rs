@@ -8,12 +8,13 @@ use toml::{
 };
 
 use super::{
+    kind::{Kind, describe as describe_setting},
     nearest::unknown,
     settings::Setting,
     value::{Value, Wrong, describe},
 };
 
-/// A list of plain values: a TOML array, or text with commas between the values.
+/// A list of plain values: a TOML array, as text too, or text with commas between the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
 
@@ -33,8 +34,15 @@ impl<T> Deref for List<T> {
 
 impl<T: Value> Value for List<T> {
     const EXPECTED: &'static str = T::EXPECTED;
+    const KIND: Kind = Kind::List(&T::KIND);
 
     fn from_text(text: &str) -> Result<Self, String> {
+        // An IPv6 address in brackets is no TOML.
+        if text.starts_with('[')
+            && let Ok(array) = DeValue::parse(text)
+        {
+            return Self::from_toml(&array).map_err(|wrong| wrong.problem);
+        }
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         Ok(Self(parts.map(T::from_text).collect::<Result<_, _>>()?))
     }
@@ -71,6 +79,7 @@ pub trait Entry: Default + 'static {
 
 impl<E: Entry> Value for Vec<E> {
     const EXPECTED: &'static str = "a list of tables";
+    const KIND: Kind = Kind::Tables(|| E::SETTINGS.iter().map(describe_setting).collect());
 
     /// As TOML writes the list on one line.
     fn from_text(text: &str) -> Result<Self, String> {
@@ -117,4 +126,23 @@ fn entry<E: Entry>(table: &DeTable<'_>) -> Result<E, Wrong> {
     }
     entry.check()?;
     Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ListenAddress;
+
+    #[test]
+    fn a_list_in_text_has_commas_or_is_toml() {
+        let of = |text: &str| {
+            List::<ListenAddress>::from_text(text)
+                .map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let both = Ok(vec!["[::]:80".to_owned(), "0.0.0.0:443".to_owned()]);
+        assert_eq!(of("[::]:80,0.0.0.0:443"), both);
+        assert_eq!(of(r#"["[::]:80", "0.0.0.0:443"]"#), both);
+        assert_eq!(of("[]"), Ok(vec![]));
+        assert!(of("[80]").is_err());
+    }
 }

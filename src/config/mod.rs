@@ -5,6 +5,7 @@
 
 mod access;
 mod error;
+mod kind;
 mod layers;
 mod list;
 mod live;
@@ -21,6 +22,7 @@ mod value;
 pub use self::{
     access::{BindMode, Lifetime, UploadPolicy},
     error::{ConfigError, Origin},
+    kind::{Kind, settings_json},
     layers::Layers,
     list::{Entry, List},
     live::Live,

@@ -1,6 +1,6 @@
 //! What of another configuration can be put in place while the broker runs.
 
-use super::{Config, SETTINGS};
+use super::{Config, SETTINGS, Setting};
 
 /// Keys that are only read at start.
 const AT_START: &[&str] = &[
@@ -15,11 +15,18 @@ const AT_START: &[&str] = &[
     "http.max_connections",
 ];
 
+impl Setting {
+    /// Whether another value holds only after a restart.
+    pub fn is_read_at_start(&self) -> bool {
+        AT_START.contains(&self.key)
+    }
+}
+
 impl Config {
     /// The settings in which `other` differs, and which hold only after a restart.
     pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
         let differs = SETTINGS.iter().filter(|setting| (setting.to_toml)(self) != (setting.to_toml)(other));
-        differs.map(|setting| setting.key).filter(|key| AT_START.contains(key)).collect()
+        differs.filter(|setting| setting.is_read_at_start()).map(|setting| setting.key).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     access::{BindMode, Lifetime, UploadPolicy},
+    kind::Kind,
     list::List,
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
     rate::RateLimit,
@@ -29,6 +30,7 @@ pub struct Setting<T: 'static = Config> {
     pub doc: &'static str,
     /// Completes the sentence "expected …".
     pub expected: &'static str,
+    pub(super) kind: Kind,
     pub(super) to_toml: fn(&T) -> Option<String>,
     pub(super) set_text: fn(&mut T, &str) -> Result<(), String>,
     pub(super) set_toml: fn(&mut T, &Spanned<DeValue<'_>>) -> Result<(), Wrong>,
@@ -61,6 +63,7 @@ macro_rules! setting {
             env: setting!(@env $($env)?),
             doc: $doc,
             expected: <$ty as Value>::EXPECTED,
+            kind: <$ty as Value>::KIND,
             to_toml: |target| target.$($field).+.to_toml(),
             set_text: |target, text| { target.$($field).+ = Value::from_text(text)?; Ok(()) },
             set_toml: |target, value| { target.$($field).+ = Value::from_toml(value)?; Ok(()) },
@@ -176,7 +179,7 @@ settings! {
         data_dir ["GEMMAPOD_SIGNAL_DATA"]: PathBuf = known("./gemmapod-signal-data");
         /// The URL under which the world reaches this broker: it begins the `url` of an uploaded pod. Without it, the `Host` header of the upload is used.
         public_url: Option<PublicUrl> = None;
-        /// How long a stopping broker waits for running uploads, downloads and sockets before it ends them.
+        /// How long a stopping broker waits for running uploads, downloads and sockets before it ends them. Many sockets are told to come back one after the other, within half of it and at most 3 s.
         drain_timeout: Duration = known("10s");
     }
 
@@ -306,7 +309,7 @@ settings! {
         handshake_timeout: Duration = known("10s");
         /// A request's head must have arrived within this time after the connection was ready for it: after its begin, or after the answer before.
         head_timeout: Duration = known("15s");
-        /// A connection on which nothing moves for this long is closed.
+        /// A connection on which nothing moves for this long is closed; between two requests of HTTP/1.1 it is `head_timeout` if that is shorter.
         idle_timeout: Duration = known("1m");
         /// A client that takes less than 64 KiB of an answer in this time is cut off.
         write_timeout: Duration = known("30s");

@@ -6,6 +6,8 @@ use bytesize::ByteSize;
 use salvo::http::{HeaderValue, uri::Uri};
 use toml::{Spanned, de::DeValue};
 
+use super::kind::Kind;
+
 /// A type that a setting can have.
 ///
 /// Every kind is read from text (a flag or an environment variable); one that TOML writes as something other
@@ -13,6 +15,8 @@ use toml::{Spanned, de::DeValue};
 pub trait Value: Sized {
     /// Completes the sentence "expected …".
     const EXPECTED: &'static str;
+    /// How it is written.
+    const KIND: Kind = Kind::Text;
 
     /// Reads the value from `text`; the error is a sentence.
     fn from_text(text: &str) -> Result<Self, String>;
@@ -93,6 +97,7 @@ fn integer_or_text<T: Value>(value: &Spanned<DeValue<'_>>) -> Result<T, Wrong> {
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
+    const KIND: Kind = Kind::Boolean;
 
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
@@ -110,6 +115,7 @@ impl Value for bool {
 /// A setting that need not be set.
 impl<T: Value> Value for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
+    const KIND: Kind = T::KIND;
 
     fn from_text(text: &str) -> Result<Self, String> {
         T::from_text(text).map(Some)
@@ -127,6 +133,7 @@ impl<T: Value> Value for Option<T> {
 /// A TCP port; 0 lets the system choose one.
 impl Value for u16 {
     const EXPECTED: &'static str = "a port from 0 to 65535";
+    const KIND: Kind = Kind::Port;
 
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
@@ -144,6 +151,7 @@ impl Value for u16 {
 /// A number of things, at least one.
 impl Value for u32 {
     const EXPECTED: &'static str = "a whole number from 1 to 1000000000";
+    const KIND: Kind = Kind::Number;
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text.parse() {
@@ -164,6 +172,7 @@ impl Value for u32 {
 /// A number of bytes, at least one and less than 1 TiB.
 impl Value for ByteSize {
     const EXPECTED: &'static str = "a size such as \"256 KiB\" or a number of bytes";
+    const KIND: Kind = Kind::Size;
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text.parse::<ByteSize>() {
@@ -189,6 +198,7 @@ impl Value for ByteSize {
 /// A length of time from one millisecond to a day.
 impl Value for Duration {
     const EXPECTED: &'static str = "a time such as \"30s\", \"5m\" or \"500ms\"";
+    const KIND: Kind = Kind::Duration;
 
     fn from_text(text: &str) -> Result<Self, String> {
         match humantime::parse_duration(text) {
@@ -205,6 +215,7 @@ impl Value for Duration {
 
 impl Value for PathBuf {
     const EXPECTED: &'static str = "the path of a file or directory";
+    const KIND: Kind = Kind::Path;
 
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains('\0') {
@@ -337,6 +348,7 @@ macro_rules! named_values {
     ($type:ty, $expected:literal, $($name:literal => $value:path),*) => {
         impl $crate::config::Value for $type {
             const EXPECTED: &'static str = $expected;
+            const KIND: $crate::config::kind::Kind = $crate::config::kind::Kind::OneOf(&[$($name),*]);
 
             fn from_text(text: &str) -> Result<Self, String> {
                 match text {
@@ -364,6 +376,7 @@ pub enum RegistryKind {
 
 impl Value for RegistryKind {
     const EXPECTED: &'static str = "\"redb\" (on disk) or \"memory\" (lost at the end)";
+    const KIND: Kind = Kind::OneOf(&["redb", "memory"]);
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text {

@@ -23,7 +23,7 @@ impl SayGoodbye {
         flow: &mut FlowCtrl,
     ) {
         flow.call_next(request, depot, response).await;
-        if self.0.hub.stop.is_cancelled() && request.version() <= Version::HTTP_11 {
+        if self.0.stop.is_cancelled() && request.version() <= Version::HTTP_11 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }

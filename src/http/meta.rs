@@ -62,7 +62,6 @@ impl Meta {
         }
         let body = Body::of(record, &self.0.hits);
         let headers = response.headers_mut();
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(response, &body);

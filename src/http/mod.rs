@@ -20,7 +20,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use salvo::{Router, Service};
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
@@ -43,6 +43,8 @@ pub(crate) struct App {
     pub registry: Arc<dyn Registry>,
     pub hits: Arc<HitCounter>,
     pub hub: Hub,
+    /// Cancelled when the broker stops.
+    pub stop: CancellationToken,
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
     pub uploads: ArcSwap<upload::Turnstile>,
@@ -81,6 +83,7 @@ impl App {
             owner_lists: Semaphore::new(2),
             hits: Arc::default(),
             hub,
+            stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
             limits: Arc::new(Limits::new(&config)),
@@ -99,6 +102,7 @@ impl App {
         self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
         self.limits.reload(&config);
         self.registry.set_quotas(config.quotas());
+        self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
         // Uploads that wait or run go on under the limits that they came in under.
         self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
         self.live.store(config);

@@ -59,7 +59,7 @@ impl Upgrade {
 impl Upgrade {
     fn admit(&self, client: Option<IpAddr>) -> Result<Option<Counted>, HttpError> {
         let Self(app) = self;
-        if app.hub.stop.is_cancelled() {
+        if app.stop.is_cancelled() {
             return Err(HttpError::Busy { message: "this broker is stopping", retry_after: RETRY_AFTER });
         }
         if app.sockets.len() >= app.live.load().signal.max_sockets as usize {

@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use salvo::{
     ConnCtrl,
     conn::{Accepted, Acceptor, Holding, SocketAddr, StraightStream, tcp::TcpCoupler},
@@ -20,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client::trusts,
     crowd::{Counted, Crowd},
-    listener::{Listener, ListeningSocket},
+    listener::{BACKLOG, Listener, ListeningSocket},
     proxy_protocol::{self, Named},
     stream::{Raw, Stream, Transport},
 };
 use crate::{
-    config::{Config, Live},
+    config::{Config, Listen, Live},
     tls::ACME_TLS_ALPN,
 };
 
@@ -44,15 +45,19 @@ pub struct Entrance {
     pub tls: Option<Arc<ServerConfig>>,
     /// Room for further connections; each listener may hold one more that waits for it.
     pub room: Arc<Semaphore>,
+    /// How many connections have room in all.
+    pub places: usize,
     pub crowd: Arc<Crowd>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
+    /// Cancelled when connections that never sent anything are to be given up.
+    pub silent: CancellationToken,
 }
 
 impl Entrance {
     /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
-        self.room.available_permits() == self.live.load().http.max_connections as usize
+        self.room.available_permits() == self.places
     }
 }
 
@@ -75,7 +80,7 @@ impl Front {
     pub fn open(listeners: Vec<Listener>, entrance: &Entrance) -> Self {
         let (sender, ready) = mpsc::channel(READY);
         for listener in listeners {
-            tokio::spawn(accept_all(Arc::new(listener), entrance.clone(), sender.clone()));
+            tokio::spawn(accept_all(listener, entrance.clone(), sender.clone()));
         }
         Self { ready, live: entrance.live.clone(), handed_over: CancellationToken::new() }
     }
@@ -117,7 +122,7 @@ impl Acceptor for Front {
 }
 
 /// One listener's loop, until the stop.
-async fn accept_all(listener: Arc<Listener>, entrance: Entrance, ready: mpsc::Sender<Ready>) {
+async fn accept_all(listener: Listener, entrance: Entrance, ready: mpsc::Sender<Ready>) {
     let mut pauses = Pauses::default();
     let next = async |pauses: &mut Pauses| match accept(&listener.socket).await {
         Ok(connection) => {
@@ -125,27 +130,37 @@ async fn accept_all(listener: Arc<Listener>, entrance: Entrance, ready: mpsc::Se
             // Only now, so that a listener to which nobody comes holds no room that another one needs. The
             // semaphore is never closed.
             let room = entrance.room.clone().acquire_owned().await.ok()?;
-            Some((connection, counted, room))
+            Some(Admitted { connection, counted, room })
         }
         Err(error) => {
             pauses.after(&error).await;
             None
         }
     };
-    loop {
-        let next = tokio::select! {
-            next = next(&mut pauses) => next,
-            () = entrance.stop.cancelled() => return,
-        };
-        let Some((connection, counted, room)) = next else { continue };
-        let (listener, entrance, ready) = (listener.clone(), entrance.clone(), ready.clone());
+    let listen = Arc::new(listener.listen.clone());
+    let admit = |admitted| {
+        let (listen, entrance, ready) = (listen.clone(), entrance.clone(), ready.clone());
         tokio::spawn(async move {
-            match prepare(&listener, &entrance, connection, counted, room).await {
+            match prepare(&listen, &entrance, admitted).await {
                 // The server stopped meanwhile: the connection is dropped.
                 Ok(prepared) => drop(ready.send(prepared).await),
                 Err(error) => tracing::debug!(%error, "a connection did not get as far as HTTP"),
             }
         });
+    };
+    loop {
+        tokio::select! {
+            next = next(&mut pauses) => next.into_iter().for_each(&admit),
+            () = entrance.stop.cancelled() => break,
+        }
+    }
+    // Who waits in the system's queue is connected already, as far as they can tell. Those of a socket that systemd
+    // holds wait for the next broker; all others would be reset.
+    if !listener.is_inherited() {
+        for _ in 0..BACKLOG {
+            let Some(next) = next(&mut pauses).now_or_never() else { break };
+            next.into_iter().for_each(&admit);
+        }
     }
 }
 
@@ -164,6 +179,13 @@ impl Entrance {
             _ => Some(None),
         }
     }
+}
+
+/// A connection that has a place.
+struct Admitted {
+    connection: Connection,
+    counted: Option<Counted>,
+    room: OwnedSemaphorePermit,
 }
 
 struct Connection {
@@ -221,15 +243,14 @@ impl Pauses {
 
 /// Does what must be done before HTTP begins.
 async fn prepare(
-    listener: &Listener,
+    listen: &Listen,
     entrance: &Entrance,
-    Connection { mut raw, local, mut remote }: Connection,
-    mut counted: Option<Counted>,
-    room: OwnedSemaphorePermit,
+    Admitted { connection, mut counted, room }: Admitted,
 ) -> io::Result<Ready> {
+    let Connection { mut raw, local, mut remote } = connection;
     let config = entrance.live.load_full();
     let ready = async {
-        if listener.listen.proxy_protocol && trusts(&config.trusted_proxies, &remote) {
+        if listen.proxy_protocol && trusts(&config.trusted_proxies, &remote) {
             match proxy_protocol::read_header(&mut raw).await? {
                 Named::Proxy => {}
                 Named::Nobody => remote = SocketAddr::Unknown,
@@ -241,13 +262,18 @@ async fn prepare(
             }
         }
         match &entrance.tls {
-            Some(tls) if listener.listen.tls => handshake(raw, tls).await,
+            Some(tls) if listen.tls => handshake(raw, tls).await,
             _ => Ok(Transport::Plain(raw)),
         }
     };
     let transport = timeout(config.http.handshake_timeout, ready).await??;
-    let scheme = if listener.listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    Ok(Ready { stream: Stream { transport, _room: room, _counted: counted }, local, remote, scheme })
+    let scheme = if listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
+    Ok(Ready {
+        stream: Stream::new(transport, room, counted, entrance.silent.clone()),
+        local,
+        remote,
+        scheme,
+    })
 }
 
 async fn handshake(raw: Raw, config: &Arc<ServerConfig>) -> io::Result<Transport> {

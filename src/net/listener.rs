@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::config::{Listen, ListenAddress};
 
 /// Connections that the system keeps for us until they are accepted.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// Bytes that the system keeps for us before it has sent them.
 const UNSENT: u32 = 64 * 1024;
@@ -109,6 +109,11 @@ impl Listener {
             ListeningSocket::Tcp(tcp) => tcp.local_addr().ok(),
             ListeningSocket::Unix(_) => None,
         }
+    }
+
+    /// Whether the socket is systemd's, and stays when this process ends.
+    pub fn is_inherited(&self) -> bool {
+        matches!(self.listen.address, Some(ListenAddress::Systemd(_)))
     }
 
     /// What a client is to be told: a URL for TCP, the configured address otherwise.

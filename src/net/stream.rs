@@ -12,14 +12,30 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::crowd::Counted;
 
 /// A connection and its place among all connections, which it gives back at its end, after an upgrade too.
 pub struct Stream {
-    pub transport: Transport,
-    pub _room: OwnedSemaphorePermit,
-    pub _counted: Option<Counted>,
+    transport: Transport,
+    _room: OwnedSemaphorePermit,
+    _counted: Option<Counted>,
+    /// When to give up, as long as nothing has come: browsers open connections ahead of need, and HTTP does not notice
+    /// a stop until it knows its version.
+    silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl Stream {
+    /// A connection that is given up if it is silent until `silent` is cancelled.
+    pub fn new(
+        transport: Transport,
+        room: OwnedSemaphorePermit,
+        counted: Option<Counted>,
+        silent: CancellationToken,
+    ) -> Self {
+        Self { transport, _room: room, _counted: counted, silent: Some(Box::pin(silent.cancelled_owned())) }
+    }
 }
 
 pub enum Transport {
@@ -88,7 +104,15 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.transport).poll_read(cx, buf)?;
+        let Some(silent) = &mut self.silent else { return read.map(Ok) };
+        if buf.filled().len() > before {
+            self.silent = None;
+        } else if silent.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        read.map(Ok)
     }
 }
 

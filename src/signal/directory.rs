@@ -111,6 +111,11 @@ impl Directory {
         self.lock().decide(pod, contest);
     }
 
+    /// Closes from now on whoever joins; the outboxes of those who are there.
+    pub(super) fn stop(&self) -> Vec<Arc<Outbox>> {
+        self.lock().stop()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -310,6 +315,26 @@ fn short<'a>(name: &'static str, text: &'a str, limit: u32) -> Result<&'a str, R
     if text.len() > limit as usize { Err(Refusal::TooLong { name, limit }) } else { Ok(text) }
 }
 
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::channel, thread, time::Duration};
+
+    use super::*;
+
+    /// The watchdog relies on it.
+    #[test]
+    fn a_directory_that_is_held_up_tells_nothing() {
+        let directory = Directory::new(SignalSettings::default());
+        let (sender, answer) = channel();
+        thread::scope(|scope| {
+            let held = directory.lock();
+            scope.spawn(|| sender.send(directory.live()).unwrap());
+            answer.recv_timeout(Duration::from_millis(200)).unwrap_err();
+            drop(held);
+        });
+        assert_eq!(answer.recv().unwrap(), Live { origins: 0, sessions: 0 });
+    }
+}
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -73,6 +73,7 @@
 pub mod admission;
 mod contest;
 pub mod directory;
+pub mod farewell;
 mod intake;
 pub mod outbox;
 pub mod socket;

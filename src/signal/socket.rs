@@ -20,7 +20,6 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{Admission, Standing},
@@ -32,6 +31,8 @@ use crate::config::SignalSettings;
 
 /// How long a peer has to take the last frames and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same while the broker stops: among many peers some are always gone, and the next broker waits for this one.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(1);
 /// Frames are gathered up to this many bytes before they are written.
 const WRITE_BATCH: usize = 32 * 1024;
 /// What the WebSocket takes from the [`Intake`] at a time. Every socket keeps a buffer of at least this size.
@@ -50,8 +51,6 @@ pub struct Hub {
     pub budget: Arc<Budget>,
     /// Bytes of unfinished frames that all sockets together may send.
     pub intake: Arc<Budget>,
-    /// Cancelled when the broker stops.
-    pub stop: CancellationToken,
 }
 
 /// Serves a connection from after the upgrade until it is closed; `admission` decides what it may register.
@@ -80,7 +79,7 @@ where
         silence,
         pace: Pace::new(&limits),
     };
-    let ended = connection.run(&hub.stop).await;
+    let ended = connection.run().await;
     let Connection { socket, outbox, place, .. } = connection;
     drop(place);
     match ended {
@@ -111,12 +110,10 @@ enum Ended {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    async fn run(&mut self, stop: &CancellationToken) -> Ended {
-        let mut stopped = pin!(stop.cancelled());
+    async fn run(&mut self) -> Ended {
         let ended = loop {
             // In no fixed order, so that a peer that is sent much is heard nevertheless.
             let step = tokio::select! {
-                () = &mut stopped => Err(Ended::ByBroker(Close::RESTART)),
                 next = poll_fn(|cx| self.outbox.poll_next(cx)) => match next {
                     Ok(Next::Frame(frame)) => self.send(frame).await,
                     Ok(Next::Ping) => self.ping().await,
@@ -269,11 +266,12 @@ fn ended_by(error: &Error) -> Ended {
     }
 }
 
-/// Sends what still waits and the close frame, then waits for the peer to close, all within [`CLOSE_TIMEOUT`].
+/// Sends what still waits and the close frame, then waits for the peer to close, all within a bounded time.
 async fn close_with<S>(mut socket: WebSocketStream<Intake<S>>, outbox: &Outbox, close: Close)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let limit = if close == Close::RESTART { RESTART_TIMEOUT } else { CLOSE_TIMEOUT };
     let frame = CloseFrame { code: CloseCode::from(close.code), reason: close.reason.into() };
     let closing = async {
         while let Some(frame) = outbox.try_next() {
@@ -290,7 +288,7 @@ where
         Ok::<(), Error>(())
     };
     // A peer that does not take part in the closing is cut off.
-    let _ = timeout(CLOSE_TIMEOUT, closing).await;
+    let _ = timeout(limit, closing).await;
 }
 
 /// Reads on where the bytes are no frames any more, until the peer closes. A connection that is closed over unread

@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{contest::Contests, outbox::Outbox, wire};
+use super::{
+    contest::Contests,
+    outbox::{Close, Outbox},
+    wire,
+};
 
 mod holders;
 
@@ -20,6 +24,8 @@ pub struct State {
     origins: HashMap<PodId, SocketId>,
     contests: Contests,
     sessions: usize,
+    /// The broker stops: nobody stays.
+    stopping: bool,
 }
 
 #[derive(Debug)]
@@ -109,7 +115,16 @@ pub enum Refusal {
 impl State {
     /// Lets a socket in.
     pub fn join(&mut self, id: SocketId, outbox: Arc<Outbox>) {
+        if self.stopping {
+            outbox.close(Close::RESTART);
+        }
         self.sockets.insert(id, Socket { outbox, role: Role::New, contests: None });
+    }
+
+    /// Closes from now on whoever joins; the outboxes of those who are there.
+    pub fn stop(&mut self) -> Vec<Arc<Outbox>> {
+        self.stopping = true;
+        self.sockets.values().map(|socket| socket.outbox.clone()).collect()
     }
 
     /// The pod ids that are held.

@@ -30,7 +30,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// TLS 1.2 and 1.3 with rustls's own choice of suites, HTTP/2 and HTTP/1.1, tickets under keys that change by
+/// TLS 1.2 and 1.3 with rustls's own choice and order of suites, HTTP/2 and HTTP/1.1, tickets under keys that change by
 /// themselves, and certificates from `store`.
 pub fn server_config(store: Arc<CertStore>) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -38,6 +38,7 @@ pub fn server_config(store: Arc<CertStore>) -> Result<ServerConfig, rustls::Erro
         .with_no_client_auth()
         .with_cert_resolver(store);
     config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into(), ACME_TLS_ALPN.into()];
+    config.ignore_client_order = true;
     config.ticketer = ring::Ticketer::new()?;
     Ok(config)
 }

@@ -10,7 +10,7 @@ use gemmapod_signal::{Clock, Config, MemoryRegistry, ServerHandle, SignalServer,
 use serde_json::Value;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{log, pebble::Pebble, support::SOON, tls::Trust};
+use crate::{gate::Gate, log, pebble::Pebble, support::SOON, tls::Trust};
 
 pub const DAY: Duration = Duration::from_secs(86_400);
 
@@ -25,7 +25,12 @@ pub struct Broker {
 
 /// The settings of a broker that orders from `pebble`, with further lines for `[acme]`.
 pub fn settings(pebble: &Pebble, domains: &[&str], acme: &str) -> String {
-    let (folder, directory) = (pebble.folder.path().display(), pebble.gate.url());
+    settings_by(&pebble.gate, pebble, domains, acme)
+}
+
+/// The same, with the directory that is behind `gate`.
+pub fn settings_by(gate: &Gate, pebble: &Pebble, domains: &[&str], acme: &str) -> String {
+    let (folder, directory) = (pebble.folder.path().display(), gate.url());
     let (http, tls) = (pebble.http_port, pebble.tls_port);
     format!(
         "data_dir = \"{folder}/data\"\nregistry = \"memory\"\ntls.domains = {domains:?}\n\
@@ -92,6 +97,18 @@ impl Broker {
         }
     }
 
+    /// Waits until `certificate` is shown for `domain`.
+    pub async fn until_shown(&self, domain: &str, certificate: &[u8]) -> Vec<u8> {
+        let begin = Instant::now();
+        loop {
+            let shown = self.certificate(domain).await;
+            if shown == certificate || begin.elapsed() > SOON {
+                return shown;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The certificate that is shown for `domain` now.
     pub async fn shown(&self, domain: &str) -> Option<Vec<u8>> {
         self.trust.certificate(self.tls_port, domain).await.ok()
@@ -109,6 +126,17 @@ impl Broker {
         assert!(line.contains(words), "{words:?} was to be said: {line}");
         self.serves_plainly().await;
         line
+    }
+
+    /// Puts other settings in place, as SIGHUP does. None of ACME's needs a restart.
+    pub fn reload(&self, settings: &str) {
+        let after_restart = self.handle.reload(Config::from_toml(settings).unwrap());
+        assert_eq!(after_restart, Vec::<&str>::new());
+    }
+
+    /// SIGHUP without other settings.
+    pub fn reload_certificates(&self) {
+        self.handle.reload_certificates();
     }
 
     pub async fn stop(self) {

@@ -43,6 +43,53 @@ async fn slow_validation() {
 }
 
 #[tokio::test]
+async fn validation_takes_longer_than_anybody_waits() {
+    let pebble = pebble!();
+    // The directory never says that it has looked.
+    let pending =
+        r#"{"status":"pending","identifier":{"type":"dns","value":"stuck.example"},"challenges":[]}"#;
+    pebble.gate.harm_after_one(step::AUTHORIZATION, Harm::Answered(200, String::new(), pending.into()));
+    let broker = Broker::start(&pebble, &["stuck.example"]).await;
+    while log::lines(&["stuck.example", "next try at"]).is_empty() {
+        broker.clock.pass(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    broker.fails(1, "stuck.example", "takes long for looking for the challenge: the order stays open").await;
+    pebble.gate.heal();
+    broker.clock.pass(Duration::from_secs(75));
+    broker.certificate("stuck.example").await;
+    assert_eq!(pebble.gate.count(step::ORDER), 1, "it goes on with the same order");
+    broker.stop().await;
+}
+
+/// A stranger's web server at `address`, which has a page for everything.
+async fn strange_web_server(address: (&'static str, u16)) {
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let page = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nwelcome";
+            tokio::io::AsyncWriteExt::write_all(&mut stream, page).await.unwrap();
+        }
+    });
+}
+
+#[tokio::test]
+async fn somebody_else_answers_http_01() {
+    let pebble = pebble!();
+    pebble.point("mistaken.example", "127.0.0.4").await;
+    strange_web_server(("127.0.0.4", pebble.http_port)).await;
+    let broker =
+        Broker::with(&pebble, &["mistaken.example"], "challenges = [\"http-01\"]", Clock::default()).await;
+    let line = broker.fails(1, "mistaken.example", "did not give our answer at port 80").await;
+    assert!(line.contains("that no proxy answers before this broker"), "{line}");
+    pebble.point("mistaken.example", "127.0.0.1").await;
+    broker.clock.pass(DAY);
+    broker.certificate("mistaken.example").await;
+    assert_eq!(pebble.gate.count(step::ACCOUNT), 1);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn the_domain_points_elsewhere() {
     let pebble = pebble!();
     pebble.point("elsewhere.example", "127.0.0.2").await;

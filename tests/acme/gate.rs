@@ -5,19 +5,25 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     sync::Notify,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::tls::{Identity, Trust};
 
 /// What pebble calls its resources, with what follows each name cut off.
 pub mod step {
     pub const ACCOUNT: &str = "/sign-me-up";
+    pub const DIRECTORY: &str = "/dir";
+    pub const NONCE: &str = "/nonce-plz";
     pub const ORDER: &str = "/order-plz";
+    pub const AUTHORIZATION: &str = "/authZ/";
+    pub const UNDER_WAY: &str = "/my-order/";
     pub const CHALLENGE: &str = "/chalZ/";
     pub const FINALIZE: &str = "/finalize-order/";
     pub const CERTIFICATE: &str = "/certZ/";
@@ -40,14 +46,34 @@ pub enum Harm {
 pub struct Gate {
     pub port: u16,
     inner: Arc<Inner>,
+    behind: Arc<(TlsAcceptor, Trust, u16)>,
+}
+
+/// Which requests come to harm.
+#[derive(Debug)]
+struct Rule {
+    /// Their paths begin so.
+    begin: String,
+    harm: Harm,
+    /// So many of them are passed on first.
+    spared: usize,
+    /// So many come to harm after that.
+    harmed: usize,
+}
+
+/// A request that came in.
+struct Seen {
+    path: String,
+    /// What it asked for, signed.
+    payload: String,
+    /// The head of the answer that pebble gave to it.
+    head: String,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Paths that begin so come to harm.
-    harm: Mutex<Vec<(String, Harm)>>,
-    /// Paths of requests that came in, and the heads of answers that pebble gave to them.
-    seen: Mutex<Vec<(String, String)>>,
+    rules: Mutex<Vec<Rule>>,
+    seen: Mutex<Vec<Seen>>,
     /// What the directory object says beside what pebble says.
     extra: Mutex<Value>,
     swallowed: Notify,
@@ -55,16 +81,27 @@ struct Inner {
 
 impl Gate {
     pub async fn open(identity: &Identity, trust: Trust, pebble: u16) -> Self {
+        Self::before(Arc::new((identity.acceptor(), trust, pebble))).await
+    }
+
+    /// Another way to the same pebble, which is another directory to those that come by it.
+    pub async fn another(&self) -> Self {
+        Self::before(self.behind.clone()).await
+    }
+
+    async fn before(behind: Arc<(TlsAcceptor, Trust, u16)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gate = Self { port: listener.local_addr().unwrap().port(), inner: Arc::default() };
-        let (acceptor, inner) = (identity.acceptor(), gate.inner.clone());
+        let port = listener.local_addr().unwrap().port();
+        let gate = Self { port, inner: Arc::default(), behind };
+        let (behind, inner) = (gate.behind.clone(), gate.inner.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, trust, inner) = (acceptor.clone(), trust.clone(), inner.clone());
+                let (behind, inner) = (behind.clone(), inner.clone());
                 tokio::spawn(async move {
+                    let (acceptor, trust, pebble) = &*behind;
                     let mut stream = acceptor.accept(stream).await?;
                     let request = read_request(&mut stream).await?;
-                    if let Some(answer) = inner.answer(&request, &trust, pebble).await? {
+                    if let Some(answer) = inner.answer(&request, trust, *pebble).await? {
                         stream.write_all(&answer).await?;
                     }
                     stream.shutdown().await
@@ -80,12 +117,26 @@ impl Gate {
 
     /// From now on requests to paths that begin with `path` come to harm.
     pub fn harm(&self, path: &str, harm: Harm) {
-        self.inner.harm.lock().unwrap().push((path.into(), harm));
+        self.add(path, harm, 0, usize::MAX);
+    }
+
+    /// The same after one of them was passed on.
+    pub fn harm_after_one(&self, path: &str, harm: Harm) {
+        self.add(path, harm, 1, usize::MAX);
+    }
+
+    /// The next request to a path that begins with `path` comes to harm.
+    pub fn harm_once(&self, path: &str, harm: Harm) {
+        self.add(path, harm, 0, 1);
+    }
+
+    fn add(&self, path: &str, harm: Harm, spared: usize, harmed: usize) {
+        self.inner.rules.lock().unwrap().push(Rule { begin: path.into(), harm, spared, harmed });
     }
 
     /// From now on nothing comes to harm.
     pub fn heal(&self) {
-        self.inner.harm.lock().unwrap().clear();
+        self.inner.rules.lock().unwrap().clear();
     }
 
     /// Waits until a request was swallowed.
@@ -103,14 +154,20 @@ impl Gate {
     /// The heads of pebble's answers of success to requests to paths that begin with `path`.
     pub fn answers(&self, path: &str) -> Vec<String> {
         let seen = self.inner.seen.lock().unwrap();
-        let of_path =
-            seen.iter().filter(|(seen, head)| seen.starts_with(path) && head.starts_with("HTTP/1.1 20"));
-        of_path.map(|(_, head)| head.clone()).collect()
+        let good =
+            seen.iter().filter(|seen| seen.path.starts_with(path) && seen.head.starts_with("HTTP/1.1 20"));
+        good.map(|seen| seen.head.clone()).collect()
     }
 
     /// Requests to paths that begin with `path`, answered or not.
     pub fn requests(&self, path: &str) -> usize {
-        self.inner.seen.lock().unwrap().iter().filter(|(seen, _)| seen.starts_with(path)).count()
+        self.payloads(path).len()
+    }
+
+    /// What the requests to paths that begin with `path` asked for.
+    pub fn payloads(&self, path: &str) -> Vec<String> {
+        let seen = self.inner.seen.lock().unwrap();
+        seen.iter().filter(|seen| seen.path.starts_with(path)).map(|seen| seen.payload.clone()).collect()
     }
 
     /// Adds to the directory object where certificates' renewal information is.
@@ -124,9 +181,12 @@ impl Inner {
     async fn answer(&self, request: &[u8], trust: &Trust, pebble: u16) -> io::Result<Option<Vec<u8>>> {
         let head = String::from_utf8_lossy(request);
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        let harm = self.harm.lock().unwrap().iter().find(|(begin, _)| path.starts_with(begin)).cloned();
-        let note = |answer: &str| self.seen.lock().unwrap().push((path.clone(), answer.into()));
-        let harm = harm.map(|(_, harm)| harm);
+        let payload = payload(&head);
+        let harm = self.harm_to(&path);
+        let note = |head: &str| {
+            let (path, payload, head) = (path.clone(), payload.clone(), head.into());
+            self.seen.lock().unwrap().push(Seen { path, payload, head });
+        };
         match &harm {
             None | Some(Harm::SwallowedAnswer) => {}
             Some(harm) => {
@@ -154,6 +214,20 @@ impl Inner {
         Ok(Some(bytes))
     }
 
+    /// What happens to the next request to `path`.
+    fn harm_to(&self, path: &str) -> Option<Harm> {
+        let mut rules = self.rules.lock().unwrap();
+        for rule in rules.iter_mut().filter(|rule| path.starts_with(&rule.begin)) {
+            if rule.spared > 0 {
+                rule.spared -= 1;
+            } else if rule.harmed > 0 {
+                rule.harmed -= 1;
+                return Some(rule.harm.clone());
+            }
+        }
+        None
+    }
+
     async fn swallow(&self) -> io::Result<Option<Vec<u8>>> {
         self.swallowed.notify_one();
         std::future::pending().await
@@ -164,6 +238,14 @@ fn answer(status: u16, lines: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status} X\r\n{lines}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
         .into_bytes()
+}
+
+/// What a signed request asks for; nothing where it only asks to be shown something.
+fn payload(request: &str) -> String {
+    let body = request.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let signed: Value = serde_json::from_str(body).unwrap_or_default();
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(signed["payload"].as_str().unwrap_or_default());
+    String::from_utf8(payload.unwrap_or_default()).unwrap_or_default()
 }
 
 /// The request, such that the connection ends with its answer.

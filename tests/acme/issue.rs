@@ -66,10 +66,15 @@ async fn an_external_account_is_bound() {
     let broker = Broker::start(&pebble, &["unbound.example"]).await;
     broker.fails(1, "unbound.example", "set acme.eab_key_id and acme.eab_key_file").await;
     broker.stop().await;
-    // The key that was refused must not be in the way of the one that is bound.
     let file = pebble.folder.path().join("eab.key");
-    fs::write(&file, format!("{KEY}\n")).unwrap();
     let acme = format!("eab_key_id = \"kid-1\"\neab_key_file = {file:?}");
+    fs::write(&file, KEY.to_lowercase()).unwrap();
+    let broker = Broker::with(&pebble, &["misbound.example"], &acme, Clock::default()).await;
+    let line = broker.fails(1, "misbound.example", "did not take the external account binding").await;
+    assert!(line.contains("acme.eab_key_id") && line.contains("acme.eab_key_file"), "{line}");
+    broker.stop().await;
+    // The key that was refused must not be in the way of the one that is bound.
+    fs::write(&file, format!("{KEY}\n")).unwrap();
     let broker = Broker::with(&pebble, &["bound.example"], &acme, Clock::default()).await;
     broker.certificate("bound.example").await;
     broker.stop().await;

@@ -20,5 +20,6 @@ mod gate;
 mod issue;
 mod log;
 mod pebble;
+mod reload;
 mod renewal;
 mod tls;

@@ -2,13 +2,9 @@
 
 use std::{
     env, fs,
-    io::Write,
     net::TcpListener,
     process::{Child, Command, Stdio},
-    sync::{
-        Once,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -20,6 +16,7 @@ use tokio::{net::TcpStream, time::sleep};
 
 use crate::{
     gate::Gate,
+    support::skipped,
     tls::{Identity, Trust},
 };
 
@@ -70,11 +67,8 @@ impl Pebble {
 
     /// A pebble whose own TLS certificate is valid for `lifetime`.
     pub async fn valid_for(lifetime: Duration, env: &[(&str, &str)]) -> Option<Self> {
-        static TOLD: Once = Once::new();
         if !installed("pebble") || !installed("pebble-challtestsrv") {
-            // Past the harness, which shows nothing that a passing test prints.
-            let line = "SKIPPED: the ACME tests, as pebble is not installed (tests/acme/setup)\n";
-            TOLD.call_once(|| std::io::stderr().write_all(line.as_bytes()).unwrap());
+            skipped("pebble is not installed (tests/acme/setup)");
             return None;
         }
         let folder = TempDir::new().unwrap();

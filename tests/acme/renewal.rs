@@ -92,8 +92,28 @@ async fn when_the_directory_suggests() {
     suggest(&pebble, SystemTime::now() - DAY);
     broker.clock.pass(six_hours + Duration::from_secs(1));
     broker.renewed("suggested.example", &first).await;
+    let orders = pebble.gate.payloads(step::ORDER);
+    assert!(!orders[0].contains("replaces") && orders[1].contains(r#""replaces":""#), "{orders:?}");
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(log::lines(&["suggested.example", "a certificate was issued"]).len(), 2, "once, not for ever");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_that_wants_no_replaced_certificate_named() {
+    let Some(pebble) = lasting_pebble().await else { return };
+    pebble.gate.offer_renewal_info();
+    suggest(&pebble, SystemTime::now() + 10 * DAY);
+    let broker = Broker::start(&pebble, &["replaced.example"]).await;
+    let first = broker.certificate("replaced.example").await;
+    let problem = r#"{"type":"urn:ietf:params:acme:error:alreadyReplaced","detail":"not again"}"#;
+    pebble.gate.harm_once(step::ORDER, Harm::Answered(409, String::new(), problem.into()));
+    broker.clock.pass(until_two_thirds(&first) + DAY);
+    broker.renewed("replaced.example", &first).await;
+    let named: Vec<_> =
+        pebble.gate.payloads(step::ORDER).iter().map(|order| order.contains("replaces")).collect();
+    assert_eq!(named, [false, true, false]);
+    assert_eq!(log::lines(&["replaced.example", "alreadyReplaced"]), Vec::<String>::new());
     broker.stop().await;
 }
 

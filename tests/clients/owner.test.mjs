@@ -38,7 +38,7 @@ scenario("a second host of the same pod does not disturb the first, and follows 
   const { id: slug } = await broker.upload(pod.htmlPath);
   const [model, browser] = await Promise.all([Model.start(scene), Browser.start(scene)]);
   const first = await Host.start(scene, { pod, model });
-  const second = await Host.begin(scene, { pod, model });
+  const second = await Host.launch(scene, { pod, model });
   await second.waitForLine(/pod id is held/, "the second host to be told that the pod id is held");
 
   const question = "Are you still the first?";

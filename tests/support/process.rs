@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::fd::OwnedFd,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -112,4 +113,18 @@ pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gemmapod-signal"));
     command.env_clear();
     command
+}
+
+/// The binary with `sockets` handed over as systemd does it (at most two), under `names`; `$$` is its own id.
+pub fn activated(sockets: Vec<OwnedFd>, names: &str, pid: &str) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    let script = format!(
+        "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID={pid} LISTEN_FDS={} LISTEN_FDNAMES={names} exec \"$0\" \"$@\"",
+        sockets.len()
+    );
+    shell.env_clear().arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_gemmapod-signal"));
+    let mut sockets = sockets.into_iter();
+    shell.stdin(sockets.next().map_or_else(Stdio::null, Stdio::from));
+    shell.stdout(sockets.next().map_or_else(Stdio::null, Stdio::from));
+    shell
 }

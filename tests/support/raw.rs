@@ -1,6 +1,6 @@
 //! HTTP written by hand, for what a proper client would not send.
 
-use std::{io, net::IpAddr, path::Path};
+use std::{io, net::IpAddr, path::Path, time::Duration};
 
 use reqwest::{
     StatusCode,
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream},
     net::{TcpSocket, TcpStream, UnixStream},
-    time::timeout,
+    time::{interval, timeout},
 };
 
 use super::SOON;
@@ -57,11 +57,16 @@ impl Raw {
 
     pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
+        Self::on(stream)
+    }
+
+    /// One that goes through TLS or whatever else.
+    pub fn on(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self { stream: BufStream::new(Box::new(stream)) }
     }
 
     pub async fn unix(path: &Path) -> Self {
-        Self { stream: BufStream::new(Box::new(UnixStream::connect(path).await.unwrap())) }
+        Self::on(UnixStream::connect(path).await.unwrap())
     }
 
     /// Writes `text`, in which a newline stands for CR LF.
@@ -82,6 +87,24 @@ impl Raw {
     /// Waits until something was answered, or the connection was closed.
     pub async fn stir(&mut self) {
         let _ = self.stream.fill_buf().await;
+    }
+
+    /// Sends `bytes` every 20 ms until the broker answers or closes the connection.
+    pub async fn dribble(&mut self, bytes: &[u8]) {
+        let mut ticks = interval(Duration::from_millis(20));
+        let dribbling = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.stir() => return,
+                    _ = ticks.tick() => {}
+                }
+                if self.try_send_bytes(bytes).await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(SOON, dribbling).await.expect("the broker should have had enough");
     }
 
     /// Reads at most as much as there is room in `buffer`; nothing at the end.
@@ -150,3 +173,8 @@ pub async fn ask(address: &str, request: &str) -> Answer {
 /// Asks for a WebSocket at the signalling endpoint.
 pub const UPGRADE: &str = "GET /signal HTTP/1.1\nHost: broker\nConnection: Upgrade\nUpgrade: websocket\n\
     Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n";
+
+/// The head of an upload of so many bytes.
+pub fn upload_head(length: usize) -> String {
+    format!("POST /pods HTTP/1.1\nHost: broker\nContent-Type: text/html\nContent-Length: {length}\n\n")
+}

@@ -97,6 +97,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         timeout(SOON, close).await.expect("the broker should have closed the socket")
     }
 
+    /// Answers the broker's close frame, as clients do, and waits for the end of the connection.
+    pub async fn answer_close(&mut self) {
+        let end = async { while self.stream.next().await.is_some_and(|next| next.is_ok()) {} };
+        timeout(SOON, end).await.expect("the connection should have ended");
+    }
+
     /// Proves that nothing is on its way to this socket: the answer to a frame sent now is the next to come.
     pub async fn nothing(&mut self) {
         self.send_text("{").await;

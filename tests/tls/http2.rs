@@ -1,5 +1,7 @@
 //! HTTP/2: plain requests, and WebSockets within one stream (RFC 8441).
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use h2::{
     client::{ResponseFuture, SendRequest},
@@ -9,7 +11,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     net::TcpStream,
-    time::timeout,
+    time::{interval, timeout},
 };
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
@@ -121,6 +123,38 @@ async fn sockets_share_one_connection() {
     server.handle.shutdown();
     assert_eq!(origin.closed().await.0, 1012);
     assert_eq!(other.closed().await.0, 1012);
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_runs_in_streams_and_no_more() {
+    let (server, client, _files) = broker().await;
+    let mut sender = connect(&client, &server.address).await;
+    let _idle = connect(&client, &server.address).await;
+    let mut origin = socket(&mut sender).await;
+    origin.register("pod").await;
+    // One that never answers its close frame.
+    let _deaf = socket(&mut sender).await;
+    let html = Pod::named("pod").padded(100_000).html();
+    let upload = Request::post("https://pods.example/pods")
+        .version(Version::HTTP_2)
+        .header("content-type", "text/html")
+        .body(())
+        .unwrap();
+    let (answer, mut send) = sender.send_request(upload, false).unwrap();
+    let begun = Instant::now();
+    server.handle.shutdown();
+    assert_eq!(origin.closed().await.0, 1012);
+    origin.answer_close().await;
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    let mut ticks = interval(Duration::from_millis(100));
+    for part in html.as_bytes().chunks(html.len() / 20) {
+        ticks.tick().await;
+        send.send_data(Bytes::copy_from_slice(part), false).unwrap();
+    }
+    send.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(head(answer).await.status(), 200);
+    assert!(begun.elapsed() > Duration::from_millis(1900), "{:?} is not slow", begun.elapsed());
+    timeout(Duration::from_secs(1), server.stop()).await.expect("nothing should hold the broker up");
 }
 
 #[tokio::test]

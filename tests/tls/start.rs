@@ -6,7 +6,10 @@ use rcgen::KeyPair;
 
 use crate::{
     certs::{Authority, Files, openssl, set_life},
-    support::process::{command, ended},
+    support::{
+        process::{command, ended},
+        skipped,
+    },
 };
 
 /// The one line with which the start fails, without names that change from run to run.
@@ -185,7 +188,7 @@ fn a_file_that_may_not_be_read() {
     }
     let output = match command.output() {
         Ok(output) => output,
-        Err(error) => return eprintln!("SKIPPED: the binary cannot be run as another user: {error}"),
+        Err(error) => return skipped(&format!("the binary cannot be run as another user: {error}")),
     };
     let stderr = String::from_utf8(output.stderr).unwrap();
     let sentence = format!(

@@ -151,7 +151,7 @@ impl Accounts {
             .builder()
             .create(&new, self.url.clone(), binding.as_ref())
             .await
-            .map_err(|error| about.request(&error))?;
+            .map_err(|error| about.binding(&error))?;
         self.save(&Stored {
             id: Some(account.id().into()),
             key_pkcs8: BASE64_URL_SAFE_NO_PAD.encode(credentials.private_key().secret_pkcs8_der()),

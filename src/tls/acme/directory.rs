@@ -25,7 +25,10 @@ use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use tokio::time::timeout;
 use tokio_rustls::rustls::{
     self, ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    pki_types::{
+        CertificateDer, UnixTime,
+        pem::{self, PemObject},
+    },
     time_provider::TimeProvider,
 };
 
@@ -70,14 +73,14 @@ impl Directory {
         if let Some(path) = root {
             let wrong = |why: String| SetupError::Root { path: path.into(), why };
             let certificates =
-                CertificateDer::pem_file_iter(path).map_err(|error| wrong(plain(&error).to_string()))?;
+                CertificateDer::pem_file_iter(path).map_err(|error| wrong(unreadable(&error)))?;
             let before = roots.len();
             for certificate in certificates {
-                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+                let certificate = certificate.map_err(|error| wrong(unreadable(&error)))?;
+                roots.add(certificate).map_err(|_| wrong("holds something that is no root".into()))?;
             }
             if roots.len() == before {
-                return Err(wrong("it holds no certificate in PEM".into()));
+                return Err(wrong("holds no certificate".into()));
             }
         }
         let config = ClientConfig::builder_with_details(provider(), Arc::new(Dates(clock.clone())))
@@ -175,6 +178,13 @@ fn no_answer(error: &(dyn StdError + 'static)) -> NoAnswer {
         cause = wrapped.map(|wrapped| -> &(dyn StdError + 'static) { wrapped }).or_else(|| error.source());
     }
     NoAnswer::Unreachable(plain(error).to_string())
+}
+
+fn unreadable(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => format!("cannot be read ({error})"),
+        error => format!("is not whole ({error})"),
+    }
 }
 
 /// The innermost cause: the outer ones only say that a request failed.

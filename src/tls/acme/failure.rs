@@ -77,6 +77,30 @@ impl About<'_> {
         }
     }
 
+    /// The directory was asked to bind a new account to one elsewhere.
+    pub fn binding(&self, error: &Error) -> Failure {
+        let failure = self.request(error);
+        match error {
+            Error::Api(problem) if failure.cause == Cause::Other => self.not_bound(problem),
+            Error::Other(other) => match other.downcast_ref::<NoAnswer>() {
+                Some(NoAnswer::Refused { problem: Some(problem), .. }) if failure.cause == Cause::Other => {
+                    self.not_bound(problem)
+                }
+                _ => failure,
+            },
+            _ => failure,
+        }
+    }
+
+    fn not_bound(&self, problem: &Problem) -> Failure {
+        let words = format!(
+            "{} did not take the external account binding: check acme.eab_key_id and the key in acme.eab_key_file, or ask for new ones if they were used already ({})",
+            self.directory,
+            detail(problem)
+        );
+        Failure::new(Cause::Other, words)
+    }
+
     /// The directory refused `kind` for a reason of its own.
     pub fn challenge(&self, kind: ChallengeKind, problem: &Problem) -> Failure {
         let (domain, port, name) = match kind {
@@ -171,9 +195,15 @@ impl About<'_> {
                     rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
                         "nobody we trust vouches for it: set acme.root to a private directory's root certificate, or install the system's (ca-certificates)".into()
                     }
+                    rustls::Error::InvalidCertificate(
+                        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                    ) => "its certificate is for another name: acme.directory must have the one that is in it".into(),
+                    rustls::Error::InvalidCertificate(_) => {
+                        "its certificate is not one that a server may have: it needs one that is no authority's own, issued by the authority in acme.root".into()
+                    }
                     _ => "TLS with it failed: check acme.directory and what lies between".into(),
                 };
-                format!("{directory} is not to be trusted: {advice} ({error})")
+                format!("{directory} is not to be trusted: {advice} ({})", shortened(&error.to_string()))
             }
             NoAnswer::Refused { status, problem, retry_after } => {
                 if let Some(problem) = problem {
@@ -296,6 +326,8 @@ mod tests {
         assert!(words(CertificateError::Expired).contains("1970-01-01T00:00:00Z"));
         assert!(words(CertificateError::Expired).contains("set the clock right"));
         assert!(words(CertificateError::UnknownIssuer).contains("acme.root"));
+        assert!(words(CertificateError::NotValidForName).contains("for another name"));
+        assert!(words(CertificateError::BadEncoding).contains("not one that a server may have"));
     }
 
     #[test]

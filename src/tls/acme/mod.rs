@@ -15,7 +15,7 @@ mod store;
 use std::{
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -50,7 +50,7 @@ const ORDERS: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The root certificate.
-    #[error("acme.root: {}: {why}", path.display())]
+    #[error("acme.root: {} {why}: it must be the PEM file of a root certificate that vouches for acme.directory", path.display())]
     Root {
         /// The file.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum SetupError {
         why: String,
     },
     /// The key of the external account binding.
-    #[error("acme.eab_key_file: {}: {why}", path.display())]
+    #[error("acme.eab_key_file: {} {why}: it must hold the key as the directory gave it, in base64url", path.display())]
     Binding {
         /// The file.
         path: PathBuf,
@@ -85,6 +85,8 @@ pub struct Acme {
     /// The configuration that all of this was made from.
     config: Arc<Config>,
     reload: Arc<Notify>,
+    /// Ends the pauses that no directory asked for.
+    again: Notify,
 }
 
 /// The certificates that are shown, in the order of the domains.
@@ -96,41 +98,45 @@ struct Shelf {
 
 impl Shelf {
     fn put(&self, index: usize, certificate: Certificate) {
-        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        certificates[index] = Some(certificate);
-        drop(certificates);
+        self.lock()[index] = Some(certificate);
         self.show();
     }
 
     fn show(&self) {
-        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        self.store.show(certificates.iter().flatten().cloned().collect());
+        self.store.show(self.lock().iter().flatten().cloned().collect());
+    }
+
+    /// The certificate that is shown for `domain`.
+    fn get(&self, domain: &str) -> Option<Certificate> {
+        let is_for = |certificate: &&Certificate| certificate.names.iter().any(|name| name == domain);
+        self.lock().iter().flatten().find(is_for).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Certificate>>> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Acme {
-    /// Shows the certificates that are stored, and checks the files that the settings name.
+    /// Checks the files that the settings name, and shows the certificates that are stored.
     pub fn prepare(workshop: &Workshop) -> Result<Self, SetupError> {
+        let acme = Self::new(workshop)?;
+        acme.load(None);
+        Ok(acme)
+    }
+
+    fn new(workshop: &Workshop) -> Result<Self, SetupError> {
         let config = workshop.live.load_full();
         let url = config.acme.directory.url().to_owned();
         let clock = workshop.clock.clone();
         let directory = Directory::new(config.acme.root.as_deref(), clock.clone())?;
         let store = Store::new(&config.data_dir, &url);
-        store.sweep();
         let domains: Vec<_> = config.tls.domains.iter().filter_map(name).collect();
         let shelf = Shelf {
             store: workshop.store.clone(),
             certificates: Mutex::new(vec![None; domains.len()]),
             public: config.acme.directory.is_public(),
         };
-        let mut found = Vec::new();
-        for (index, domain) in domains.iter().enumerate() {
-            let held = stored_certificate(&store, domain, &clock);
-            if let Some(held) = &held {
-                shelf.put(index, held.shown(domain, shelf.public));
-            }
-            found.push(held);
-        }
         let accounts = Accounts {
             directory: directory.clone(),
             url,
@@ -148,12 +154,39 @@ impl Acme {
             http_challenges: workshop.http_challenges.clone(),
         };
         let kinds = config.acme.challenges.to_vec();
-        let (found, room) = (Mutex::new(found), Semaphore::new(ORDERS));
-        let (workshop, reload) = (workshop.clone(), Arc::default());
-        Ok(Self { accounts, desk, clock, shelf, kinds, domains, found, room, workshop, config, reload })
+        let (found, room) = (Mutex::default(), Semaphore::new(ORDERS));
+        let (workshop, reload, again) = (workshop.clone(), Arc::default(), Notify::new());
+        Ok(Self {
+            accounts,
+            desk,
+            clock,
+            shelf,
+            kinds,
+            domains,
+            found,
+            room,
+            workshop,
+            config,
+            reload,
+            again,
+        })
     }
 
-    /// Has the configuration looked at again at once.
+    /// Shows the certificates that are stored, else those that were shown `before`.
+    fn load(&self, before: Option<&Shelf>) {
+        self.desk.store.sweep();
+        let mut found = Vec::new();
+        for (index, domain) in self.domains.iter().enumerate() {
+            let held = stored_certificate(&self.desk.store, domain, &self.clock);
+            let shown = held.as_ref().map(|held| held.shown(domain, self.shelf.public));
+            self.shelf.lock()[index] = shown.or_else(|| before?.get(domain));
+            found.push(held);
+        }
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        self.shelf.show();
+    }
+
+    /// Has the configuration looked at again at once, and what failed tried again.
     pub fn reload_handle(&self) -> Arc<Notify> {
         self.reload.clone()
     }
@@ -165,14 +198,15 @@ impl Acme {
         let mut tasks = acme.clone().keep_all();
         while stop.run_until_cancelled(reload.notified()).await.is_some() {
             if !acme.is_outdated() {
+                acme.again.notify_waiters();
                 continue;
             }
-            match Self::prepare(&workshop) {
+            match Self::new(&workshop) {
                 Ok(next) => {
-                    // What they were doing is taken up by the others.
+                    // What they were doing is taken up by the others. Only then is it read what they stored.
                     tasks.shutdown().await;
+                    next.load(Some(&acme.shelf));
                     acme = Arc::new(next);
-                    acme.shelf.show();
                     tasks = acme.clone().keep_all();
                 }
                 Err(error) => tracing::error!("certificates are ordered as before: {error}"),
@@ -235,7 +269,11 @@ impl Acme {
                 },
             );
             tracing::warn!(domain, "{state}: {failure}; next try at {next}");
-            self.clock.wait(deadline).await;
+            let asked_to_wait = failure.wait.is_some();
+            tokio::select! {
+                () = self.clock.wait(deadline) => {}
+                () = self.again.notified(), if !asked_to_wait => {}
+            }
         }
     }
 
@@ -383,10 +421,10 @@ fn binding(config: &Config) -> Result<Option<(String, Vec<u8>)>, SetupError> {
         return Ok(None);
     };
     let wrong = |why: String| SetupError::Binding { path: Path::new(path).into(), why };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read ({error})")))?;
     let key = BASE64_URL_SAFE_NO_PAD
         .decode(text.trim().trim_end_matches('='))
-        .map_err(|error| wrong(format!("it is not a key in base64url: {error}")))?;
+        .map_err(|_| wrong("holds something else".into()))?;
     Ok(Some((id.as_str().into(), key)))
 }
 

@@ -1,11 +1,14 @@
 // The broker under test: the binary that GEMMAPOD_SIGNAL_BIN names, or the reference from npm.
 
-import { once } from "node:events";
+import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
-import { createServer } from "node:net";
 import { dirname, isAbsolute, join } from "node:path";
-import { Child } from "./child.mjs";
+import { promisify } from "node:util";
+import { Child, cleanEnvironment } from "./child.mjs";
 import { curl } from "./curl.mjs";
+import { freePort } from "./ports.mjs";
+
+const run = promisify(execFile);
 
 const LISTENING = /listening on (https?:\/\/[^\s/]+:\d+)/;
 
@@ -14,22 +17,36 @@ const underTest = chooseBroker();
 /** The registry whose pods outlive the process. */
 export const DURABLE = underTest.durable;
 
+/** Why the broker under test cannot be asked for TLS, if it cannot. */
+export const NO_TLS = underTest.noTls;
+
+/** The output of one of its commands. */
+export async function command(...args) {
+  const { stdout } = await run(underTest.command, [...underTest.args, ...args], { env: cleanEnvironment() });
+  return stdout;
+}
+
 export class Broker {
   name = "broker";
   #lives = []; // one process for each start
   #args;
   #folder;
+  #hostName;
 
   /**
    * `args` are flags of the broker's own, such as `--config FILE`; `ca` is the file of the private
-   * authority that signed its certificate, when it speaks https.
+   * authority that signed its certificate, when it speaks https; `name` is the host name that the
+   * certificate is for, where that is not the address in the log line; `ready` is a line of the log
+   * to wait for, where listening is not enough.
    */
-  static async start(scene, { registry, args = [], ca } = {}) {
+  static async start(scene, { registry, args = [], ca, name, ready } = {}) {
     const broker = scene.add(new Broker());
     broker.ca = ca;
+    broker.#hostName = name;
     broker.#folder = await scene.newFolder("broker");
     broker.#args = [...(registry ? ["-r", registry, "-d", join(broker.#folder, "data")] : []), ...args];
     await broker.#launch(await underTest.port());
+    if (ready) await broker.#lives[0].waitForLine(ready, `the broker to log ${ready}`);
     return broker;
   }
 
@@ -79,7 +96,8 @@ export class Broker {
     const env = { HOME: this.#folder, RUST_BACKTRACE: "1" };
     const life = new Child(this.name, underTest.command, args, { cwd: this.#folder, env });
     this.#lives.push(life);
-    [, this.url] = await life.waitForLine(LISTENING, "the broker to listen");
+    const [, url] = await life.waitForLine(LISTENING, "the broker to listen");
+    this.url = this.#hostName ? url.replace(new URL(url).hostname, this.#hostName) : url;
   }
 }
 
@@ -87,18 +105,10 @@ function chooseBroker() {
   const { GEMMAPOD_SIGNAL_BIN: binary, GEMMAPOD_SIGNAL_REFERENCE: reference } = process.env;
   if (reference === "1") {
     const home = dirname(createRequire(import.meta.url).resolve("@gemmapod/signal/package.json"));
-    return { command: process.execPath, args: [join(home, "dist", "cli.js")], durable: "sqlite", port: freePort };
+    const args = [join(home, "dist", "cli.js")];
+    const noTls = "the reference has no TLS";
+    return { command: process.execPath, args, durable: "sqlite", port: freePort /* it refuses 0 */, noTls };
   }
   if (binary && isAbsolute(binary)) return { command: binary, args: [], durable: "redb", port: () => 0 };
   throw new Error("set GEMMAPOD_SIGNAL_BIN to the absolute path of a broker, or GEMMAPOD_SIGNAL_REFERENCE=1");
-}
-
-/** The reference refuses port 0, so a port is found for it. */
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
 }

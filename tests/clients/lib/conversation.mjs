@@ -1,4 +1,4 @@
-// What every test of a conversation begins with, and the conversation itself.
+// What all cases are about: a pod that is served, and a visitor who talks to it.
 
 import assert from "node:assert/strict";
 import { Broker } from "./broker.mjs";

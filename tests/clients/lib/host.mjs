@@ -9,13 +9,13 @@ const PROGRAM = fileURLToPath(new URL("./host-process.mjs", import.meta.url));
 export class Host extends Child {
   /** Serves one pod with the host package and waits until the broker has accepted it; `ca` as in broker.mjs. */
   static async start(scene, options) {
-    const host = await Host.begin(scene, options);
+    const host = await Host.launch(scene, options);
     await host.registered();
     return host;
   }
 
-  /** The same, whatever the broker makes of it. */
-  static begin(scene, { pod, model, ca }) {
+  /** The same without waiting. */
+  static launch(scene, { pod, model, ca }) {
     return Host.#launch(scene, pod, ca, [...WITH_WEBRTC, PROGRAM, model.url, pod.folder]);
   }
 

@@ -10,15 +10,24 @@ const PIECES = 6;
 export class Model {
   name = "model";
   questions = [];
-  #secret = randomUUID();
+  #secret;
   #server = createServer((request, response) => this.#serve(request, response));
 
   static async start(scene) {
-    const model = scene.add(new Model());
-    model.#server.listen(0, "127.0.0.1");
-    await once(model.#server, "listening");
-    model.url = `http://127.0.0.1:${model.#server.address().port}`;
+    const model = scene.add(new Model(randomUUID()));
+    await model.listen();
     return model;
+  }
+
+  async listen() {
+    this.#server.listen(0, "127.0.0.1");
+    await once(this.#server, "listening");
+    this.url = `http://127.0.0.1:${this.#server.address().port}`;
+  }
+
+  /** Whoever knows `secret` knows the answers. */
+  constructor(secret) {
+    this.#secret = secret;
   }
 
   /** What this model, and no other, says to `question`. */

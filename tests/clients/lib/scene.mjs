@@ -13,9 +13,10 @@ const WHOLE_TEST = 180_000;
 const folders = new Set();
 process.on("exit", () => folders.forEach(removeFolder)); // when a signal ends the tests half-way
 
-/** Declares a test whose body gets a fresh scene. */
-export function scenario(name, body) {
-  test(name, async () => {
+/** Declares a test whose body gets a fresh scene; `{ skip }` before it is why it cannot run here, if so. */
+export function scenario(name, ...rest) {
+  const [body, { skip } = {}] = rest.toReversed();
+  test(name, { skip }, async () => {
     const scene = await Scene.open();
     const failures = [];
     await within(WHOLE_TEST, "the whole test", body(scene)).catch((error) => failures.push(error));

@@ -1,0 +1,2 @@
+# For the Nix files.
+pkgs: [pkgs.alejandra pkgs.statix pkgs.deadnix]

@@ -1,0 +1,1 @@
+final: _: {gemmapod-signal = final.callPackage ./package.nix {};}

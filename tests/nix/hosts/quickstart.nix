@@ -1,0 +1,4 @@
+# Without a name: plain HTTP for this host only.
+{
+  services.gemmapod-signal.enable = true;
+}
