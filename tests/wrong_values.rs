@@ -94,7 +94,6 @@ const WRONG: &[(&str, &str)] = &[
     ("uploads.tokens_file", r#""""#),
     ("uploads.lifetime", r#""forever""#),
     ("uploads.lifetime", r#""500ms""#),
-    ("http.health_origins", "true"),
     ("pods.max_blob", r#""1 TiB""#),
     ("pods.max_blob", r#""100 MiB""#),
     ("pods.max_manifest", r#""-1""#),

@@ -161,7 +161,7 @@ async fn a_pod_with_an_end_is_served_until_then() {
 #[tokio::test]
 async fn health_tells_of_origins_what_it_is_set_to_tell() {
     for (setting, told) in [("list", "[\"pod\"]"), ("count", "1"), ("off", "null")] {
-        let server = broker(&format!("[http]\nhealth_origins = \"{setting}\"")).await;
+        let server = broker(&format!("[health]\norigins = \"{setting}\"")).await;
         let _origin = server.origin("pod").await;
         let health = server.health().await;
         assert_eq!(health["origins"].to_string(), told);
