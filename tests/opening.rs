@@ -2,7 +2,12 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use gemmapod_signal::{OpenError, RedbRegistry, Registry, VerifiedPod};
 use redb::{Database, TableDefinition};
@@ -83,6 +88,46 @@ async fn one_process_does_not_open_a_directory_twice() {
     RedbRegistry::open(directory.path()).unwrap();
 }
 
+/// What a broker of schema 1 wrote is counted when it is opened.
+#[tokio::test]
+async fn tables_of_an_older_broker_are_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = RedbRegistry::open(directory.path()).unwrap();
+    let twin = Pod::named("a").html();
+    let pods = [&twin, &twin, &Pod::named("b").html()]
+        .map(|html| VerifiedPod::verify(html.clone().into(), 1 << 20).unwrap());
+    for pod in &pods {
+        registry.put_pod(pod.clone()).await.unwrap();
+    }
+    registry.bump_hits(&[(pods[0].record().slug, 3)], UNIX_EPOCH).await.unwrap();
+    let owner = pods[0].record().owner_key;
+    let (all, of_owner) = (registry.usage(None).await.unwrap(), registry.usage(Some(&owner)).await.unwrap());
+    assert_eq!((all.pods, of_owner.pods, of_owner.bytes), (3, 2, twin.len() as u64));
+    registry.close().await.unwrap();
+    {
+        let database = Database::open(directory.path().join("registry.redb")).unwrap();
+        let txn = database.begin_write().unwrap();
+        let mut meta = txn.open_table(META).unwrap();
+        meta.insert("schema", 1).unwrap();
+        meta.remove("pods").unwrap();
+        meta.remove("bytes").unwrap();
+        drop(meta);
+        txn.delete_table(TableDefinition::<&[u8; 32], (u64, u64)>::new("owners")).unwrap();
+        txn.delete_table(TableDefinition::<&str, u64>::new("last_hits")).unwrap();
+        txn.commit().unwrap();
+    }
+    for _ in 0..2 {
+        let registry = RedbRegistry::open(directory.path()).unwrap();
+        assert_eq!(registry.usage(None).await.unwrap(), all);
+        assert_eq!(registry.usage(Some(&owner)).await.unwrap(), of_owner);
+        let hit = registry.get_record(&pods[0].record().slug).await.unwrap().unwrap();
+        let since = hit.last_hit.expect("it counts as fetched now").elapsed().unwrap();
+        assert!(hit.hits == 3 && since < Duration::from_secs(60), "{hit:?}");
+        assert_eq!(registry.get_record(&pods[1].record().slug).await.unwrap().unwrap().last_hit, None);
+        registry.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn tables_of_a_newer_broker_are_left_alone() {
     let directory = directory_with_a_pod().await;
@@ -90,7 +135,7 @@ async fn tables_of_a_newer_broker_are_left_alone() {
     {
         let database = Database::open(&file).unwrap();
         let txn = database.begin_write().unwrap();
-        txn.open_table(META).unwrap().insert("schema", 2).unwrap();
+        txn.open_table(META).unwrap().insert("schema", 3).unwrap();
         txn.commit().unwrap();
     }
     fs::write(
@@ -102,7 +147,7 @@ async fn tables_of_a_newer_broker_are_left_alone() {
     is_refused_and_left_alone(
         directory.path(),
         &format!(
-            "{} was written by a newer broker (schema 2, this one knows 1); start that version again, or restore a backup",
+            "{} was written by a newer broker (schema 3, this one knows 2); start that version again, or restore a backup",
             file.display()
         ),
     );

@@ -56,11 +56,13 @@ impl Body {
 impl Meta {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let slug = slug_of(request, "/meta")?;
+        let steady = self.0.hits.steady().await;
         let record = self.0.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?;
         if record.is_over(self.0.clock.now()) {
             return Err(HttpError::NotFound);
         }
         let body = Body::of(record, &self.0.hits);
+        drop(steady);
         let headers = response.headers_mut();
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));

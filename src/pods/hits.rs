@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::{Registry, Slug};
@@ -17,6 +18,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct HitCounter {
     pending: Mutex<Pending>,
+    /// Held for writing while hits pass into the registry.
+    passing: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +33,12 @@ impl HitCounter {
     /// Counts one hit.
     pub fn count(&self, slug: Slug) {
         *self.lock().counted.entry(slug).or_default() += 1;
+    }
+
+    /// While this is held, no hits pass from here into the registry: a record that is read and the hits that are pending
+    /// make a sum in which none counts twice.
+    pub async fn steady(&self) -> RwLockReadGuard<'_, ()> {
+        self.passing.read().await
     }
 
     /// The hits of a pod that the registry does not know of yet.
@@ -52,6 +61,7 @@ impl HitCounter {
     }
 
     async fn flush(&self, registry: &dyn Registry) {
+        let _passing = self.passing.write().await;
         let batch: Vec<_> = {
             let mut pending = self.lock();
             pending.writing = std::mem::take(&mut pending.counted);
