@@ -17,8 +17,8 @@ start_all()
 with subtest("without its files the service does not start, and is tried again"):
     broker.wait_until_succeeds(f"systemctl show -P NRestarts {SERVICE} | grep -v 0", timeout=60)
     broker.fail(f"systemctl is-active {SERVICE}")
-    log = broker.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
-    assert "Failed to set up credentials" in log, log
+    journal = broker.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
+    assert "Failed to set up credentials" in journal, journal
 
 with subtest("with them it is served"):
     renew()
