@@ -2,5 +2,5 @@
 lib:
 lib.fileset.toSource {
   root = ../.;
-  fileset = lib.fileset.unions [../flake.nix ../default.nix ../nix ../nixos-module ../tests/nix (lib.fileset.maybeMissing ../tests/nixos)];
+  fileset = lib.fileset.unions [../flake.nix ../default.nix ../nix ../nixos-module ../tests/nix ../packaging/host.nix ../packaging/acme-host.nix ../packaging/tests (lib.fileset.maybeMissing ../tests/nixos)];
 }

@@ -32,7 +32,7 @@
 
   listens = map (listener:
     pruned (defaultsOf (fields "listen")) (
-      removeAttrs listener ["name" "place" "publicPort" "port" "needsAddress" "streams" "mode" "group" "ipv6_only"]
+      removeAttrs listener ["name" "key" "place" "publicPort" "port" "needsAddress" "streams" "mode" "group" "ipv6_only"]
       // {address = "systemd:${listener.name}";}
     ))
   cfg.listeners;

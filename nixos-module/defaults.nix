@@ -21,6 +21,9 @@
 in {
   config.services.gemmapod-signal.settings = mkIf cfg.enable {
     data_dir = mkDefault names.dataDir;
+    # Pod ids are not told to everybody, and no pod reads what another stores; real clients notice neither.
+    health.origins = mkDefault "count";
+    pods.isolation = mkDefault "sandbox";
     # Without TLS only a proxy on this host is served, until the host says otherwise.
     hostname = mkDefault (
       if !tls

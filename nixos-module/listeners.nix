@@ -1,5 +1,8 @@
 # Where the broker listens: read from the settings once, for the sockets, the firewall and the configuration alike.
-{lib}: let
+{
+  lib,
+  enableIPv6,
+}: let
   inherit (builtins) elemAt match;
 
   # `HOST:PORT`, `unix:PATH` or `systemd:NAME`, as the settings write it.
@@ -86,20 +89,34 @@
     if same == 0 || listen.place.kind == "systemd"
     then base listen
     else "${base listen}-${toString (same + 1)}";
-in {
-  tlsMode = settings:
-    if settings.tls.mode != null
-    then settings.tls.mode
-    else if settings.tls.domains != []
-    then "acme"
-    else "off";
 
-  of = settings: let
-    mode = settings.tls.mode;
+  # What tells the socket from others, as part of a unit's name: 443, ipv4-443, 127.0.0.1-8080, run-signal.sock-www-data.
+  key = listen: let
+    inherit (listen) place;
+    host =
+      if place.host == "::"
+      then lib.optional listen.ipv6_only "ipv6"
+      else if place.host == "0.0.0.0"
+      then ["ipv4"]
+      else [place.host] ++ lib.optional listen.ipv6_only "ipv6";
+    file =
+      [(lib.replaceStrings ["/"] ["-"] (lib.removePrefix "/" place.path))]
+      ++ lib.optional (listen.group != null) listen.group
+      ++ lib.optional (listen.mode != "0660") listen.mode;
+  in
+    lib.concatStringsSep "-" (
+      if place.kind == "tcp"
+      then host ++ [(toString place.port)]
+      else if place.kind == "unix"
+      then file
+      else []
+    );
+in
+  settings: let
     listed =
       if settings.listen != []
       then settings.listen
-      else defaults settings (mode != null && mode != "off" || mode == null && settings.tls.domains != []);
+      else defaults settings (!lib.elem settings.tls.mode [null "off"]);
     placed = map (listen: listen // {place = parse listen.address;}) listed;
     reaches = place: place.kind == "tcp" && !isLoopback place.host;
   in
@@ -107,6 +124,7 @@ in {
       listen
       // {
         name = name (lib.take at placed) listen;
+        key = key listen;
         # The TCP port that other hosts reach, if there is one.
         publicPort =
           if reaches listen.place
@@ -121,8 +139,7 @@ in {
           else if listen.place.kind != "tcp"
           then []
           else if listen.place.host == "localhost"
-          then map (host: "${host}:${toString listen.place.port}") ["127.0.0.1" "[::1]"]
+          then map (host: "${host}:${toString listen.place.port}") (["127.0.0.1"] ++ lib.optional enableIPv6 "[::1]")
           else ["${bracketed listen.place.host}:${toString listen.place.port}"];
       })
-    placed;
-}
+    placed

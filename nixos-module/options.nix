@@ -93,7 +93,12 @@ in {
       type = types.listOf types.attrs;
       internal = true;
       readOnly = true;
-      default = (import ./listeners.nix {inherit lib;}).of cfg.settings;
+      default =
+        import ./listeners.nix {
+          inherit lib;
+          inherit (config.networking) enableIPv6;
+        }
+        cfg.settings;
       description = "Where the broker listens: what the sockets, the firewall and its configuration are made from.";
     };
   };

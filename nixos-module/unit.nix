@@ -19,6 +19,8 @@
     if callsOut
     then {
       RestrictAddressFamilies = ["AF_UNIX" "AF_INET" "AF_INET6"];
+      # The resolver of musl, and so of static builds, binds its socket before it asks.
+      SocketBindAllow = ["ipv4:udp" "ipv6:udp"];
     }
     else {
       PrivateNetwork = true;

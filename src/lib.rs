@@ -25,6 +25,7 @@
 
 mod clock;
 pub mod config;
+mod drain;
 mod http;
 mod janitor;
 mod net;

@@ -1,17 +1,18 @@
-//! Puts the parts together: listener up, serve, drain.
+//! Puts the parts together: listeners up, serve.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use salvo::{Router, Server};
 use tokio::{
     sync::{Notify, Semaphore},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
     config::{self, Config, Purpose, RegistryKind},
+    drain::Drain,
     http::{self, App},
     janitor,
     net::{
@@ -30,16 +31,12 @@ use crate::{
     },
 };
 
+/// How long the end waits for a round of the janitor.
+const JANITOR: Duration = Duration::from_millis(300);
 /// Bytes of a request's head, as in Node: thousands of unfinished ones must fit into memory.
 const MAX_HEAD: usize = 16 * 1024;
 /// Bytes that are read at a time, and that wait to be written to one connection.
 const MAX_BUFFER: usize = 32 * 1024;
-/// How long a connection that was let in before the stop has to send its request.
-const SETTLE: Duration = Duration::from_millis(300);
-/// How long a TLS handshake that had begun before the stop has to be done.
-const HANDSHAKES: Duration = Duration::from_secs(1);
-/// Over how long the closing of many sockets is spread.
-const SPREAD: Duration = Duration::from_secs(3);
 
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
@@ -220,35 +217,7 @@ impl SignalServer {
         });
         let janitor = tokio::spawn(janitor::run(app.clone(), stop.child_token()));
         tokio::spawn(certificates.run(certificates_stop));
-        let drain = async {
-            stop.cancelled().await;
-            let drain_timeout = app.live.load().drain_timeout;
-            let end = Instant::now() + drain_timeout;
-            app.sockets.close();
-            // Connections that were let in before the stop get their answer; only then idle ones are closed.
-            let settled = async {
-                let handshakes = async {
-                    for handed_over in &handed_over {
-                        handed_over.cancelled().await;
-                    }
-                };
-                let _ = timeout(HANDSHAKES, handshakes).await;
-                if !entrance.is_empty() {
-                    sleep(SETTLE).await;
-                }
-            };
-            let settle = async {
-                let _ = timeout_at(end, settled).await;
-                entrance.silent.cancel();
-                handles.iter().for_each(|handle| handle.stop_graceful(end - Instant::now().min(end)));
-            };
-            // Half of the time is for peers to answer.
-            let at_most = SPREAD.min(drain_timeout / 2);
-            tokio::join!(settle, app.hub.directory.close_all(at_most));
-            if timeout_at(end, app.sockets.wait()).await.is_err() {
-                tracing::warn!(sockets = app.sockets.len(), "sockets did not close in time");
-            }
-        };
+        let drain = Drain { app: app.clone(), entrance, handed_over, servers: handles }.run();
         let serve = async {
             let served = tokio::try_join!(
                 public.try_serve(http::service(&app, routes)),
@@ -259,7 +228,7 @@ impl SignalServer {
         };
         let (served, ()) = tokio::join!(serve, drain);
         // It ends after its round; nothing of it is lost where that takes too long.
-        let _ = timeout(SETTLE, janitor).await;
+        let _ = timeout(JANITOR, janitor).await;
         hits_stop.cancel();
         // A panic in the task was logged; the hits of the last second are lost.
         let _ = hits.await;

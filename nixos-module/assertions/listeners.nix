@@ -37,6 +37,10 @@
       message = ''${at listener} is no address: write HOST:PORT such as "[::]:443", or unix:PATH.'';
     }
     {
+      assertion = listener.place.kind == "unix" -> builtins.match "[A-Za-z0-9/._-]+" listener.place.path != null;
+      message = ''${at listener} cannot be part of a unit's name: write a path of letters, digits, "/", ".", "_" and "-".'';
+    }
+    {
       assertion = listener.port == null || listener.port > 0 && listener.port < 65536;
       message = "${at listener} has no port that a firewall could know: write one from 1 to 65535.";
     }

@@ -31,7 +31,9 @@ with subtest("it starts with the machine"):
     machine.succeed(f"curl -fsS {pod['url']} | cmp - /root/pod/agent.html")
 
 with subtest("a newer package restarts it and keeps changed settings"):
-    machine.succeed("echo 'drain_timeout = \"5s\"' | cat - /etc/gemmapod-signal/config.toml > /root/new && cp /root/new /etc/gemmapod-signal/config.toml")
+    machine.succeed(
+        "echo 'drain_timeout = \"5s\"' | cat - /etc/gemmapod-signal/config.toml > /root/new && cp /root/new /etc/gemmapod-signal/config.toml"
+    )
     before = machine.succeed("systemctl show -P MainPID gemmapod-signal.service")
     machine.succeed("dpkg --force-confold -i /opt/gemmapod-signal.deb")
     machine.wait_for_unit("gemmapod-signal.service")
@@ -40,10 +42,15 @@ with subtest("a newer package restarts it and keeps changed settings"):
     machine.succeed(f"curl -fsS {pod['url']} | cmp - /root/pod/agent.html")
 
 with subtest("its ACME example is a whole host"):
-    machine.succeed("cp -r /usr/share/doc/gemmapod-signal/examples/acme/etc/. /etc/ && systemctl daemon-reload")
-    machine.succeed("systemctl disable --now gemmapod-signal-http.socket 2>&1")
-    machine.succeed("systemctl restart gemmapod-signal-https.socket gemmapod-signal-redirect.socket && systemctl restart gemmapod-signal")
-    assert machine.succeed("curl -sS -o /dev/null -w '%{redirect_url}' -H 'Host: pods.example.org' http://localhost/x") == "https://pods.example.org/x"
+    # The very commands that the package's README tells.
+    commands = machine.succeed("grep -E '^  (cp|sed|systemctl) ' /usr/share/doc/gemmapod-signal/README.Debian").replace(
+        "YOUR.DOMAIN", "pods.example.net"
+    )
+    machine.succeed(f"set -e\n{commands}")
+    assert (
+        machine.succeed("curl -sS -o /dev/null -w '%{redirect_url}' -H 'Host: pods.example.net' http://localhost/x")
+        == "https://pods.example.net/x"
+    )
     machine.succeed("rm -r /etc/systemd/system/gemmapod-signal* /etc/systemd/system/*.wants/gemmapod-signal*")
 
 with subtest("it goes, and leaves the pods"):

@@ -87,11 +87,6 @@ impl AcmeDirectory {
     pub fn url(&self) -> &str {
         Self::NAMED.iter().find(|(name, _)| *name == self.0).map_or(&self.0, |(_, url)| url)
     }
-
-    /// Whether the world's browsers trust what it issues.
-    pub fn is_public(&self) -> bool {
-        self.0 == "letsencrypt"
-    }
 }
 
 impl Value for AcmeDirectory {

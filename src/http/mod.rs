@@ -100,9 +100,9 @@ impl App {
     pub fn reload(&self, config: Config) {
         self.hub.directory.set_limits(config.signal.clone());
         self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
+        self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
         self.limits.reload(&config);
         self.registry.set_quotas(config.quotas());
-        self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
         // Uploads that wait or run go on under the limits that they came in under.
         self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
         self.live.store(config);

@@ -3,7 +3,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use salvo::{
     ConnCtrl,
     conn::{Accepted, Acceptor, Holding, SocketAddr, StraightStream, tcp::TcpCoupler},
@@ -13,6 +12,7 @@ use salvo::{
 use tokio::{
     io::AsyncWriteExt,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::yield_now,
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -158,8 +158,12 @@ async fn accept_all(listener: Listener, entrance: Entrance, ready: mpsc::Sender<
     // holds wait for the next broker; all others would be reset.
     if !listener.is_inherited() {
         for _ in 0..BACKLOG {
-            let Some(next) = next(&mut pauses).now_or_never() else { break };
-            next.into_iter().for_each(&admit);
+            tokio::select! {
+                biased;
+                next = next(&mut pauses) => next.into_iter().for_each(&admit),
+                // By then the runtime has asked the system who waits.
+                () = yield_now() => break,
+            }
         }
     }
 }

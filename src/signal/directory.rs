@@ -106,14 +106,14 @@ impl Directory {
         Live { origins: state.origins().len(), sessions: state.sessions() }
     }
 
-    /// The time that the holder of a pod id had to show that it is there is over.
-    pub(super) fn decide(&self, pod: &PodId, contest: u64) {
-        self.lock().decide(pod, contest);
-    }
-
     /// Closes from now on whoever joins; the outboxes of those who are there.
     pub(super) fn stop(&self) -> Vec<Arc<Outbox>> {
         self.lock().stop()
+    }
+
+    /// The time that the holder of a pod id had to show that it is there is over.
+    pub(super) fn decide(&self, pod: &PodId, contest: u64) {
+        self.lock().decide(pod, contest);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -190,13 +190,14 @@ impl Outbox {
         Self::pop(&mut self.lock())
     }
 
-    /// Ready once the queue overflowed: what is being written to the socket is not worth waiting for any more.
-    pub fn poll_overflowed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once what is being written to the socket is not worth waiting for any more: the queue overflowed, or the
+    /// broker stops.
+    pub fn poll_hurried(&self, cx: &mut Context<'_>) -> Poll<Close> {
         let mut inner = self.lock();
-        if inner.close == Some(Close::TOO_SLOW) {
-            return Poll::Ready(());
+        match &inner.close {
+            Some(close) if [Close::TOO_SLOW, Close::RESTART].contains(close) => Poll::Ready(close.clone()),
+            _ => inner.wait(cx),
         }
-        inner.wait(cx)
     }
 
     fn pop(inner: &mut Inner) -> Option<String> {

@@ -223,7 +223,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Waits for `write`. A peer that takes nothing of it until its outbox overflows, or for too long, is given up.
+/// Waits for `write`. A peer that takes nothing of it until its outbox overflows or the broker stops, or for too long, is
+/// given up.
 async fn patiently(
     mut write: Pin<&mut impl Future<Output = Result<(), Error>>>,
     outbox: &Outbox,
@@ -242,7 +243,7 @@ async fn patiently(
         if alarm.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Ended::ByPeer));
         }
-        outbox.poll_overflowed(cx).map(|()| Err(Ended::ByBroker(Close::TOO_SLOW)))
+        outbox.poll_hurried(cx).map(|close| Err(Ended::ByBroker(close)))
     });
     let written = written.await;
     if waits {

@@ -122,7 +122,7 @@ pub fn facts(certificate: &X509Certificate<'_>) -> Facts {
 
 /// Whether `certificate` holds receipts of Certificate Transparency logs: browsers trust none without them, and
 /// private authorities do not get them. Those of Let's Encrypt's staging are of test logs.
-fn is_public(certificate: &X509Certificate<'_>) -> bool {
+pub fn is_public(certificate: &X509Certificate<'_>) -> bool {
     let in_logs = certificate.iter_extensions().any(|extension| extension.oid == OID_CT_LIST_SCT);
     in_logs && !certificate.issuer().to_string().contains("STAGING")
 }

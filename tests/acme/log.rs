@@ -7,6 +7,8 @@ use std::{
 };
 
 use tokio::time::sleep;
+use tracing::Level;
+use tracing_subscriber::{filter::Targets, prelude::*};
 
 static LINES: LazyLock<Mutex<Vec<String>>> = LazyLock::new(Mutex::default);
 
@@ -26,7 +28,11 @@ impl io::Write for Writer {
 /// Keeps what is logged from now on.
 pub fn keep() {
     static KEPT: Once = Once::new();
-    KEPT.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| Writer).init());
+    KEPT.call_once(|| {
+        let ours = Targets::new().with_target("gemmapod_signal", Level::DEBUG);
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Writer);
+        tracing_subscriber::registry().with(lines).with(ours).init();
+    });
 }
 
 /// The lines that hold all of `parts`.

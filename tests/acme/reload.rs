@@ -91,6 +91,11 @@ async fn a_reload_asks_nothing_of_a_directory_that_wants_us_to_wait() {
     broker.reload_certificates();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(pebble.gate.requests("/"), asked);
+    // Another domain's order tells it nothing of this one.
+    broker.reload(&settings(&pebble, &["patient.reload.example", "hasty.reload.example"], ""));
+    broker.certificate("hasty.reload.example").await;
+    let orders = pebble.gate.payloads(step::ORDER);
+    assert_eq!(orders.iter().filter(|order| order.contains("patient.reload.example")).count(), 1);
     broker.clock.pass(Duration::from_secs(7200));
     broker.certificate("patient.reload.example").await;
     broker.stop().await;

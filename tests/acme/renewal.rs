@@ -81,6 +81,7 @@ async fn when_the_directory_suggests() {
     assert_eq!(pebble.gate.requests("/renewal-info/"), 0, "a new certificate is not asked about at once");
     let six_hours = Duration::from_secs(6 * 3600);
     for polls in 1..=2 {
+        until_waiting("suggested.example", polls).await;
         broker.clock.pass(six_hours + Duration::from_secs(1));
         let asked = || pebble.gate.requests("/renewal-info/") >= polls;
         until("the directory is asked every six hours", asked).await;
@@ -90,6 +91,7 @@ async fn when_the_directory_suggests() {
     assert_eq!(pebble.gate.count(step::ORDER), 1);
     // Something happened: the directory wants it to be renewed now. pebble itself takes no `replaces`.
     suggest(&pebble, SystemTime::now() - DAY);
+    until_waiting("suggested.example", 3).await;
     broker.clock.pass(six_hours + Duration::from_secs(1));
     broker.renewed("suggested.example", &first).await;
     let orders = pebble.gate.payloads(step::ORDER);
@@ -146,6 +148,12 @@ async fn a_corrupt_certificate_is_kept_and_replaced() {
     broker.renewed("torn.example", &first).await;
     assert!(!log::lines(&[path.to_str().unwrap(), "another is ordered"]).is_empty());
     broker.stop().await;
+}
+
+/// Waits until the broker has begun, for the `count`th time, to wait for the renewal of `domain`: time that passes
+/// before it has looked at the clock is not noticed.
+async fn until_waiting(domain: &str, count: usize) {
+    log::wait_for(count, &[domain, "to be renewed at"]).await;
 }
 
 async fn until(what: &str, fits: impl Fn() -> bool) {

@@ -14,6 +14,7 @@ use crate::{
     client::Client,
     support::{
         SOON, bytes,
+        frames::offer,
         pod::Pod,
         raw::{self, Raw, upload_head},
         socket::Socket,
@@ -127,6 +128,13 @@ async fn peers_that_are_gone_hold_nothing_up() {
     for _ in 0..3 {
         deaf.push(bytes::upgrade(TcpStream::connect(&address).await.unwrap()).await);
     }
+    // And an origin that does not read what it is sent.
+    let (mut origin, mut visitor) = (Socket::narrow(&address).await, Socket::connect(&address).await);
+    origin.register("pod").await;
+    for _ in 0..25 {
+        visitor.send(offer("pod", "s", &"x".repeat(32 << 10))).await;
+    }
+    visitor.nothing().await;
     let begun = Instant::now();
     running.broker.signal("TERM");
     running.ended().await;
@@ -262,4 +270,25 @@ async fn a_second_signal_ends_at_once() {
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(status.code(), Some(1));
     }
+}
+
+/// Connections that the broker has not accepted yet when it is told to stop are connections for their clients.
+#[tokio::test]
+async fn who_waits_in_the_queue_is_answered() {
+    let mut running = Configured::start(MEMORY);
+    let address = running.broker.address.clone();
+    // It sleeps, so that the system answers for it.
+    running.broker.signal("STOP");
+    let mut crowd = Vec::new();
+    for _ in 0..500 {
+        let mut raw = Raw::over(TcpStream::connect(&address).await.unwrap());
+        raw.send("GET /health HTTP/1.1\nHost: broker\n\n").await;
+        crowd.push(raw);
+    }
+    running.broker.signal("TERM");
+    running.broker.signal("CONT");
+    for raw in &mut crowd {
+        assert_eq!(raw.answer().await.status, 200);
+    }
+    running.ended().await;
 }

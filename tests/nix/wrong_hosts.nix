@@ -67,6 +67,7 @@ in {
   data-elsewhere = broker {settings.data_dir = "/srv/pods";};
 
   a-port-for-an-address = listening [{address = "443";}];
+  a-socket-with-a-space = listening [{address = "unix:/run/my signal.sock";}];
   port-0 = broker {settings.port = 0;};
   port-70000 = listening [{address = "0.0.0.0:70000";}];
   a-host-name-to-listen-on = broker {settings.hostname = "pods.example.org";};

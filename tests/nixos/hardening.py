@@ -32,7 +32,8 @@ with subtest("it can write to its data directory, and nowhere else"):
     foreign = [place for place in places if not any(place == root or place.startswith(f"{root}/") for root in own)]
     assert foreign == [], foreign
     assert DATA in places, places
-    for path in ("/etc/new", "/var/new", "/run/new", "/usr/new", "/root/new", "/home/new"):
+    machine.succeed("mkdir -p -m 777 /srv/open")  # where everybody else may
+    for path in ("/srv/open/new", "/etc/new", "/var/new", "/run/new", "/usr/new", "/root/new", "/home/new"):
         machine.fail(f"{as_service} sh -c 'echo x > {path}' 2>/dev/null")
 
 with subtest("what it writes cannot be run"):
@@ -54,7 +55,11 @@ with subtest("it sees no process of others"):
     seen = machine.succeed(f"nsenter --target {main} --mount --wd=/ setpriv --reuid {uid} --regid {gid} --clear-groups ls /proc").split()
     seen = [name for name in seen if name.isdigit()]
     ours = machine.succeed(f"ps -o pid= -U {uid}").split()
-    foreign = [name for name in seen if name not in ours and machine.execute(f"test -d /proc/{name} && test $(stat -c %u /proc/{name}) != {uid}")[0] == 0]
+    foreign = [
+        name
+        for name in seen
+        if name not in ours and machine.execute(f"test -d /proc/{name} && test $(stat -c %u /proc/{name}) != {uid}")[0] == 0
+    ]
     assert foreign == [], foreign
 
 with subtest("system calls that a broker has no use for are refused"):

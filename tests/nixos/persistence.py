@@ -25,7 +25,9 @@ with subtest("neither does a shutdown"):
 
 with subtest("an upload that was cut off leaves nothing behind"):
     before = machine.succeed("ls /var/lib/gemmapod-signal/blobs | wc -l")
-    machine.succeed("systemd-run --unit=slow curl --limit-rate 100k -sS -H 'content-type: text/html' --data-binary @/root/pod-0/agent.html http://machine:8080/pods")
+    machine.succeed(
+        "systemd-run --unit=slow curl --limit-rate 100k -sS -H 'content-type: text/html' --data-binary @/root/pod-0/agent.html http://machine:8080/pods"
+    )
     machine.wait_until_succeeds("ss -Htn state established '( dport = :8080 )' | grep -q .", timeout=10)
     machine.crash()
     machine.start()

@@ -7,8 +7,8 @@ BROKER = "https://broker.example.org"
 
 start_all()
 broker.wait_for_unit("gemmapod-signal.service")
-authority = broker.succeed("gemmapod-signal ca --config /etc/gemmapod-signal/config.toml")
-peers.succeed(f"cat > /root/ca.pem <<'END'\n{authority}\nEND")
+ca = broker.succeed("gemmapod-signal ca --config /etc/gemmapod-signal/config.toml")
+peers.succeed(f"cat > /root/ca.pem <<'END'\n{ca}\nEND")
 
 with subtest("a client that does not trust the authority is not fooled"):
     peers.wait_for_open_port(443, "broker")

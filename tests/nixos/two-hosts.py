@@ -12,7 +12,7 @@ with subtest("the origin's owner uploads a pod from another machine, and registe
     pod = json.loads(origin.succeed(f"chat-pod /root/pod far-pod {BROKER}"))
     assert pod["url"] == f"{BROKER}/{pod['id']}", pod
     origin.succeed(f"systemd-run --unit=origin --setenv=HOME=/root chat-origin /root/pod '{SECRET}'")
-    broker.wait_until_succeeds("curl -fsS http://localhost:8080/health | jq -e '.origins == [\"far-pod\"]'", timeout=30)
+    broker.wait_until_succeeds("curl -fsS http://localhost:8080/health | jq -e '.origins == 1'", timeout=30)
 
 with subtest("a visitor on a third machine chats with the origin"):
     token = hashlib.sha256((SECRET + QUESTION).encode()).hexdigest()
@@ -21,13 +21,13 @@ with subtest("a visitor on a third machine chats with the origin"):
 
 with subtest("an origin that goes is gone at once"):
     origin.succeed("systemctl stop origin.service")
-    broker.wait_until_succeeds("curl -fsS http://localhost:8080/health | jq -e '.origins == []'", timeout=10)
+    broker.wait_until_succeeds("curl -fsS http://localhost:8080/health | jq -e '.origins == 0'", timeout=10)
 
 with subtest("an origin comes back by itself after a crash of the broker's machine"):
     origin.succeed(f"systemd-run --unit=origin --setenv=HOME=/root chat-origin /root/pod '{SECRET}'")
-    broker.wait_until_succeeds("curl -fsS http://localhost:8080/health | jq -e '.origins == [\"far-pod\"]'", timeout=30)
+    broker.wait_until_succeeds("curl -fsS http://localhost:8080/health | jq -e '.origins == 1'", timeout=30)
     broker.crash()
     broker.start()
     broker.wait_for_unit("gemmapod-signal.service")
-    broker.wait_until_succeeds("curl -fsS http://localhost:8080/health | jq -e '.origins == [\"far-pod\"]'", timeout=60)
+    broker.wait_until_succeeds("curl -fsS http://localhost:8080/health | jq -e '.origins == 1'", timeout=60)
     assert visitor.succeed(f"chat-visitor {pod['url']} '{QUESTION}'") == answer

@@ -25,8 +25,8 @@ def restarted_since(process: str) -> None:
 
 
 def ended_by_kill() -> int:
-    log = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
-    return log.count("Main process exited, code=killed, status=9/KILL")
+    journal = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
+    return journal.count("Main process exited, code=killed, status=9/KILL")
 
 
 def served() -> str:
@@ -41,13 +41,13 @@ with subtest("systemd hands over the sockets"):
     environment = machine.succeed(f"tr '\\0' '\\n' < /proc/{show('MainPID')}/environ")
     assert "LISTEN_FDS=1" in environment and "LISTEN_FDNAMES=http" in environment, environment
     listeners = machine.succeed("ss -Hltnp 'sport = :8080'")
-    assert '"systemd",pid=1,' in listeners and f'pid={show("MainPID")},' in listeners, listeners
+    assert '"systemd",pid=1,' in listeners and f"pid={show('MainPID')}," in listeners, listeners
 
 with subtest("the service is ready when it says so, and says how things stand"):
     assert (show("Type"), show("DynamicUser")) == ("notify-reload", "yes")
-    machine.wait_until_succeeds(f"systemctl show -P StatusText {SERVICE} | grep -x '0 origins, 0 sessions'", timeout=30)
+    machine.wait_until_succeeds(f"systemctl show -P StatusText {SERVICE} | grep -x 'origins: 0, sessions: 0'", timeout=30)
     machine.succeed("systemd-run --unit=origin --setenv=HOME=/root chat-origin /root/pod-0 secret")
-    machine.wait_until_succeeds(f"systemctl show -P StatusText {SERVICE} | grep -x '1 origins, 0 sessions'", timeout=30)
+    machine.wait_until_succeeds(f"systemctl show -P StatusText {SERVICE} | grep -x 'origins: 1, sessions: 0'", timeout=30)
     machine.succeed("systemctl stop origin.service")
 
 with subtest("the watchdog is fed"):
@@ -61,8 +61,8 @@ with subtest("a frozen process is noticed and replaced"):
     process = show("MainPID")
     machine.succeed(f"kill -STOP {process}")
     restarted_since(process)
-    log = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
-    assert "Watchdog timeout" in log and "result 'watchdog'" in log, log
+    journal = machine.succeed(f"journalctl --no-pager -o cat -u {SERVICE}")
+    assert "Watchdog timeout" in journal and "result 'watchdog'" in journal, journal
     assert served() == before
 
 with subtest("a killed process is replaced"):
@@ -92,7 +92,12 @@ with subtest("memory over its bound ends the process, and loses nothing that was
     machine.succeed(
         f"for at in $(seq 8); do systemd-run --unit=attack-$at curl -sS -H 'content-type: text/html' --data-binary @/root/large {BROKER}/pods 2>/dev/null; done"
     )
-    pods += [json.loads(text) for text in machine.succeed(f"for at in 0 1; do chat-pod /root/during-$at during-$at {BROKER} 2>/dev/null || true; done").splitlines()]
+    pods += [
+        json.loads(text)
+        for text in machine.succeed(
+            f"for at in 0 1; do chat-pod /root/during-$at during-$at {BROKER} 2>/dev/null || true; done"
+        ).splitlines()
+    ]
     restarted_since(process)
     assert ended_by_kill() == kills + 1
     built = machine.succeed(*(f"sha256sum < /root/pod-{number}/agent.html" for number in range(2)))
@@ -105,7 +110,9 @@ with subtest("its data stay its own when its user gets another id"):
     uid = machine.succeed(f"stat -c %u /proc/{show('MainPID')}").strip()
     # Another service takes the id while this one is stopped: the owner of a state directory is tried first.
     machine.succeed(f"systemctl stop {SERVICE} && mkdir -m 700 -p /var/lib/private/rival && chown {uid} /var/lib/private/rival")
-    machine.succeed("systemd-run --unit=rival --property=DynamicUser=yes --property=User=rival --property=StateDirectory=rival sleep infinity")
+    machine.succeed(
+        "systemd-run --unit=rival --property=DynamicUser=yes --property=User=rival --property=StateDirectory=rival sleep infinity"
+    )
     assert machine.succeed("stat -c %u /proc/$(systemctl show -P MainPID rival.service)").strip() == uid
     machine.succeed(f"systemctl start {SERVICE}")
     machine.wait_for_unit(SERVICE)
@@ -122,6 +129,6 @@ with subtest("its data stay its own when its user gets another id"):
 with subtest("it stops when it is told to, and its socket goes on waiting"):
     machine.succeed(f"systemctl stop {SERVICE}")
     assert (show("ActiveState"), show("Result")) == ("inactive", "success")
-    assert machine.succeed("systemctl is-active gemmapod-signal-http.socket").strip() == "active"
+    assert machine.succeed("systemctl is-active gemmapod-signal-http-ipv4-8080.socket").strip() == "active"
     served()
     assert show("ActiveState") == "active"

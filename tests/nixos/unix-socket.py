@@ -23,5 +23,5 @@ with subtest("a restart refuses nobody"):
         machine.succeed(HEALTH)
 
 with subtest("the socket goes with its unit"):
-    machine.succeed("systemctl stop gemmapod-signal-http.socket")
+    machine.succeed("systemctl stop gemmapod-signal-http-run-gemmapod-signal-http.sock-www-data.socket")
     machine.succeed("! test -e /run/gemmapod-signal/http.sock")

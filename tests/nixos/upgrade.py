@@ -11,7 +11,7 @@ DATA = "/var/lib/private/gemmapod-signal"
 machine.wait_for_unit("gemmapod-signal.service")
 
 with subtest("the data of the version before are put in place of this one's"):
-    machine.succeed("systemctl stop gemmapod-signal.service gemmapod-signal-http.socket")
+    machine.succeed("systemctl stop gemmapod-signal.service gemmapod-signal-http-ipv4-8080.socket")
     owner = machine.succeed(f"stat -c %u:%g {DATA}").strip()
     machine.succeed(f"rm -rf {DATA}/* && tar -xzf /etc/data-of-0.1.0.tar.gz -C {DATA} && chown -R {owner} {DATA} && chmod 700 {DATA}")
     machine.succeed("systemctl start gemmapod-signal.service")
@@ -32,7 +32,7 @@ with subtest("new ones are taken beside them"):
 with subtest("a restart with another version refuses nobody"):
     # 300 requests, one after the other, while the service is restarted three times.
     machine.succeed(
-        "systemd-run --unit=client --property=Type=oneshot --no-block sh -c"
+        "systemd-run --unit=client --setenv=PATH --property=Type=oneshot --no-block sh -c"
         " 'for at in $(seq 300); do curl -fsS -o /dev/null http://machine:8080/VRprHipm-Ns3 || exit 1; sleep 0.01; done'"
     )
     for _ in range(3):

@@ -96,8 +96,8 @@ async fn an_unknown_slug_is_nothing(registry: Arc<impl Registry>) {
     assert!(registry.get_record(&unknown).await.unwrap().is_none());
     assert!(registry.get_blob(&unknown).await.unwrap().is_none());
     assert!(!registry.delete(&unknown).await.unwrap());
-    registry.bump_hits(&[(unknown, 1)], std::time::SystemTime::now()).await.unwrap();
-    registry.bump_hits(&[], std::time::SystemTime::now()).await.unwrap();
+    registry.bump_hits(&[(unknown, 1)], SystemTime::now()).await.unwrap();
+    registry.bump_hits(&[], SystemTime::now()).await.unwrap();
     assert!(registry.get_record(&unknown).await.unwrap().is_none());
     assert_eq!(registry.list(None, 10).await.unwrap(), []);
 }
@@ -132,15 +132,15 @@ async fn hits_add_up_and_pass_over_pods_that_are_gone(registry: Arc<impl Registr
     let (gone, _) = put(&*registry, "gone").await;
     registry.delete(&gone.slug).await.unwrap();
     registry
-        .bump_hits(&[(first.slug, 2), (gone.slug, 5), (second.slug, 1)], std::time::SystemTime::now())
+        .bump_hits(&[(first.slug, 2), (gone.slug, 5), (second.slug, 1)], SystemTime::now())
         .await
         .unwrap();
-    registry.bump_hits(&[(first.slug, 3), (first.slug, 1)], std::time::SystemTime::now()).await.unwrap();
+    registry.bump_hits(&[(first.slug, 3), (first.slug, 1)], SystemTime::now()).await.unwrap();
     let hits = async |slug| registry.get_record(slug).await.unwrap().map(|record| record.hits);
     assert_eq!(hits(&first.slug).await, Some(6));
     assert_eq!(hits(&second.slug).await, Some(1));
     assert_eq!(hits(&gone.slug).await, None);
-    registry.bump_hits(&[(first.slug, u64::MAX)], std::time::SystemTime::now()).await.unwrap();
+    registry.bump_hits(&[(first.slug, u64::MAX)], SystemTime::now()).await.unwrap();
     assert_eq!(hits(&first.slug).await, Some(u64::MAX));
     let listed = registry.list(None, 10).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.hits).max(), Some(u64::MAX));
@@ -152,7 +152,7 @@ async fn a_deleted_pod_is_gone_and_stays_gone(registry: Arc<impl Registry>) {
     assert!(registry.delete(&record.slug).await.unwrap());
     assert!(!is_there(&*registry, &record, &blob).await);
     assert!(!registry.delete(&record.slug).await.unwrap());
-    registry.bump_hits(&[(record.slug, 1)], std::time::SystemTime::now()).await.unwrap();
+    registry.bump_hits(&[(record.slug, 1)], SystemTime::now()).await.unwrap();
     assert!(!is_there(&*registry, &record, &blob).await);
     assert!(is_there(&*registry, &other, &other_blob).await);
     assert_eq!(slugs(&*registry).await, [other.slug].into());
@@ -179,7 +179,7 @@ async fn pods_of_the_same_bytes_live_and_die_apart(registry: Arc<impl Registry>)
 async fn a_pod_that_is_put_again_is_there_once(registry: Arc<impl Registry>) {
     let pod = verified(Pod::named("insistent").html());
     registry.put_pod(pod.clone()).await.unwrap();
-    registry.bump_hits(&[(pod.record().slug, 1)], std::time::SystemTime::now()).await.unwrap();
+    registry.bump_hits(&[(pod.record().slug, 1)], SystemTime::now()).await.unwrap();
     registry.put_pod(pod.clone()).await.unwrap();
     assert_eq!(registry.list(None, 10).await.unwrap().len(), 1);
     assert!(registry.delete(&pod.record().slug).await.unwrap());
@@ -246,7 +246,7 @@ async fn another_version_takes_the_place_of_the_one_of_the_same_owner(registry: 
     let (before, twin) = (first.record().clone(), verified(old.html()));
     registry.put_pod(first).await.unwrap();
     registry.put_pod(twin.clone()).await.unwrap();
-    registry.bump_hits(&[(before.slug, 3)], std::time::SystemTime::now()).await.unwrap();
+    registry.bump_hits(&[(before.slug, 3)], SystemTime::now()).await.unwrap();
     let new = Pod::signed_by(old.key.clone(), "new").padded(100);
     let version = verified(new.html()).with_slug(before.slug);
     let changed_at = version.record().created_at;

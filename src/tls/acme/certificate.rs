@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::{parse_x509_certificate, time::ASN1Time};
 
-use crate::tls::{provider, store::Certificate};
+use crate::tls::{provider, store::Certificate, x509};
 
 /// A certificate that can be shown.
 pub struct Held {
@@ -23,6 +23,7 @@ pub struct Held {
     pub validity: Range<SystemTime>,
     /// Its name in RFC 9773, if it has one.
     pub identifier: Option<CertificateIdentifier<'static>>,
+    public: bool,
 }
 
 impl Held {
@@ -47,14 +48,15 @@ impl Held {
         }
         let validity = time(parsed.validity.not_before)..time(parsed.validity.not_after);
         let identifier = CertificateIdentifier::try_from(first).ok().map(CertificateIdentifier::into_owned);
+        let public = x509::is_public(&parsed);
         let key = CertifiedKey::from_der(chain, key, &provider())
             .map_err(|error| format!("key and certificate do not fit: {error}"))?;
-        Ok(Self { key: Arc::new(key), validity, identifier })
+        Ok(Self { key: Arc::new(key), validity, identifier, public })
     }
 
     /// As handshakes take it.
-    pub fn shown(&self, domain: &str, public: bool) -> Certificate {
-        Certificate { key: self.key.clone(), names: vec![domain.into()], public }
+    pub fn shown(&self, domain: &str) -> Certificate {
+        Certificate { key: self.key.clone(), names: vec![domain.into()], public: self.public }
     }
 }
 

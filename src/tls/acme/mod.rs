@@ -8,19 +8,18 @@ mod account;
 mod certificate;
 mod directory;
 mod failure;
+mod keep;
 mod order;
 mod schedule;
 mod store;
 
 use std::{
-    ops::Range,
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use instant_acme::CertificateIdentifier;
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinSet,
@@ -29,17 +28,11 @@ use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    account::Accounts,
-    certificate::Held,
-    directory::Directory,
-    failure::{About, Cause, Failure},
-    order::{Desk, Wish},
-    schedule::Turn,
-    store::Store,
+    account::Accounts, certificate::Held, directory::Directory, failure::Failure, order::Desk, store::Store,
 };
 use super::{CertStore, source::Workshop, store::Certificate};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Deadline},
     config::{ChallengeKind, Config, Domain},
 };
 
@@ -87,13 +80,14 @@ pub struct Acme {
     reload: Arc<Notify>,
     /// Ends the pauses that no directory asked for.
     again: Notify,
+    /// Until when the directory wants to hear nothing of a domain.
+    held_back: Mutex<HashMap<String, Deadline>>,
 }
 
 /// The certificates that are shown, in the order of the domains.
 struct Shelf {
     store: Arc<CertStore>,
     certificates: Mutex<Vec<Option<Certificate>>>,
-    public: bool,
 }
 
 impl Shelf {
@@ -132,11 +126,8 @@ impl Acme {
         let directory = Directory::new(config.acme.root.as_deref(), clock.clone())?;
         let store = Store::new(&config.data_dir, &url);
         let domains: Vec<_> = config.tls.domains.iter().filter_map(name).collect();
-        let shelf = Shelf {
-            store: workshop.store.clone(),
-            certificates: Mutex::new(vec![None; domains.len()]),
-            public: config.acme.directory.is_public(),
-        };
+        let shelf =
+            Shelf { store: workshop.store.clone(), certificates: Mutex::new(vec![None; domains.len()]) };
         let accounts = Accounts {
             directory: directory.clone(),
             url,
@@ -169,21 +160,25 @@ impl Acme {
             config,
             reload,
             again,
+            held_back: Mutex::default(),
         })
     }
 
     /// Shows the certificates that are stored, else those that were shown `before`.
-    fn load(&self, before: Option<&Shelf>) {
+    fn load(&self, before: Option<&Self>) {
         self.desk.store.sweep();
         let mut found = Vec::new();
         for (index, domain) in self.domains.iter().enumerate() {
             let held = stored_certificate(&self.desk.store, domain, &self.clock);
-            let shown = held.as_ref().map(|held| held.shown(domain, self.shelf.public));
-            self.shelf.lock()[index] = shown.or_else(|| before?.get(domain));
+            let shown = held.as_ref().map(|held| held.shown(domain));
+            self.shelf.lock()[index] = shown.or_else(|| before?.shelf.get(domain));
             found.push(held);
         }
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
         self.shelf.show();
+        if let Some(before) = before.filter(|before| before.accounts.url == self.accounts.url) {
+            self.held_back().clone_from(&before.held_back());
+        }
     }
 
     /// Has the configuration looked at again at once, and what failed tried again.
@@ -205,13 +200,17 @@ impl Acme {
                 Ok(next) => {
                     // What they were doing is taken up by the others. Only then is it read what they stored.
                     tasks.shutdown().await;
-                    next.load(Some(&acme.shelf));
+                    next.load(Some(&acme));
                     acme = Arc::new(next);
                     tasks = acme.clone().keep_all();
                 }
                 Err(error) => tracing::error!("certificates are ordered as before: {error}"),
             }
         }
+    }
+
+    fn held_back(&self) -> MutexGuard<'_, HashMap<String, Deadline>> {
+        self.held_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_outdated(&self) -> bool {
@@ -228,160 +227,6 @@ impl Acme {
             tasks.spawn(async move { acme.keep(index, held).await });
         }
         tasks
-    }
-
-    /// Keeps the certificate of one domain fresh, for ever.
-    async fn keep(&self, index: usize, mut held: Option<Held>) {
-        let domain = &self.domains[index];
-        let (mut failures, mut turn, mut fresh) = (0, Turn::default(), false);
-        loop {
-            if let Some(held) = &held {
-                self.until_due(domain, held, fresh).await;
-            }
-            let failure = match self.renew(domain, held.as_ref(), &mut turn).await {
-                Ok(new) => {
-                    let clock_is_wrong = schedule::two_thirds(&new.validity, 1.0) <= self.clock.now();
-                    self.shelf.put(index, new.shown(domain, self.shelf.public));
-                    let until = humantime::format_rfc3339_seconds(new.validity.end);
-                    tracing::info!(domain, "a certificate was issued; it is valid until {until}");
-                    (held, fresh) = (Some(new), true);
-                    if !clock_is_wrong {
-                        failures = 0;
-                        continue;
-                    }
-                    let now = humantime::format_rfc3339_seconds(self.clock.now());
-                    let words = format!(
-                        "the new certificate is old by this host's clock, which shows {now}: set the clock right"
-                    );
-                    Failure::new(Cause::Other, words)
-                }
-                Err(failure) => failure,
-            };
-            failures += 1;
-            let pause = schedule::pause(failures, failure.wait, roll());
-            let deadline = self.clock.after(pause);
-            let next = humantime::format_rfc3339_seconds(self.clock.now() + pause);
-            let state = held.as_ref().map_or_else(
-                || format!("there is no certificate for {domain} yet"),
-                |held| {
-                    let until = humantime::format_rfc3339_seconds(held.validity.end);
-                    format!("the certificate for {domain}, valid until {until}, was not renewed")
-                },
-            );
-            tracing::warn!(domain, "{state}: {failure}; next try at {next}");
-            let asked_to_wait = failure.wait.is_some();
-            tokio::select! {
-                () = self.clock.wait(deadline) => {}
-                () = self.again.notified(), if !asked_to_wait => {}
-            }
-        }
-    }
-
-    /// Waits until `held` is to be renewed: at two thirds of its lifetime, or when the directory suggests.
-    ///
-    /// A directory is not asked about a `fresh` certificate at once: one that wants each new certificate to be replaced
-    /// would be sent order after order.
-    async fn until_due(&self, domain: &str, held: &Held, mut fresh: bool) {
-        let (roll, mut suggested) = (roll(), None::<Range<SystemTime>>);
-        loop {
-            let mut poll = schedule::POLL;
-            if !std::mem::take(&mut fresh)
-                && let Some(identifier) = &held.identifier
-                && let Some((window, wait)) = self.suggested(domain, identifier).await
-            {
-                suggested = Some(window);
-                poll = wait;
-            }
-            let due = match &suggested {
-                Some(window) => schedule::within(window, &held.validity, roll),
-                None => schedule::two_thirds(&held.validity, roll),
-            };
-            let Ok(left) = due.duration_since(self.clock.now()) else { return };
-            tracing::debug!(domain, "to be renewed at {}", humantime::format_rfc3339_seconds(due));
-            self.clock.wait(self.clock.after(left.min(poll))).await;
-        }
-    }
-
-    /// The window that the directory suggests, and when to ask again; nothing where it suggests none now.
-    async fn suggested(
-        &self,
-        domain: &str,
-        identifier: &CertificateIdentifier<'static>,
-    ) -> Option<(Range<SystemTime>, std::time::Duration)> {
-        let about = self.about(domain);
-        let asked = async {
-            let account = self.accounts.get(about).await?;
-            account.renewal_info(identifier).await.map_err(|error| about.request(&error))
-        };
-        match asked.await {
-            Ok((info, wait)) => {
-                let window = info.suggested_window;
-                if let Some(page) = info.explanation_url {
-                    tracing::info!(domain, "the ACME directory explains when to renew at {page}");
-                }
-                Some((window.start.into()..window.end.into(), schedule::poll(wait)))
-            }
-            Err(failure) => {
-                tracing::debug!(domain, "no time to renew was suggested: {failure}");
-                None
-            }
-        }
-    }
-
-    /// One attempt: each challenge in turn, until one succeeds.
-    async fn renew(&self, domain: &str, held: Option<&Held>, turn: &mut Turn) -> Result<Held, Failure> {
-        // The semaphore is never closed.
-        let _room = self.room.acquire().await;
-        let mut words = Vec::new();
-        let mut known = true;
-        loop {
-            let wish = Wish {
-                about: self.about(domain),
-                first: turn.index(self.kinds.len()),
-                kinds: &self.kinds,
-                replaces: held.and_then(|held| held.identifier.clone()),
-            };
-            let mut failure = match self.order(&wish).await {
-                Ok(held) => {
-                    turn.succeeded();
-                    return Ok(held);
-                }
-                Err(failure) => failure,
-            };
-            match failure.cause {
-                Cause::UnknownAccount if known => {
-                    known = false;
-                    self.accounts.register_again(wish.about).await?;
-                    continue;
-                }
-                Cause::Challenge if turn.failed(self.kinds.len()) => {
-                    words.push(failure.words);
-                    continue;
-                }
-                _ => self.accounts.reset().await,
-            }
-            words.push(failure.words);
-            failure.words = words.join("; ");
-            return Err(failure);
-        }
-    }
-
-    async fn order(&self, wish: &Wish<'_>) -> Result<Held, Failure> {
-        let domain = wish.about.domain;
-        let account = self.accounts.get(wish.about).await?;
-        let pem = self.desk.obtain(&account, wish).await?;
-        let held = Held::read(&pem, domain).map_err(|why| {
-            let words = format!("{} issued something of no use: {why}", wish.about.directory);
-            Failure::new(Cause::Other, words)
-        })?;
-        let path = self.desk.store.certificate(domain);
-        self.desk.store.write(&path, &pem).map_err(|error| Failure::file(&path, &error))?;
-        self.desk.forget(domain)?;
-        Ok(held)
-    }
-
-    fn about<'a>(&'a self, domain: &'a str) -> About<'a> {
-        About { domain, directory: &self.accounts.url, now: self.clock.now() }
     }
 }
 
@@ -426,10 +271,4 @@ fn binding(config: &Config) -> Result<Option<(String, Vec<u8>)>, SetupError> {
         .decode(text.trim().trim_end_matches('='))
         .map_err(|_| wrong("holds something else".into()))?;
     Ok(Some((id.as_str().into(), key)))
-}
-
-/// A random number in `0.0..1.0`.
-fn roll() -> f64 {
-    // Without randomness nothing is spread, which hurts nobody here.
-    f64::from(getrandom::u32().unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
 }

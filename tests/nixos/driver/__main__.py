@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from root import root  # noqa: E402
-from scene import TESTS, Scene, Tools  # noqa: E402
+from root import root
+from scene import TESTS, Scene, Tools
 
 REPOSITORY = TESTS.parent.parent
 NEEDS_FIREWALL = re.compile(r"^# needs a firewall$", re.MULTILINE)
@@ -60,7 +60,7 @@ def play(test: Path, tools: Tools, work: Path, verbose: bool) -> str | None:
             for machine in scene.machines:
                 machine.start()
 
-        offered = {machine.name: machine for machine in scene.machines}
+        offered: dict[str, object] = {machine.name: machine for machine in scene.machines}
         offered |= {"machines": scene.machines, "start_all": start_all, "subtest": subtest, "log": log}
         if len(scene.machines) == 1:
             offered.setdefault("machine", scene.machines[0])

@@ -85,8 +85,10 @@ class Machine:
             return
         self.start()
         end = time.monotonic() + BOOT_TIMEOUT
-        self._until(end, "systemd to be there", lambda: self._find_systemd())
-        self._until(end, "the boot to end", lambda: self._enter("systemctl is-system-running --wait", end)[1].strip() in ("running", "degraded"))
+        self._until(end, "systemd to be there", self._find_systemd)
+        self._until(
+            end, "the boot to end", lambda: self._enter("systemctl is-system-running --wait", end)[1].strip() in ("running", "degraded")
+        )
         self.booted = True
         self.log("has booted")
 
@@ -215,7 +217,7 @@ class Machine:
         pack = ["tar", "--create", "--directory", str(at.parent), at.name]
         script = f"mkdir -p {shlex.quote(target)}.copied && tar --extract --no-same-owner --directory {shlex.quote(target)}.copied && mkdir -p $(dirname {shlex.quote(target)}) && mv -T {shlex.quote(target)}.copied/{shlex.quote(at.name)} {shlex.quote(target)} && rmdir {shlex.quote(target)}.copied"
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as packed:
-            done = subprocess.run(self._command(script), stdin=packed.stdout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            done = subprocess.run(self._command(script), check=False, stdin=packed.stdout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0 or packed.returncode != 0:
             raise MachineError(f"{self.name}: {source} could not be copied to {target}: {done.stdout}")
 
@@ -265,14 +267,20 @@ class Machine:
             time.sleep(POLL)
 
     def _command(self, script: str) -> list[str]:
-        enter = ["nsenter", "--target", str(self._systemd), "--all", "--wd=/root", "env", "--ignore-environment"]
+        enter = ["nsenter", "--target", str(self._systemd), "--all", "--wdns=/root", "env", "--ignore-environment"]
         return [*enter, f"PATH={PATH}", "HOME=/root", "LANG=C.UTF-8", "bash", "-c", script]
 
     def _enter(self, script: str, end: float) -> tuple[int, str]:
         """The status and what is printed to the standard output; `_complaint` is what went to the standard error."""
         with open(self._folder / "stderr", "w+b") as complaint:
             process = subprocess.Popen(
-                self._command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaint, text=True, errors="replace", start_new_session=True
+                self._command(script),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaint,
+                text=True,
+                errors="replace",
+                start_new_session=True,
             )
             try:
                 printed, _ = process.communicate(timeout=max(1.0, end - time.monotonic()))

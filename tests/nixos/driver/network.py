@@ -4,7 +4,7 @@ import subprocess
 
 
 def run(*command: str) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stdout.strip()}")
 
@@ -54,7 +54,7 @@ class Network:
           }}
         }}"""
         command = ["ip", "netns", "exec", self.namespace[name], "nft", "--file", "-"]
-        done = subprocess.run(command, input=rules, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(command, check=False, input=rules, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise FirewallRefused(done.stdout.strip().splitlines()[0])
 

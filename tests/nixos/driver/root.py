@@ -25,7 +25,14 @@ PACKAGES = [
     "systemd-sysv",
 ]
 # Debian's own rules and addresses would take the place of the driver's.
-MASKED = ["nftables.service", "systemd-networkd.service", "systemd-networkd.socket", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer"]
+MASKED = [
+    "nftables.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+]
 LEFT_OUT = ["/usr/share/man/*", "/usr/share/locale/*"]
 
 
@@ -46,7 +53,7 @@ def root(cache: Path) -> Path:
                 "--variant=minbase",
                 f"--include={','.join(PACKAGES)}",
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
-                "--customize-hook=rm -f \"$1/etc/machine-id\" \"$1/etc/hostname\"",
+                '--customize-hook=rm -f "$1/etc/machine-id" "$1/etc/hostname"',
                 *(f'--customize-hook=ln -sf /dev/null "$1/etc/systemd/system/{unit}"' for unit in MASKED),
                 SUITE,
                 str(unfinished),

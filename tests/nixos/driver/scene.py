@@ -1,6 +1,7 @@
 """The machines of one test: what its Nix file declares, as the module makes it of each host, on one network."""
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -80,8 +81,9 @@ def declared(test: Path) -> dict[str, bool]:
     with tempfile.TemporaryDirectory() as state:
         done = subprocess.run(
             ["nix-instantiate", "--eval", "--strict", "--json", "--expr", expression],
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": state, "NIX_STATE_DIR": state},
+            env={**os.environ, "NIX_STATE_DIR": state},
             stdout=subprocess.PIPE,
             check=True,
         )
-    return json.loads(done.stdout)
+    nodes: dict[str, bool] = json.loads(done.stdout)
+    return nodes
