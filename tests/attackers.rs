@@ -22,14 +22,14 @@ use support::{SOON, pod::Pod, process::Broker};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    time::{interval, timeout},
+    time::{interval, interval_at, timeout},
 };
 
 const HONEST: u8 = 90;
 const ATTACKERS: u8 = 10;
 /// Connections that each attacker keeps busy.
 const CONNECTIONS: usize = 8;
-/// How often an honest client does what it does, in seconds of the day of a real one.
+/// How often an honest client does what it does.
 const ROUND: Duration = Duration::from_millis(500);
 
 /// A connection of the client at `address`.
@@ -128,14 +128,12 @@ async fn be_honest(
     seen: Arc<Seen>,
     over: Arc<AtomicBool>,
 ) {
-    let mut rounds = interval(ROUND);
+    // Not all at the same moment.
+    let number = u32::from(address.octets()[3]);
+    let mut rounds = interval_at((Instant::now() + ROUND * number / u32::from(HONEST)).into(), ROUND);
     let mut kept = connect(address, broker).await.unwrap();
     let (read, upload) = (get(&format!("/{slug}")), post(&Pod::named("honest").padded(20_000).html()));
-    // Not all at the same moment.
-    for _ in 0..address.octets()[3] {
-        tokio::task::yield_now().await;
-    }
-    for round in 0.. {
+    for round in number.. {
         rounds.tick().await;
         if over.load(Ordering::Relaxed) {
             return;

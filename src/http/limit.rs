@@ -7,7 +7,10 @@ use salvo::{
     http::{HeaderValue, Method, header},
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use super::{App, error::HttpError, upload::pass_over};
 use crate::{
@@ -19,6 +22,10 @@ use crate::{
     signal::admission::{Admission, Key, Standing},
 };
 
+/// How long a refusal is held back.
+const HOLD: Duration = Duration::from_millis(250);
+/// Refusals that are held back at a time: each takes some kilobytes. More are answered at once.
+static HELD: Semaphore = Semaphore::const_new(2048);
 /// How long a registration waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -33,6 +40,10 @@ impl Limit {
         let client = Client::of(request, &app.live.load().trusted_proxies);
         let Err(exceeded) = app.limits.check(kind, client.address) else { return Ok(()) };
         tracing::debug!(limit = exceeded.name, "a request came too often");
+        // Who asks in a loop is answered a few times a second, and not as fast as it goes.
+        if let Ok(_held) = HELD.try_acquire() {
+            sleep(HOLD).await;
+        }
         if kind == Kind::Upload {
             // A page of any origin may upload, so it may read why it was refused.
             response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
