@@ -2,8 +2,8 @@
 //!
 //! Each key belongs to one set of eight places. Where those are taken, the key whose limit has recovered most is
 //! forgotten, which is the one that loses least by it; whoever is over a limit stays. Which set a key belongs to is
-//! a secret of the process, so that nobody can choose keys that push one another out. The system gives memory for
-//! the parts of the table that are used only.
+//! a secret of the process, so that nobody can choose keys that push one another out. A set takes memory once it is
+//! used.
 
 use std::{
     fmt,
@@ -18,28 +18,27 @@ const PLACES: usize = 8;
 const SHARDS: usize = 64;
 const SETS_PER_SHARD: usize = 512;
 
-/// Keys that are remembered; the table takes 16 bytes for each.
+/// Keys that are remembered; the table takes 18 bytes for each.
 #[cfg(test)]
 pub const CAPACITY: usize = SHARDS * SETS_PER_SHARD * PLACES;
 
 /// The hashes of eight keys, 0 for none, then until when what each did will have been made good.
 type Set = [u64; 2 * PLACES];
 
+/// Nothing until one of its sets is used.
+type Shard = Vec<Option<Box<Set>>>;
+
 /// A table of clients; the key is whatever stands for one.
 pub struct Table<K> {
     hasher: RandomState,
-    shards: Box<[Mutex<Vec<Set>>]>,
+    shards: Box<[Mutex<Shard>]>,
     keys: PhantomData<fn(K)>,
 }
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
-        let shard = || Mutex::new(vec![[0; 2 * PLACES]; SETS_PER_SHARD]);
-        Self {
-            hasher: RandomState::new(),
-            shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
-            keys: PhantomData,
-        }
+        let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
+        Self { hasher: RandomState::new(), shards, keys: PhantomData }
     }
 }
 
@@ -52,7 +51,10 @@ impl<K: Hash> StateStore for Table<K> {
     {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shards[hash as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
-        let set = &mut shard[hash as usize / SHARDS % SETS_PER_SHARD];
+        if shard.is_empty() {
+            shard.resize(SETS_PER_SHARD, None);
+        }
+        let set = shard[hash as usize / SHARDS % SETS_PER_SHARD].get_or_insert_default();
         let (keys, until) = set.split_at_mut(PLACES);
         // 0 is an empty place.
         let key = hash.max(1);
