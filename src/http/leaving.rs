@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use salvo::{
     Depot, FlowCtrl, Request, Response, handler,
-    http::{HeaderValue, Version, header},
+    http::{HeaderValue, StatusCode, Version, header},
 };
 
 use super::App;
@@ -23,7 +23,9 @@ impl SayGoodbye {
         flow: &mut FlowCtrl,
     ) {
         flow.call_next(request, depot, response).await;
-        if self.0.stop.is_cancelled() && request.version() <= Version::HTTP_11 {
+        // An upgrade that was let in just before the stop is an upgrade still.
+        let upgraded = response.status_code == Some(StatusCode::SWITCHING_PROTOCOLS);
+        if self.0.stop.is_cancelled() && request.version() <= Version::HTTP_11 && !upgraded {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }

@@ -13,6 +13,7 @@ mod reload;
 mod restarts;
 #[path = "../support/mod.rs"]
 mod support;
+mod upgrades;
 
 use std::{fs, path::PathBuf, time::Duration};
 
