@@ -11,8 +11,8 @@ use salvo::{
 };
 use tokio::{
     io::AsyncWriteExt,
+    net::{TcpStream, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::yield_now,
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -156,15 +156,17 @@ async fn accept_all(listener: Listener, entrance: Entrance, ready: mpsc::Sender<
     }
     // Who waits in the system's queue is connected already, as far as they can tell. Those of a socket that systemd
     // holds wait for the next broker; all others would be reset.
-    if !listener.is_inherited() {
-        for _ in 0..BACKLOG {
-            tokio::select! {
-                biased;
-                next = next(&mut pauses) => next.into_iter().for_each(&admit),
-                // By then the runtime has asked the system who waits.
-                () = yield_now() => break,
-            }
-        }
+    if listener.is_inherited() {
+        return;
+    }
+    let waiting = match Waiting::of(listener.socket) {
+        Ok(waiting) => waiting,
+        Err(error) => return tracing::warn!(%error, "who waited to be accepted was not"),
+    };
+    for connection in waiting.take(BACKLOG as usize) {
+        let Some(counted) = entrance.count(&connection.remote) else { continue };
+        let Ok(room) = entrance.room.clone().acquire_owned().await else { return };
+        admit(Admitted { connection, counted, room });
     }
 }
 
@@ -210,6 +212,52 @@ async fn accept(socket: &ListeningSocket) -> io::Result<Connection> {
             let local = stream.local_addr()?;
             Ok(Connection { raw: Raw::Unix(stream), local: local.into(), remote: remote.into() })
         }
+    }
+}
+
+/// Those who wait to be accepted, as the system has them: the runtime may not have heard of them yet.
+enum Waiting {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Waiting {
+    fn of(socket: ListeningSocket) -> io::Result<Self> {
+        Ok(match socket {
+            ListeningSocket::Tcp(listener) => Self::Tcp(listener.into_std()?),
+            ListeningSocket::Unix(listener) => Self::Unix(listener.into_std()?),
+        })
+    }
+
+    fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, remote) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                let local = stream.local_addr()?;
+                let raw = Raw::Tcp(TcpStream::from_std(stream)?);
+                Ok(Connection { raw, local: local.into(), remote: canonical(remote).into() })
+            }
+            Self::Unix(listener) => {
+                let (stream, remote) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                let local = stream.local_addr()?;
+                let raw = Raw::Unix(UnixStream::from_std(stream)?);
+                Ok(Connection {
+                    raw,
+                    local: SocketAddr::Unix(Arc::new(local.into())),
+                    remote: SocketAddr::Unix(Arc::new(remote.into())),
+                })
+            }
+        }
+    }
+}
+
+impl Iterator for Waiting {
+    type Item = Connection;
+
+    fn next(&mut self) -> Option<Connection> {
+        self.accept().ok()
     }
 }
 
