@@ -11,7 +11,7 @@ use salvo::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpStream, UnixStream},
+    net::{TcpStream, UnixStream, unix},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
@@ -165,7 +165,7 @@ async fn accept_all(listener: Listener, entrance: Entrance, ready: mpsc::Sender<
     };
     for connection in waiting.take(BACKLOG as usize) {
         let Some(counted) = entrance.count(&connection.remote) else { continue };
-        let Ok(room) = entrance.room.clone().acquire_owned().await else { return };
+        let Ok(room) = entrance.room.clone().try_acquire_owned() else { return };
         admit(Admitted { connection, counted, room });
     }
 }
@@ -200,17 +200,27 @@ struct Connection {
     remote: SocketAddr,
 }
 
+impl Connection {
+    fn tcp(stream: TcpStream, remote: std::net::SocketAddr) -> io::Result<Self> {
+        let local = stream.local_addr()?.into();
+        Ok(Self { raw: Raw::Tcp(stream), local, remote: canonical(remote).into() })
+    }
+
+    fn unix(stream: UnixStream, remote: unix::SocketAddr) -> io::Result<Self> {
+        let local = stream.local_addr()?.into();
+        Ok(Self { raw: Raw::Unix(stream), local, remote: remote.into() })
+    }
+}
+
 async fn accept(socket: &ListeningSocket) -> io::Result<Connection> {
     match socket {
         ListeningSocket::Tcp(listener) => {
             let (stream, remote) = listener.accept().await?;
-            let local = stream.local_addr()?;
-            Ok(Connection { raw: Raw::Tcp(stream), local: local.into(), remote: canonical(remote).into() })
+            Connection::tcp(stream, remote)
         }
         ListeningSocket::Unix(listener) => {
             let (stream, remote) = listener.accept().await?;
-            let local = stream.local_addr()?;
-            Ok(Connection { raw: Raw::Unix(stream), local: local.into(), remote: remote.into() })
+            Connection::unix(stream, remote)
         }
     }
 }
@@ -234,20 +244,12 @@ impl Waiting {
             Self::Tcp(listener) => {
                 let (stream, remote) = listener.accept()?;
                 stream.set_nonblocking(true)?;
-                let local = stream.local_addr()?;
-                let raw = Raw::Tcp(TcpStream::from_std(stream)?);
-                Ok(Connection { raw, local: local.into(), remote: canonical(remote).into() })
+                Connection::tcp(TcpStream::from_std(stream)?, remote)
             }
             Self::Unix(listener) => {
                 let (stream, remote) = listener.accept()?;
                 stream.set_nonblocking(true)?;
-                let local = stream.local_addr()?;
-                let raw = Raw::Unix(UnixStream::from_std(stream)?);
-                Ok(Connection {
-                    raw,
-                    local: SocketAddr::Unix(Arc::new(local.into())),
-                    remote: SocketAddr::Unix(Arc::new(remote.into())),
-                })
+                Connection::unix(UnixStream::from_std(stream)?, remote.into())
             }
         }
     }
@@ -257,13 +259,25 @@ impl Iterator for Waiting {
     type Item = Connection;
 
     fn next(&mut self) -> Option<Connection> {
-        self.accept().ok()
+        loop {
+            match self.accept() {
+                Ok(connection) => return Some(connection),
+                Err(error) if was_gone(&error) => {}
+                Err(_) => return None,
+            }
+        }
     }
 }
 
 /// An IPv4 client of a dual-stack listener is an IPv4 client.
 fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
     (address.ip().to_canonical(), address.port()).into()
+}
+
+/// Whether a connection ended before it was accepted; the next one may be there still.
+fn was_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 /// Pauses of accepting, and when one was last told of.
@@ -276,8 +290,7 @@ impl Pauses {
     /// A connection that was gone before it was accepted is no news. After any other failure, such as that the
     /// process or the host has no file descriptor left, trying again at once would only spin.
     async fn after(&mut self, error: &io::Error) {
-        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+        if was_gone(error) {
             tracing::debug!(%error, "a connection was not accepted");
             return;
         }
