@@ -210,13 +210,13 @@ impl SignalServer {
         let handles = [public.handle(), redirect.handle()];
 
         let stop = app.stop.clone();
-        let (hits_stop, certificates_stop) = (CancellationToken::new(), stop.child_token());
+        let hits_stop = CancellationToken::new();
         let hits = tokio::spawn({
             let (app, stop) = (app.clone(), hits_stop.clone());
             async move { app.hits.run(&*app.registry, &stop).await }
         });
         let janitor = tokio::spawn(janitor::run(app.clone(), stop.child_token()));
-        tokio::spawn(certificates.run(certificates_stop));
+        tokio::spawn(certificates.run(stop.child_token()));
         let drain = Drain { app: app.clone(), entrance, handed_over, servers: handles }.run();
         let serve = async {
             let served = tokio::try_join!(
@@ -254,7 +254,7 @@ impl ServerHandle {
     pub fn reload(&self, config: Config) -> Vec<&'static str> {
         let after_restart = self.app.live.load().needs_restart(&config);
         self.app.reload(config);
-        self.certificates.notify_one();
+        self.reload_certificates();
         after_restart
     }
 

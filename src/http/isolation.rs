@@ -35,7 +35,8 @@ impl PodHosts {
     ) -> Result<(), HttpError> {
         let Self(app) = self;
         let config = app.live.load_full();
-        let Some(label) = label(&Client::of(request, &config.trusted_proxies), &config) else {
+        let Some(domain) = pod_domain(&config.pods) else { return Ok(()) };
+        let Some(label) = label(&Client::of(request, &config.trusted_proxies), &domain) else {
             return Ok(());
         };
         flow.skip_rest();
@@ -46,10 +47,9 @@ impl PodHosts {
 }
 
 /// What stands before the pods' domain in the host that was asked for.
-fn label(client: &Client, config: &Config) -> Option<String> {
-    let domain = pod_domain(&config.pods)?;
+fn label(client: &Client, domain: &str) -> Option<String> {
     let host = client.host.as_ref()?.host().to_ascii_lowercase();
-    Some(host.strip_suffix(&domain)?.strip_suffix('.')?.to_owned())
+    Some(host.strip_suffix(domain)?.strip_suffix('.')?.to_owned())
 }
 
 /// The domain below which each pod has its host, where it has one.
@@ -61,7 +61,7 @@ fn pod_domain(settings: &PodSettings) -> Option<String> {
 pub fn redirect(slug: &Slug, request: &Request, response: &mut Response, config: &Config) -> bool {
     let Some(domain) = pod_domain(&config.pods) else { return false };
     let client = Client::of(request, &config.trusted_proxies);
-    if label(&client, config).is_some() {
+    if label(&client, &domain).is_some() {
         return false;
     }
     let port = client.host.as_ref().and_then(Authority::port_u16).map(|port| format!(":{port}"));

@@ -25,7 +25,7 @@ use crate::{
         replay::{Once, ReplayError},
         signature::{self, VerifiedRequest},
     },
-    pods::{OwnerKey, PodRecord, Slug},
+    pods::{OwnerKey, Slug},
 };
 
 /// Pods in one answer.
@@ -163,14 +163,14 @@ fn signed(
     })
 }
 
-/// The record of a pod that belongs to the signer.
-async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<PodRecord, HttpError> {
+/// Whether the pod belongs to the signer.
+async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<(), HttpError> {
     let record = app.registry.get_record(slug).await?.ok_or(HttpError::NotFound)?;
     if record.owner_key != signed.key {
         let message = "this pod belongs to another owner key than the one that signed the request";
         return Err(HttpError::new(StatusCode::FORBIDDEN, message));
     }
-    Ok(record)
+    Ok(())
 }
 
 /// Takes a signed request, if it was not taken before.

@@ -116,7 +116,7 @@ impl Upload {
 /// Reads and verifies a pod that this broker takes, and whose bytes are those that were announced.
 pub async fn receive(
     app: &App,
-    config: &Config,
+    config: &Arc<Config>,
     request: &Request,
     body: &mut ReqBody,
     announced: Option<Announced>,
@@ -124,10 +124,10 @@ pub async fn receive(
     let format = Format::of(request)?;
     // The owner of a pod that was taken needs no token for another version of it.
     if announced.is_none() || config.uploads.policy != UploadPolicy::Token {
-        let (access, settings) = (app.upload_access.clone(), config.uploads.clone());
+        let (access, config) = (app.upload_access.clone(), config.clone());
         let authorization =
             request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes().to_vec());
-        blocking(move || access.at_the_door(&settings, authorization.as_deref())).await??;
+        blocking(move || access.at_the_door(&config.uploads, authorization.as_deref())).await??;
     }
     let limit = config.pods.max_blob.as_u64();
     let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
@@ -139,14 +139,14 @@ pub async fn receive(
     let _turn = app.uploads.load_full().enter(client.address, memory).await?;
     let body = read(body, length, &config.pods).await?;
     let max_manifest = config.pods.max_manifest.as_u64() as usize;
-    let (access, settings) = (app.upload_access.clone(), config.uploads.clone());
+    let (access, config) = (app.upload_access.clone(), config.clone());
     let verify = move || {
         if let Some(announced) = announced {
             let wrong = |error: DigestError| HttpError::new(StatusCode::BAD_REQUEST, error.to_string());
             announced.check(&body).map_err(wrong)?;
         }
         let pod = VerifiedPod::verify(format.html(body)?, max_manifest)?;
-        access.of_owner(&settings, pod.record().owner_key)?;
+        access.of_owner(&config.uploads, pod.record().owner_key)?;
         Ok::<_, HttpError>(pod)
     };
     let pod = blocking(verify).await??;

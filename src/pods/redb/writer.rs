@@ -107,10 +107,7 @@ impl Writer {
             Ok(outcomes) => {
                 for (job, outcome) in batch.into_iter().zip(outcomes) {
                     match (job, outcome) {
-                        (Job::Put { done, .. }, Outcome::NoRoom(quota)) => answer(done, Err(quota.into())),
-                        (Job::Replace { done, .. }, Outcome::NoRoom(quota)) => {
-                            answer(done, Err(quota.into()))
-                        }
+                        (job, Outcome::NoRoom(quota)) => job.refuse(&quota.into()),
                         (Job::Put { done, .. } | Job::Hits { done, .. }, _) => answer(done, Ok(())),
                         (
                             Job::Delete { done, .. }
@@ -149,30 +146,21 @@ impl Writer {
     }
 
     /// Gives the blob of an upload its name; an upload that ends here is answered and gone.
-    fn publish(&self, job: Job) -> Option<Job> {
-        match job {
+    fn publish(&self, mut job: Job) -> Option<Job> {
+        let (record, staged) = match &mut job {
             // Nobody waits for it any more: it leaves nothing.
-            Job::Put { done, .. } if done.is_closed() => None,
-            Job::Replace { done, .. } if done.is_closed() => None,
-            Job::Put { record, staged: Some(staged), done } => {
-                match self.store.blobs.publish(staged, &record.digest) {
-                    Ok(()) => Some(Job::Put { record, staged: None, done }),
-                    Err(error) => {
-                        answer(done, Err(error.into()));
-                        None
-                    }
-                }
+            Job::Put { done, .. } if done.is_closed() => return None,
+            Job::Replace { done, .. } if done.is_closed() => return None,
+            Job::Put { record, staged, .. } | Job::Replace { record, staged, .. } => (record, staged.take()),
+            _ => return Some(job),
+        };
+        let published = staged.map_or(Ok(()), |staged| self.store.blobs.publish(staged, &record.digest));
+        match published {
+            Ok(()) => Some(job),
+            Err(error) => {
+                job.refuse(&error.into());
+                None
             }
-            Job::Replace { record, staged: Some(staged), done } => {
-                match self.store.blobs.publish(staged, &record.digest) {
-                    Ok(()) => Some(Job::Replace { record, staged: None, done }),
-                    Err(error) => {
-                        answer(done, Err(error.into()));
-                        None
-                    }
-                }
-            }
-            other => Some(other),
         }
     }
 
@@ -216,14 +204,8 @@ impl Writer {
                         tables::add_hits(&txn, hits, *at)?;
                         (Outcome::Done, None)
                     }
-                    Job::Delete { .. } | Job::DeleteVersion { .. } => {
-                        let removed = match job {
-                            Job::DeleteVersion { record, .. } => tables::remove_version(&txn, record)?,
-                            Job::Delete { slug, .. } => tables::remove(&txn, slug)?,
-                            _ => unreachable!("the arms of the outer match"),
-                        };
-                        (Outcome::Found(!matches!(removed, Removed::Nothing)), Some(removed))
-                    }
+                    Job::Delete { slug, .. } => deleted(tables::remove(&txn, slug)?),
+                    Job::DeleteVersion { record, .. } => deleted(tables::remove_version(&txn, record)?),
                 };
                 outcomes.push(outcome);
                 if let Some(Removed::LastOf(digest)) = removed {
@@ -283,21 +265,26 @@ impl Job {
     fn has_blob(&self) -> bool {
         matches!(self, Self::Put { .. } | Self::Replace { .. })
     }
+
+    fn refuse(self, error: &RegistryError) {
+        match self {
+            Self::Put { done, .. } | Self::Hits { done, .. } => answer(done, Err(repeat(error))),
+            Self::Delete { done, .. }
+            | Self::DeleteVersion { done, .. }
+            | Self::Replace { done, .. }
+            | Self::Unbind { done, .. } => answer(done, Err(repeat(error))),
+            Self::Bind { done, .. } => answer(done, Err(repeat(error))),
+        }
+    }
+}
+
+/// What came of a deletion, and what it removed.
+fn deleted(removed: Removed) -> (Outcome, Option<Removed>) {
+    (Outcome::Found(!matches!(removed, Removed::Nothing)), Some(removed))
 }
 
 fn refuse(batch: Vec<Job>, error: &RegistryError) {
-    for job in batch {
-        match job {
-            Job::Put { done, .. } | Job::Hits { done, .. } => answer(done, Err(repeat(error))),
-            Job::Delete { done, .. }
-            | Job::DeleteVersion { done, .. }
-            | Job::Replace { done, .. }
-            | Job::Unbind { done, .. } => {
-                answer(done, Err(repeat(error)));
-            }
-            Job::Bind { done, .. } => answer(done, Err(repeat(error))),
-        }
-    }
+    batch.into_iter().for_each(|job| job.refuse(error));
 }
 
 fn answer<T>(done: Done<T>, result: Result<T, RegistryError>) {
