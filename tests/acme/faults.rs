@@ -145,8 +145,7 @@ async fn the_directory_is_down_at_the_start_and_back_after_an_hour() {
 #[tokio::test]
 async fn a_rate_limit_is_respected() {
     let pebble = pebble!();
-    let problem = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#;
-    pebble.gate.harm(step::ORDER, Harm::Answered(429, "Retry-After: 7200\r\n".into(), problem.into()));
+    pebble.gate.harm(step::ORDER, Harm::rate_limited());
     let broker = Broker::start(&pebble, &["limited.example"]).await;
     broker.fails(1, "limited.example", "rate limited until 20").await;
     pebble.gate.heal();

@@ -42,6 +42,14 @@ pub enum Harm {
     Answered(u16, String, String),
 }
 
+impl Harm {
+    /// A rate limit (RFC 8555, section 6.6) that ends in two hours.
+    pub fn rate_limited() -> Self {
+        let problem = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#;
+        Self::Answered(429, "Retry-After: 7200\r\n".into(), problem.into())
+    }
+}
+
 #[derive(Clone)]
 pub struct Gate {
     pub port: u16,

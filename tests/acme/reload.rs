@@ -82,8 +82,7 @@ async fn another_directory_takes_over_once_it_has_issued() {
 #[tokio::test]
 async fn a_reload_asks_nothing_of_a_directory_that_wants_us_to_wait() {
     let pebble = pebble!();
-    let problem = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#;
-    pebble.gate.harm(step::ORDER, Harm::Answered(429, "Retry-After: 7200\r\n".into(), problem.into()));
+    pebble.gate.harm(step::ORDER, Harm::rate_limited());
     let broker = Broker::start(&pebble, &["patient.reload.example"]).await;
     broker.fails(1, "patient.reload.example", "rate limited until").await;
     pebble.gate.heal();
