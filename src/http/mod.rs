@@ -12,6 +12,7 @@ mod meta;
 mod not_found;
 mod owned;
 mod redirect;
+mod turnstile;
 mod upgrade;
 mod upload;
 
@@ -47,7 +48,7 @@ pub(crate) struct App {
     pub stop: CancellationToken,
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
-    pub uploads: ArcSwap<upload::Turnstile>,
+    pub uploads: ArcSwap<turnstile::Turnstile>,
     pub limits: Arc<Limits>,
     pub janitor: Janitor,
     pub certificates: Arc<CertStore>,
@@ -85,7 +86,7 @@ impl App {
             hub,
             stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
-            uploads: ArcSwap::from_pointee(upload::Turnstile::new(&config.pods)),
+            uploads: ArcSwap::from_pointee(turnstile::Turnstile::new(&config.pods)),
             limits: Arc::new(Limits::new(&config)),
             janitor: Janitor::default(),
             certificates,
@@ -104,7 +105,7 @@ impl App {
         self.limits.reload(&config);
         self.registry.set_quotas(config.quotas());
         // Uploads that wait or run go on under the limits that they came in under.
-        self.uploads.store(Arc::new(upload::Turnstile::new(&config.pods)));
+        self.uploads.store(Arc::new(turnstile::Turnstile::new(&config.pods)));
         self.live.store(config);
     }
 }
