@@ -196,8 +196,8 @@ pub fn remove(txn: &WriteTransaction, slug: &Slug) -> Result<Removed, redb::Erro
 
 /// The same for this version of a pod.
 pub fn remove_version(txn: &WriteTransaction, record: &PodRecord) -> Result<Removed, redb::Error> {
-    let now = txn.open_table(PODS)?.get(record.slug.as_str())?.map(|value| decode(value.value()));
-    let now: Option<PodRecord> = now.transpose()?;
+    // The table is closed before another opens it.
+    let now: Option<PodRecord> = stored(&txn.open_table(PODS)?, record.slug.as_str())?;
     match now {
         Some(now) if now.is_version_of(record) => remove(txn, &record.slug),
         _ => Ok(Removed::Nothing),
@@ -212,9 +212,7 @@ pub fn replace(
     quotas: &Quotas,
 ) -> Result<Result<Option<Removed>, QuotaExceeded>, redb::Error> {
     let mut pods = txn.open_table(PODS)?;
-    let before: Option<PodRecord> =
-        pods.get(record.slug.as_str())?.map(|value| decode(value.value())).transpose()?;
-    let Some(before) = before else { return Ok(Ok(None)) };
+    let Some(before) = stored(&pods, record.slug.as_str())? else { return Ok(Ok(None)) };
     let Some(record) = record.clone().in_place_of(&before) else { return Ok(Ok(None)) };
     if record.digest == before.digest {
         pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
@@ -250,7 +248,7 @@ fn let_go(blobs: &mut Table<'_, &'static [u8; 32], u64>, digest: Digest) -> Resu
 /// Binds a pod id as [`Binding::after`] says. Nothing where the table is full.
 pub fn bind(txn: &WriteTransaction, pod_id: &str, binding: Binding) -> Result<Option<Binding>, redb::Error> {
     let mut bindings = txn.open_table(BINDINGS)?;
-    let held: Option<Binding> = bindings.get(pod_id)?.map(|value| decode(value.value())).transpose()?;
+    let held = stored(&bindings, pod_id)?;
     if held.is_none() && bindings.len()? >= MAX_BINDINGS {
         return Ok(None);
     }
@@ -270,7 +268,7 @@ pub fn unbind(txn: &WriteTransaction, pod_id: &str) -> Result<bool, redb::Error>
 pub fn binding(db: &Database, pod_id: &str) -> Result<Option<Binding>, redb::Error> {
     match db.begin_read()?.open_table(BINDINGS) {
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        table => table?.get(pod_id)?.map(|value| decode(value.value())).transpose(),
+        table => stored(&table?, pod_id),
     }
 }
 
@@ -293,8 +291,8 @@ pub fn add_hits(txn: &WriteTransaction, hits: &[(Slug, u64)], at: SystemTime) ->
 /// The record of a pod with its hits.
 pub fn record(db: &Database, slug: &Slug) -> Result<Option<PodRecord>, redb::Error> {
     let txn = db.begin_read()?;
-    let Some(value) = txn.open_table(PODS)?.get(slug.as_str())? else { return Ok(None) };
-    with_hits(decode(value.value())?, &txn.open_table(HITS)?, &txn.open_table(LAST_HITS)?).map(Some)
+    let Some(record) = stored(&txn.open_table(PODS)?, slug.as_str())? else { return Ok(None) };
+    with_hits(record, &txn.open_table(HITS)?, &txn.open_table(LAST_HITS)?).map(Some)
 }
 
 fn with_hits(
@@ -330,6 +328,14 @@ fn encode(record: &impl Serialize) -> Vec<u8> {
     let mut encoded = vec![RECORD_VERSION];
     serde_json::to_writer(&mut encoded, record).expect("a record is plain data");
     encoded
+}
+
+/// What a table holds under `key`.
+fn stored<T: DeserializeOwned>(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &str,
+) -> Result<Option<T>, redb::Error> {
+    table.get(key)?.map(|value| decode(value.value())).transpose()
 }
 
 fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, redb::Error> {
