@@ -128,6 +128,19 @@ async fn the_first_challenge_fails_and_the_next_does_not() {
     broker.stop().await;
 }
 
+/// A directory may be done with a challenge before it answers that it will look at it.
+#[tokio::test]
+async fn a_challenge_that_fails_at_once_is_a_challenge_that_failed() {
+    let pebble = pebble!();
+    pebble.point("hasty.example", "127.0.0.4").await;
+    pebble.gate.harm(step::CHALLENGE, Harm::FoundWanting);
+    let broker = Broker::start(&pebble, &["hasty.example"]).await;
+    broker.fails(1, "hasty.example", "tls-alpn-01 failed: ").await;
+    let line = log::lines(&["hasty.example", "next try at"]).remove(0);
+    assert!(line.contains("http-01 failed: ") && !line.contains("account.json"), "{line}");
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn the_directory_is_down_at_the_start_and_back_after_an_hour() {
     let pebble = pebble!();

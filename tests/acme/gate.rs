@@ -38,6 +38,8 @@ pub enum Harm {
     SwallowedRequest,
     /// Nothing comes back; the directory has done what it was asked to.
     SwallowedAnswer,
+    /// The directory looks at the challenge before it answers: what it found is in the answer.
+    FoundWanting,
     /// Something else comes back: status, further head lines, body.
     Answered(u16, String, String),
 }
@@ -196,7 +198,7 @@ impl Inner {
             self.seen.lock().unwrap().push(Seen { path, payload, head });
         };
         match &harm {
-            None | Some(Harm::SwallowedAnswer) => {}
+            None | Some(Harm::SwallowedAnswer | Harm::FoundWanting) => {}
             Some(harm) => {
                 note("");
                 return match harm {
@@ -210,8 +212,16 @@ impl Inner {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         note(head);
-        if harm.is_some() {
-            return self.swallow().await;
+        match harm {
+            Some(Harm::FoundWanting) => {
+                let mut challenge: Value = serde_json::from_str(body)?;
+                challenge["status"] = "invalid".into();
+                challenge["error"] =
+                    json!({ "type": "urn:ietf:params:acme:error:unauthorized", "detail": "not our answer" });
+                return Ok(Some(answer(200, "Content-Type: application/json\r\n", &challenge.to_string())));
+            }
+            Some(_) => return self.swallow().await,
+            None => {}
         }
         let extra = self.extra.lock().unwrap().clone();
         if path == "/dir" && !extra.is_null() {

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, Challenge, ChallengeStatus, ChallengeType,
+    Account, AuthorizationStatus, CertificateIdentifier, Challenge, ChallengeStatus, ChallengeType, Error,
     Identifier, NewOrder, Order, OrderStatus,
 };
 use rcgen::KeyPair;
@@ -194,6 +194,7 @@ impl Desk {
         let none = || Failure::new(Cause::Other, format!("{} asks for no proof at all", about.directory));
         let kind;
         let _answer;
+        let mut refused = None;
         {
             // An order for one name has one authorization.
             let mut authorizations = order.authorizations();
@@ -215,7 +216,11 @@ impl Desk {
                 }
             };
             if challenge.status == ChallengeStatus::Pending {
-                challenge.set_ready().await.map_err(failed)?;
+                match challenge.set_ready().await {
+                    // A directory that was quick tells already what it found; the authorization tells whether it did.
+                    Err(error @ Error::Api(_)) => refused = Some(error),
+                    ready => ready.map_err(failed)?,
+                }
             }
         }
         let mut looks = Looks::new(&self.clock);
@@ -227,7 +232,7 @@ impl Desk {
             authorization.refresh().await.map_err(failed)?;
             asked = self.directory.wait_of(authorization.url());
             match authorization.status {
-                AuthorizationStatus::Pending => {}
+                AuthorizationStatus::Pending => refused.take().map_or(Ok(()), |error| Err(failed(error)))?,
                 AuthorizationStatus::Valid => break,
                 _ => {
                     let problem =
