@@ -111,7 +111,7 @@ with subtest("its data stay its own when its user gets another id"):
     # Another service takes the id while this one is stopped: the owner of a state directory is tried first.
     machine.succeed(f"systemctl stop {SERVICE} && mkdir -m 700 -p /var/lib/private/rival && chown {uid} /var/lib/private/rival")
     machine.succeed(
-        "systemd-run --unit=rival --property=DynamicUser=yes --property=User=rival --property=StateDirectory=rival sleep infinity"
+        "systemd-run --unit=rival --service-type=exec --property=DynamicUser=yes --property=User=rival --property=StateDirectory=rival sleep infinity"
     )
     assert machine.succeed("stat -c %u /proc/$(systemctl show -P MainPID rival.service)").strip() == uid
     machine.succeed(f"systemctl start {SERVICE}")
