@@ -4,19 +4,31 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tokio_rustls::rustls::{
-    ClientConfig, ProtocolVersion, SupportedProtocolVersion,
+    ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion,
     crypto::ring,
     version::{TLS12, TLS13},
 };
 
 use crate::{
     certs::{Authority, Files, openssl},
-    client::{Client, roots},
+    client::{Client, get, roots},
     support::{
         frames::{answer, candidate, offer, offered},
         server::TestServer,
     },
 };
+
+const VERSIONS: [(&SupportedProtocolVersion, ProtocolVersion); 2] =
+    [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)];
+
+/// A client that trusts the authority of `broker` and speaks one version.
+fn speaking(version: &'static SupportedProtocolVersion, files: &Files) -> Client {
+    let authority = std::fs::read_to_string(files.path("ca.pem")).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap();
+    Client(config.with_root_certificates(roots(&authority)).with_no_client_auth())
+}
 
 /// A broker for `pods.example`, and a client that trusts it.
 async fn broker() -> (TestServer, Client, Files) {
@@ -49,14 +61,8 @@ async fn http_2_and_http_1_1_are_offered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_1_2_and_1_3_but_not_1_1() {
     let (server, _, files) = broker().await;
-    let versions: [(&'static SupportedProtocolVersion, _); 2] =
-        [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)];
-    let authority = std::fs::read_to_string(files.path("ca.pem")).unwrap();
-    for (version, expected) in versions {
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(&[version])
-            .unwrap();
-        let client = Client(config.with_root_certificates(roots(&authority)).with_no_client_auth());
+    for (version, expected) in VERSIONS {
+        let client = speaking(version, &files);
         let stream = client.connect(&server.address, "pods.example").await.unwrap();
         assert_eq!(stream.get_ref().1.protocol_version(), Some(expected));
     }
@@ -72,6 +78,20 @@ async fn tls_1_2_and_1_3_but_not_1_1() {
     assert!(!good && said.contains(" alert "), "{said}");
     let (good, said) = handshake("-tls1_2").await.unwrap();
     assert!(good, "{said}");
+}
+
+#[tokio::test]
+async fn who_comes_back_with_a_ticket_resumes_its_session() {
+    let (server, _, files) = broker().await;
+    for (version, _) in VERSIONS {
+        let client = speaking(version, &files);
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut stream = client.connect(&server.address, "pods.example").await.unwrap();
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(expected), "{version:?}");
+            // The tickets of TLS 1.3 come after the handshake.
+            get(&mut stream, "pods.example", "/health").await;
+        }
+    }
 }
 
 #[tokio::test]
