@@ -28,6 +28,7 @@ in {
     + bytes signal.max_queue_total
     + bytes signal.max_unfinished_total
     + bytes pods.upload_memory
+    + bytes pods.compression_memory
     + (
       if registry == "memory"
       then bytes pods.memory_limit

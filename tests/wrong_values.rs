@@ -102,6 +102,7 @@ const WRONG: &[(&str, &str)] = &[
     ("pods.max_uploads_per_address", "0"),
     ("pods.upload_memory", r#""1 MiB""#),
     ("pods.upload_memory", "{}"),
+    ("pods.compression_memory", "0"),
     ("pods.upload_wait", r#""0s""#),
     ("pods.min_upload_rate", r#""4 KiB/s""#),
     ("pods.upload_grace", "10"),

@@ -273,6 +273,8 @@ settings! {
         min_upload_rate: ByteSize = ByteSize::kib(4);
         /// How long the body of an upload may stand still, or how far it may lag behind `min_upload_rate`.
         upload_grace: Duration = known("10s");
+        /// Memory for pods in compressed form (gzip), so that those which are asked for again and again take less of the line. The first who asks gets the pod as it is; a pod of more than a quarter of this is never compressed, and below 16 KiB none is.
+        compression_memory: ByteSize = ByteSize::mib(16);
         /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
         memory_limit: ByteSize = ByteSize::mib(256);
         /// How pods are kept apart from one another in a browser: `none`, as the reference; `sandbox`, where none of them can keep anything; `subdomain`, where each has a host of its own below `domain`. See docs/isolation.md.

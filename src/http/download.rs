@@ -10,7 +10,7 @@ use salvo::{
     },
 };
 
-use super::{App, error::HttpError, isolation};
+use super::{App, compression, error::HttpError, isolation};
 use crate::{
     config::Config,
     pods::{Blob, PodRecord, Slug},
@@ -63,21 +63,47 @@ pub async fn serve(
     if isolation::redirect(&slug, request, response, &config) {
         return Ok(());
     }
-    let etag = etag(&record);
     fence(response, &record, &config);
     isolation::fence(request, response, &config);
-    response.headers_mut().typed_insert(etag.clone());
-    if request.headers().typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&etag)) {
-        response.status_code(StatusCode::NOT_MODIFIED);
-    } else if let Some(blob) = blob {
-        send(response, blob, wanted_range(request, &etag, record.blob_size))?;
+    let is_compressible =
+        compression::is_accepted(request.headers()) && !request.headers().contains_key(header::RANGE);
+    let (plain, compressed) = (etag(&record, ""), etag(&record, "-gzip"));
+    if is_known(request, &plain) {
+        unchanged(response, plain);
+    } else if is_compressible && is_known(request, &compressed) {
+        unchanged(response, compressed);
+    } else if is_compressible && let Some(bytes) = app.compression.load().get(&record.digest) {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().typed_insert(compressed);
+        response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
+        if is_get {
+            response.body(bytes);
+        }
     } else {
-        response.headers_mut().insert(header::CONTENT_LENGTH, record.blob_size.into());
+        response.headers_mut().typed_insert(plain.clone());
+        if let Some(blob) = blob {
+            if is_compressible {
+                app.compression.load().begin(record.digest, &blob);
+            }
+            send(response, blob, wanted_range(request, &plain, record.blob_size))?;
+        } else {
+            response.headers_mut().insert(header::CONTENT_LENGTH, record.blob_size.into());
+        }
     }
     if is_get {
         app.hits.count(slug);
     }
     Ok(())
+}
+
+/// Whether the client has this representation already (RFC 9110, section 13.1.2).
+fn is_known(request: &Request, etag: &ETag) -> bool {
+    request.headers().typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(etag))
+}
+
+fn unchanged(response: &mut Response, etag: ETag) {
+    response.headers_mut().typed_insert(etag);
+    response.status_code(StatusCode::NOT_MODIFIED);
 }
 
 fn fence(response: &mut Response, record: &PodRecord, config: &Config) {
@@ -89,6 +115,7 @@ fn fence(response: &mut Response, record: &PodRecord, config: &Config) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert("x-pod-owner", owner);
 }
 
@@ -99,8 +126,9 @@ pub fn slug_of(request: &Request, suffix: &str) -> Result<Slug, HttpError> {
     slug.and_then(|slug| slug.parse().ok()).ok_or(HttpError::NotFound)
 }
 
-fn etag(record: &PodRecord) -> ETag {
-    format!("\"{}\"", record.digest).parse().expect("hex digits fit an entity tag")
+/// The tag of a pod in one coding: `suffix` tells codings apart, as strong tags must (RFC 9110, section 8.8.3.3).
+fn etag(record: &PodRecord, suffix: &str) -> ETag {
+    format!("\"{}{suffix}\"", record.digest).parse().expect("hex digits fit an entity tag")
 }
 
 /// Which part of `length` bytes is asked for.

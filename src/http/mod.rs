@@ -1,6 +1,7 @@
 //! The HTTP side: one file for each group of routes, one error type.
 
 mod access;
+mod compression;
 mod download;
 mod error;
 mod health;
@@ -49,6 +50,7 @@ pub(crate) struct App {
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
     pub uploads: ArcSwap<turnstile::Turnstile>,
+    pub compression: ArcSwap<compression::Compression>,
     pub limits: Arc<Limits>,
     pub janitor: Janitor,
     pub certificates: Arc<CertStore>,
@@ -87,6 +89,7 @@ impl App {
             stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(turnstile::Turnstile::new(&config.pods)),
+            compression: compression::Compression::new(&config.pods).into(),
             limits: Arc::new(Limits::new(&config)),
             janitor: Janitor::default(),
             certificates,
@@ -106,6 +109,7 @@ impl App {
         self.registry.set_quotas(config.quotas());
         // Uploads that wait or run go on under the limits that they came in under.
         self.uploads.store(Arc::new(turnstile::Turnstile::new(&config.pods)));
+        self.compression.store(compression::Compression::new(&config.pods));
         self.live.store(config);
     }
 }

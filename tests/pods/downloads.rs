@@ -6,9 +6,9 @@ use serde_json::Value;
 use crate::support::{pod::Pod, raw::Raw, server::TestServer};
 
 /// A server with one pod on it.
-struct Stored {
-    server: TestServer,
-    html: String,
+pub struct Stored {
+    pub server: TestServer,
+    pub html: String,
     slug: String,
 }
 
@@ -18,17 +18,19 @@ impl Stored {
     }
 
     async fn with(toml: &str) -> Self {
-        let server = TestServer::with(toml).await;
-        let html = Pod::named("pod").html();
+        Self::on(TestServer::with(toml).await, Pod::named("pod").html()).await
+    }
+
+    pub async fn on(server: TestServer, html: String) -> Self {
         let slug = server.store(html.clone()).await;
         Self { server, html, slug }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.server.url(&format!("/{}", self.slug))
     }
 
-    async fn get(&self, fields: &[(&str, &str)]) -> Response {
+    pub async fn get(&self, fields: &[(&str, &str)]) -> Response {
         let request = self.server.http.get(self.url());
         let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         request.send().await.unwrap()
@@ -44,7 +46,7 @@ impl Stored {
     }
 }
 
-fn header(answer: &Response, name: &str) -> Option<String> {
+pub fn header(answer: &Response, name: &str) -> Option<String> {
     answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 

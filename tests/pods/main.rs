@@ -1,6 +1,7 @@
 //! Pods over HTTP: what is taken, what is refused and with which sentence, and how it is served.
 
 mod accepted;
+mod compression;
 mod downloads;
 mod registries;
 mod rejected;

@@ -69,7 +69,7 @@ rows! {
     get_pod: "get.pod" => mended("no ETag, here there is one");
     get_pod_304: "get.pod.304" => mended("no 304, here there is one");
     get_pod_range: "get.pod.range" => mended("no Range, here there is one");
-    get_pod_encoding: "get.pod.encoding" => Match;
+    get_pod_encoding: "get.pod.encoding" => mended("no compression, here there is gzip");
     head_pod: "head.pod" => Match;
     get_meta: "get.meta" => Match;
     hits_counted: "hits.counted" => Match;
