@@ -39,6 +39,15 @@ scenario("a killed broker comes back with its pods, its origins come back by the
   await chat(await browser.visit(url), model, "Is the broker back?");
 });
 
+scenario("a browser takes a compressed pod for what it is", async (scene) => {
+  const { model, pod, browser, url } = await servedPod(scene, { registry: DURABLE });
+  await Host.start(scene, { pod, model });
+  await until(STEP, "the pod to be compressed", async () => (await fetch(url)).headers.get("content-encoding") === "gzip");
+  const visitor = await browser.visit(url);
+  assert.equal(visitor.coding, "gzip");
+  await chat(visitor, model, "Did you come in one piece?");
+});
+
 scenario(`${CROWD} visitors of one origin at the same time get each their own answer`, async (scene) => {
   const { model, pod, browser, url } = await servedPod(scene, { registry: "memory" });
   await Host.start(scene, { pod, model });

@@ -64,6 +64,8 @@ export class Browser {
 }
 
 class Visitor {
+  /** The `Content-Encoding` that the pod came with. */
+  coding;
   #page;
   #input;
 
@@ -76,6 +78,7 @@ class Visitor {
     const refusal = this.#page.getByText(/^(Owner origin is not reachable|gemmapod refused to mount)/);
     const response = await this.#step(`${url} to load`, this.#page.goto(url));
     if (!response.ok()) throw new Error(`${url} answered ${response.status()}`);
+    this.coding = response.headers()["content-encoding"];
     await this.#step("the pod to reach its origin", this.#input.or(refusal).waitFor());
     if (await refusal.isVisible()) throw new Error(`the pod did not reach its origin: ${await refusal.locator("..").innerText()}`);
   }
