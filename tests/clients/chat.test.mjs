@@ -42,7 +42,11 @@ scenario("a killed broker comes back with its pods, its origins come back by the
 scenario("a browser takes a compressed pod for what it is", async (scene) => {
   const { model, pod, browser, url } = await servedPod(scene, { registry: DURABLE });
   await Host.start(scene, { pod, model });
-  await until(STEP, "the pod to be compressed", async () => (await fetch(url)).headers.get("content-encoding") === "gzip");
+  await until(STEP, "the pod to be compressed", async () => {
+    const answer = await fetch(url);
+    await answer.text();
+    return answer.headers.get("content-encoding") === "gzip";
+  });
   const visitor = await browser.visit(url);
   assert.equal(visitor.coding, "gzip");
   await chat(visitor, model, "Did you come in one piece?");
