@@ -60,7 +60,7 @@ impl AsRef<[u8]> for Held {
 }
 
 impl Compression {
-    pub fn new(settings: &PodSettings) -> Arc<Self> {
+    pub fn new(settings: &PodSettings) -> Self {
         let memory = settings.compression_memory.as_u64();
         let options = OptionsBuilder::new()
             // The weight is that of a shard, and there is one: a pod may take half of it.
@@ -69,12 +69,12 @@ impl Compression {
             .weight_capacity(memory / 2)
             .build()
             .expect("both capacities are given");
-        Arc::new(Self {
+        Self {
             pods: Cache::with_options(options, Weight, Default::default(), DefaultLifecycle::default()),
             largest: (memory / 4).min(u64::from(u32::MAX / 2)),
             memory: Arc::new(Semaphore::new(memory as usize)),
             turn: Arc::new(Semaphore::new(1)),
-        })
+        }
     }
 
     /// A pod in compressed form, if that is at hand.
@@ -88,7 +88,7 @@ impl Compression {
             return;
         }
         let Ok(turn) = self.turn.clone().try_acquire_owned() else { return };
-        if self.pods.get(&digest).is_some() {
+        if self.pods.contains_key(&digest) {
             return;
         }
         let (this, blob) = (self.clone(), blob.clone());
@@ -151,7 +151,8 @@ mod tests {
     use super::*;
 
     fn compression(memory: u64) -> Arc<Compression> {
-        Compression::new(&PodSettings { compression_memory: ByteSize::b(memory), ..PodSettings::default() })
+        let memory = ByteSize::b(memory);
+        Arc::new(Compression::new(&PodSettings { compression_memory: memory, ..PodSettings::default() }))
     }
 
     /// Text of `length` bytes that gets smaller, another one for each `number`.
@@ -180,7 +181,7 @@ mod tests {
         let compression = compression(1 << 20);
         let blob = gzip(&text(1, 100_000)).unwrap();
         assert_eq!(compress(&compression, &blob).await, None);
-        assert!(compression.pods.get(&Digest::of(&blob)).is_some());
+        assert!(compression.pods.contains_key(&Digest::of(&blob)));
         assert_eq!(compression.memory.available_permits(), 1 << 20);
     }
 

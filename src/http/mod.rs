@@ -89,7 +89,7 @@ impl App {
             stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(turnstile::Turnstile::new(&config.pods)),
-            compression: compression::Compression::new(&config.pods).into(),
+            compression: ArcSwap::from_pointee(compression::Compression::new(&config.pods)),
             limits: Arc::new(Limits::new(&config)),
             janitor: Janitor::default(),
             certificates,
@@ -107,9 +107,9 @@ impl App {
         self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
         self.limits.reload(&config);
         self.registry.set_quotas(config.quotas());
+        self.compression.store(Arc::new(compression::Compression::new(&config.pods)));
         // Uploads that wait or run go on under the limits that they came in under.
         self.uploads.store(Arc::new(turnstile::Turnstile::new(&config.pods)));
-        self.compression.store(compression::Compression::new(&config.pods));
         self.live.store(config);
     }
 }

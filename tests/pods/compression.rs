@@ -3,13 +3,10 @@
 use std::io::Read;
 
 use flate2::read::GzDecoder;
-use reqwest::Response;
-use tokio::time::timeout;
 
 use crate::{
     downloads::{Stored, header},
     support::{
-        SOON,
         pod::Pod,
         server::{TestServer, config},
     },
@@ -24,20 +21,6 @@ async fn stored(toml: &str) -> Stored {
     Stored::on(TestServer::with(toml).await, pod.html()).await
 }
 
-/// The first compressed answer.
-async fn compressed(pod: &Stored) -> Response {
-    let asking = async {
-        loop {
-            let answer = pod.get(&[TAKES_GZIP]).await;
-            if header(&answer, "content-encoding").is_some() {
-                return answer;
-            }
-            assert_eq!(answer.text().await.unwrap(), pod.html);
-        }
-    };
-    timeout(SOON, asking).await.expect("a compressed answer should have come")
-}
-
 fn unpacked(gzip: &[u8]) -> String {
     let mut text = String::new();
     GzDecoder::new(gzip).read_to_string(&mut text).unwrap();
@@ -48,7 +31,7 @@ fn unpacked(gzip: &[u8]) -> String {
 async fn who_takes_gzip_gets_it_once_the_pod_was_asked_for() {
     let pod = stored("").await;
     let plain = pod.get(&[]).await;
-    let answer = compressed(&pod).await;
+    let answer = pod.compressed().await;
     assert_eq!(header(&answer, "content-encoding").unwrap(), "gzip");
     for name in ["content-type", "content-security-policy", "cache-control", "x-pod-owner", "vary"] {
         assert_eq!(header(&answer, name), header(&plain, name), "{name}");
@@ -63,7 +46,7 @@ async fn who_takes_gzip_gets_it_once_the_pod_was_asked_for() {
 #[tokio::test]
 async fn who_does_not_take_gzip_gets_the_pod_as_it_is() {
     let pod = stored("").await;
-    compressed(&pod).await;
+    pod.compressed().await;
     for accept in [&[][..], &[("accept-encoding", "br")], &[("accept-encoding", "gzip;q=0, *")]] {
         let answer = pod.get(accept).await;
         assert_eq!(header(&answer, "content-encoding"), None, "{accept:?}");
@@ -75,7 +58,7 @@ async fn who_does_not_take_gzip_gets_the_pod_as_it_is() {
 #[tokio::test]
 async fn head_tells_of_the_compressed_pod() {
     let pod = stored("").await;
-    let got = compressed(&pod).await;
+    let got = pod.compressed().await;
     let head = pod.server.http.head(pod.url()).header(TAKES_GZIP.0, TAKES_GZIP.1).send().await.unwrap();
     for name in ["content-encoding", "content-length", "etag", "vary"] {
         assert_eq!(header(&head, name), header(&got, name), "{name}");
@@ -85,7 +68,7 @@ async fn head_tells_of_the_compressed_pod() {
 #[tokio::test]
 async fn each_coding_has_its_tag_and_both_are_known() {
     let pod = stored("").await;
-    let packed = header(&compressed(&pod).await, "etag").unwrap();
+    let packed = header(&pod.compressed().await, "etag").unwrap();
     let plain = header(&pod.get(&[]).await, "etag").unwrap();
     assert_ne!(packed, plain);
     for (tag, accept, status) in [
@@ -107,7 +90,7 @@ async fn each_coding_has_its_tag_and_both_are_known() {
 #[tokio::test]
 async fn a_range_is_one_of_the_pod_as_it_is() {
     let pod = stored("").await;
-    let packed = header(&compressed(&pod).await, "etag").unwrap();
+    let packed = header(&pod.compressed().await, "etag").unwrap();
     let answer = pod.get(&[TAKES_GZIP, ("range", "bytes=5-9")]).await;
     assert_eq!((answer.status().as_u16(), header(&answer, "content-encoding")), (206, None));
     assert_eq!(answer.text().await.unwrap(), pod.html[5..10]);
@@ -120,7 +103,7 @@ async fn a_range_is_one_of_the_pod_as_it_is() {
 #[tokio::test]
 async fn a_reload_turns_it_off() {
     let pod = stored("").await;
-    compressed(&pod).await;
+    pod.compressed().await;
     let off = config("[pods]\ncompression_memory = 1");
     pod.server.handle.reload(off);
     let answer = pod.get(&[TAKES_GZIP]).await;

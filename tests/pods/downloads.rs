@@ -36,6 +36,11 @@ impl Stored {
         request.send().await.unwrap()
     }
 
+    /// The first compressed answer.
+    pub async fn compressed(&self) -> Response {
+        self.server.compressed(&self.url(), &self.html).await
+    }
+
     async fn etag(&self) -> String {
         header(&self.get(&[]).await, "etag").unwrap()
     }

@@ -96,6 +96,21 @@ impl TestServer {
         answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
     }
 
+    /// The first compressed answer with the pod at `url`, whose plain text is `html`.
+    pub async fn compressed(&self, url: &str, html: &str) -> reqwest::Response {
+        let asking = async {
+            loop {
+                let request = self.http.get(url).header("accept-encoding", "gzip, deflate, br, zstd");
+                let answer = request.send().await.unwrap();
+                if answer.headers().contains_key("content-encoding") {
+                    return answer;
+                }
+                assert_eq!(answer.text().await.unwrap(), html);
+            }
+        };
+        tokio::time::timeout(super::SOON, asking).await.expect("a compressed answer should have come")
+    }
+
     /// Stops the broker and waits until it has drained.
     pub async fn stop(self) {
         self.handle.shutdown();

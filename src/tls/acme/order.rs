@@ -232,7 +232,11 @@ impl Desk {
             authorization.refresh().await.map_err(failed)?;
             asked = self.directory.wait_of(authorization.url());
             match authorization.status {
-                AuthorizationStatus::Pending => refused.take().map_or(Ok(()), |error| Err(failed(error)))?,
+                AuthorizationStatus::Pending => {
+                    if let Some(error) = refused {
+                        return Err(failed(error));
+                    }
+                }
                 AuthorizationStatus::Valid => break,
                 _ => {
                     let problem =
