@@ -14,11 +14,11 @@ use crate::{
 
 const TAKES_GZIP: (&str, &str) = ("accept-encoding", "gzip, deflate, br");
 
-/// A pod that is worth compressing, on a server with the settings in `toml`.
-async fn stored(toml: &str) -> Stored {
+/// A pod that is worth compressing.
+async fn stored() -> Stored {
     let mut pod = Pod::named("pod");
     pod.after.push_str(&"a visitor opens a pod, ".repeat(5_000));
-    Stored::on(TestServer::with(toml).await, pod.html()).await
+    Stored::on(TestServer::start().await, pod.html()).await
 }
 
 fn unpacked(gzip: &[u8]) -> String {
@@ -29,7 +29,7 @@ fn unpacked(gzip: &[u8]) -> String {
 
 #[tokio::test]
 async fn who_takes_gzip_gets_it_once_the_pod_was_asked_for() {
-    let pod = stored("").await;
+    let pod = stored().await;
     let plain = pod.get(&[]).await;
     let answer = pod.compressed().await;
     assert_eq!(header(&answer, "content-encoding").unwrap(), "gzip");
@@ -45,7 +45,7 @@ async fn who_takes_gzip_gets_it_once_the_pod_was_asked_for() {
 
 #[tokio::test]
 async fn who_does_not_take_gzip_gets_the_pod_as_it_is() {
-    let pod = stored("").await;
+    let pod = stored().await;
     pod.compressed().await;
     for accept in [&[][..], &[("accept-encoding", "br")], &[("accept-encoding", "gzip;q=0, *")]] {
         let answer = pod.get(accept).await;
@@ -57,7 +57,7 @@ async fn who_does_not_take_gzip_gets_the_pod_as_it_is() {
 
 #[tokio::test]
 async fn head_tells_of_the_compressed_pod() {
-    let pod = stored("").await;
+    let pod = stored().await;
     let got = pod.compressed().await;
     let head = pod.server.http.head(pod.url()).header(TAKES_GZIP.0, TAKES_GZIP.1).send().await.unwrap();
     for name in ["content-encoding", "content-length", "etag", "vary"] {
@@ -67,7 +67,7 @@ async fn head_tells_of_the_compressed_pod() {
 
 #[tokio::test]
 async fn each_coding_has_its_tag_and_both_are_known() {
-    let pod = stored("").await;
+    let pod = stored().await;
     let packed = header(&pod.compressed().await, "etag").unwrap();
     let plain = header(&pod.get(&[]).await, "etag").unwrap();
     assert_ne!(packed, plain);
@@ -89,7 +89,7 @@ async fn each_coding_has_its_tag_and_both_are_known() {
 
 #[tokio::test]
 async fn a_range_is_one_of_the_pod_as_it_is() {
-    let pod = stored("").await;
+    let pod = stored().await;
     let packed = header(&pod.compressed().await, "etag").unwrap();
     let answer = pod.get(&[TAKES_GZIP, ("range", "bytes=5-9")]).await;
     assert_eq!((answer.status().as_u16(), header(&answer, "content-encoding")), (206, None));
@@ -102,7 +102,7 @@ async fn a_range_is_one_of_the_pod_as_it_is() {
 
 #[tokio::test]
 async fn a_reload_turns_it_off() {
-    let pod = stored("").await;
+    let pod = stored().await;
     pod.compressed().await;
     let off = config("[pods]\ncompression_memory = 1");
     pod.server.handle.reload(off);
