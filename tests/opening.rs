@@ -88,43 +88,60 @@ async fn one_process_does_not_open_a_directory_twice() {
     RedbRegistry::open(directory.path()).unwrap();
 }
 
-/// What a broker of schema 1 wrote is counted when it is opened.
+/// Takes from a registry what only brokers of a later schema than `schema` keep.
+fn make_older(file: &Path, schema: u64) {
+    let database = Database::open(file).unwrap();
+    let txn = database.begin_write().unwrap();
+    {
+        let mut meta = txn.open_table(META).unwrap();
+        meta.insert("schema", schema).unwrap();
+        txn.delete_table(TableDefinition::<(&[u8; 32], &str), ()>::new("owned")).unwrap();
+        txn.delete_table(TableDefinition::<(u64, &str), ()>::new("expiring")).unwrap();
+        if schema < 2 {
+            meta.remove("pods").unwrap();
+            meta.remove("bytes").unwrap();
+            txn.delete_table(TableDefinition::<&[u8; 32], (u64, u64)>::new("owners")).unwrap();
+            txn.delete_table(TableDefinition::<&str, u64>::new("last_hits")).unwrap();
+        }
+    }
+    txn.commit().unwrap();
+}
+
+/// What a broker of an older schema wrote is counted and indexed when it is opened.
 #[tokio::test]
 async fn tables_of_an_older_broker_are_brought_up_to_date() {
-    let directory = tempfile::tempdir().unwrap();
-    let registry = RedbRegistry::open(directory.path()).unwrap();
-    let twin = Pod::named("a").html();
-    let pods = [&twin, &twin, &Pod::named("b").html()]
-        .map(|html| VerifiedPod::verify(html.clone().into(), 1 << 20).unwrap());
-    for pod in &pods {
-        registry.put_pod(pod.clone()).await.unwrap();
-    }
-    registry.bump_hits(&[(pods[0].record().slug, 3)], UNIX_EPOCH).await.unwrap();
-    let owner = pods[0].record().owner_key;
-    let (all, of_owner) = (registry.usage(None).await.unwrap(), registry.usage(Some(&owner)).await.unwrap());
-    assert_eq!((all.pods, of_owner.pods, of_owner.bytes), (3, 2, twin.len() as u64));
-    registry.close().await.unwrap();
-    {
-        let database = Database::open(directory.path().join("registry.redb")).unwrap();
-        let txn = database.begin_write().unwrap();
-        let mut meta = txn.open_table(META).unwrap();
-        meta.insert("schema", 1).unwrap();
-        meta.remove("pods").unwrap();
-        meta.remove("bytes").unwrap();
-        drop(meta);
-        txn.delete_table(TableDefinition::<&[u8; 32], (u64, u64)>::new("owners")).unwrap();
-        txn.delete_table(TableDefinition::<&str, u64>::new("last_hits")).unwrap();
-        txn.commit().unwrap();
-    }
-    for _ in 0..2 {
+    for schema in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
         let registry = RedbRegistry::open(directory.path()).unwrap();
-        assert_eq!(registry.usage(None).await.unwrap(), all);
-        assert_eq!(registry.usage(Some(&owner)).await.unwrap(), of_owner);
-        let hit = registry.get_record(&pods[0].record().slug).await.unwrap().unwrap();
-        let since = hit.last_hit.expect("it counts as fetched now").elapsed().unwrap();
-        assert!(hit.hits == 3 && since < Duration::from_secs(60), "{hit:?}");
-        assert_eq!(registry.get_record(&pods[1].record().slug).await.unwrap().unwrap().last_hit, None);
+        let twin = Pod::named("a").html();
+        let pods = [&twin, &twin, &Pod::named("b").html()]
+            .map(|html| VerifiedPod::verify(html.clone().into(), 1 << 20).unwrap());
+        for pod in &pods {
+            registry.put_pod(pod.clone()).await.unwrap();
+        }
+        registry.bump_hits(&[(pods[0].record().slug, 3)], UNIX_EPOCH).await.unwrap();
+        let owner = pods[0].record().owner_key;
+        let (all, of_owner) =
+            (registry.usage(None).await.unwrap(), registry.usage(Some(&owner)).await.unwrap());
+        assert_eq!((all.pods, of_owner.pods, of_owner.bytes), (3, 2, twin.len() as u64));
+        let mut owned = [pods[0].record().slug, pods[1].record().slug];
+        owned.sort();
         registry.close().await.unwrap();
+        make_older(&directory.path().join("registry.redb"), schema);
+        for _ in 0..2 {
+            let registry = RedbRegistry::open(directory.path()).unwrap();
+            assert_eq!(registry.usage(None).await.unwrap(), all);
+            assert_eq!(registry.usage(Some(&owner)).await.unwrap(), of_owner);
+            let listed = registry.list_owned(&owner, None, 9).await.unwrap();
+            assert_eq!(listed.iter().map(|record| record.slug).collect::<Vec<_>>(), owned);
+            let hit = registry.get_record(&pods[0].record().slug).await.unwrap().unwrap();
+            let since_hit = hit.last_hit.expect("it was fetched").elapsed().unwrap();
+            // In schema 1 it is not known when, and it counts as fetched now.
+            assert_eq!(since_hit < Duration::from_secs(60), schema == 1, "{hit:?}");
+            assert_eq!(hit.hits, 3);
+            assert_eq!(registry.get_record(&pods[1].record().slug).await.unwrap().unwrap().last_hit, None);
+            registry.close().await.unwrap();
+        }
     }
 }
 
@@ -135,7 +152,7 @@ async fn tables_of_a_newer_broker_are_left_alone() {
     {
         let database = Database::open(&file).unwrap();
         let txn = database.begin_write().unwrap();
-        txn.open_table(META).unwrap().insert("schema", 3).unwrap();
+        txn.open_table(META).unwrap().insert("schema", 4).unwrap();
         txn.commit().unwrap();
     }
     fs::write(
@@ -147,7 +164,7 @@ async fn tables_of_a_newer_broker_are_left_alone() {
     is_refused_and_left_alone(
         directory.path(),
         &format!(
-            "{} was written by a newer broker (schema 3, this one knows 2); start that version again, or restore a backup",
+            "{} was written by a newer broker (schema 4, this one knows 3); start that version again, or restore a backup",
             file.display()
         ),
     );

@@ -21,7 +21,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use salvo::{Router, Service};
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -60,8 +59,6 @@ pub(crate) struct App {
     pub replay: Arc<Replay>,
     pub owners: Arc<Owners>,
     pub upload_access: Arc<UploadAccess>,
-    /// Lists of an owner's pods that are looked for at a time.
-    pub owner_lists: Semaphore,
 }
 
 impl App {
@@ -83,7 +80,6 @@ impl App {
             replay,
             owners,
             upload_access: Arc::default(),
-            owner_lists: Semaphore::new(2),
             hits: Arc::default(),
             hub,
             stop: CancellationToken::new(),

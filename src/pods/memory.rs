@@ -1,7 +1,7 @@
 //! A registry in memory: for tests, demonstrations and brokers that carry signals only.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::SystemTime,
@@ -28,6 +28,8 @@ pub struct MemoryRegistry {
 #[derive(Debug, Default)]
 struct Pods {
     by_slug: BTreeMap<Slug, (PodRecord, Bytes)>,
+    /// The same slugs by owner key.
+    owned: BTreeMap<OwnerKey, BTreeSet<Slug>>,
     bindings: BTreeMap<String, Binding>,
     /// With what is kept beside blobs.
     bytes: u64,
@@ -67,6 +69,7 @@ impl MemoryRegistry {
         pods.quotas.check(usage, [kept, kept_of])?;
         (pods.bytes, pods.kept) = (bytes, kept);
         pods.kept_of.insert(record.owner_key, kept_of);
+        pods.owned.entry(record.owner_key).or_default().insert(record.slug);
         pods.by_slug.insert(record.slug, (record, blob));
         Ok(())
     }
@@ -85,6 +88,12 @@ impl Pods {
             *of_owner = of_owner.without(Some(&record));
             if of_owner.pods == 0 {
                 self.kept_of.remove(&record.owner_key);
+            }
+        }
+        if let Some(owned) = self.owned.get_mut(&record.owner_key) {
+            owned.remove(slug);
+            if owned.is_empty() {
+                self.owned.remove(&record.owner_key);
             }
         }
         true
@@ -140,6 +149,19 @@ impl Registry for MemoryRegistry {
 
     async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
         Ok(self.read().by_slug.get(slug).map(|(record, blob)| (record.clone(), blob.clone().into())))
+    }
+
+    async fn list_owned(
+        &self,
+        owner_key: &OwnerKey,
+        after: Option<&Slug>,
+        limit: usize,
+    ) -> Result<Vec<PodRecord>, RegistryError> {
+        let pods = self.read();
+        let Some(owned) = pods.owned.get(owner_key) else { return Ok(Vec::new()) };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let slugs = owned.range::<Slug, _>((from, Bound::Unbounded)).take(limit);
+        Ok(slugs.filter_map(|slug| pods.by_slug.get(slug)).map(|(record, _)| record.clone()).collect())
     }
 
     async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError> {

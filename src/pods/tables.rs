@@ -8,11 +8,15 @@
 //! | `blobs` | SHA-256 | how many pods have this blob |
 //! | `bindings` | pod id | a version byte, then the owner key that it is bound to, as JSON; made with the first one |
 //! | `owners` | owner key | how many pods it has, and bytes of their blobs |
+//! | `owned` | owner key, slug | nothing: an index of the records by owner key |
+//! | `expiring` | milliseconds since 1970, slug | nothing: an index of the records that expire, by when they do |
 //! | `meta` | `schema` | the version of all this |
 //! | `meta` | `pods`, `bytes` | how many pods there are, and bytes of their blobs |
 //!
 //! What owners have is counted in the transaction that changes it. Pods with the same blob have the same owner, because
 //! the owner key is within the blob: so its bytes count once, for that owner and for all.
+
+mod indexes;
 
 use std::{
     collections::BTreeSet,
@@ -27,6 +31,7 @@ use redb::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use self::indexes::owned_records;
 use super::{Binding, Digest, MAX_BINDINGS, OwnerKey, PodRecord, QuotaExceeded, Quotas, Slug, Usage};
 
 const PODS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pods");
@@ -38,7 +43,7 @@ const BINDINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("binding
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The version of the tables that this broker writes.
-pub const SCHEMA: u64 = 2;
+pub const SCHEMA: u64 = 3;
 /// The version of an encoded record.
 const RECORD_VERSION: u8 = 1;
 
@@ -59,33 +64,44 @@ pub fn create(db: Database) -> Result<(), redb::Error> {
     txn.open_table(LAST_HITS)?;
     txn.open_table(OWNERS)?;
     txn.open_table(BLOBS)?;
+    indexes::build(&txn)?;
     txn.commit()?;
     Ok(db.close()?)
 }
 
-/// Brings the tables of an older broker up to [`SCHEMA`]. Pods that were fetched count as fetched at `now`: when they
-/// were is not known.
+/// Brings the tables of an older broker up to [`SCHEMA`] in one transaction.
 pub fn upgrade(db: &Database, now: SystemTime) -> Result<(), redb::Error> {
-    if schema(db)? == Some(SCHEMA) {
+    let found = schema(db)?.unwrap_or_default();
+    if found == SCHEMA {
         return Ok(());
     }
     let txn = begin(db)?;
-    {
-        let (mut last_hits, hits) = (txn.open_table(LAST_HITS)?, txn.open_table(HITS)?);
-        for entry in hits.iter()? {
-            last_hits.insert(entry?.0.value(), seconds(now))?;
-        }
-        txn.open_table(OWNERS)?;
-        let mut counted = BTreeSet::new();
-        for entry in txn.open_table(PODS)?.iter()? {
-            let record: PodRecord = decode(entry?.1.value())?;
-            let is_first = counted.insert(record.digest);
-            let count = |usage| added(usage, 1, if is_first { record.blob_size } else { 0 });
-            account(&txn, &record.owner_key, &Quotas::default(), count)?.ok();
-        }
-        txn.open_table(META)?.insert("schema", SCHEMA)?;
+    if found < 2 {
+        count_usage(&txn, now)?;
     }
+    if found < 3 {
+        indexes::build(&txn)?;
+    }
+    txn.open_table(META)?.insert("schema", SCHEMA)?;
     Ok(txn.commit()?)
+}
+
+/// From schema 1 to 2: counts what owners have. Pods that were fetched count as fetched at `now`: when they were is not
+/// known.
+fn count_usage(txn: &WriteTransaction, now: SystemTime) -> Result<(), redb::Error> {
+    let (mut last_hits, hits) = (txn.open_table(LAST_HITS)?, txn.open_table(HITS)?);
+    for entry in hits.iter()? {
+        last_hits.insert(entry?.0.value(), seconds(now))?;
+    }
+    txn.open_table(OWNERS)?;
+    let mut counted = BTreeSet::new();
+    for entry in txn.open_table(PODS)?.iter()? {
+        let record: PodRecord = decode(entry?.1.value())?;
+        let is_first = counted.insert(record.digest);
+        let count = |usage| added(usage, 1, if is_first { record.blob_size } else { 0 });
+        account(txn, &record.owner_key, &Quotas::default(), count)?.ok();
+    }
+    Ok(())
 }
 
 /// What is kept of one owner, or of all.
@@ -166,6 +182,7 @@ pub fn insert(
     if room.is_ok() {
         pods.insert(record.slug.as_str(), encode(record).as_slice())?;
         blobs.insert(&record.digest.0, twins + 1)?;
+        indexes::add(txn, record)?;
     }
     Ok(room)
 }
@@ -187,6 +204,7 @@ pub fn remove(txn: &WriteTransaction, slug: &Slug) -> Result<Removed, redb::Erro
     let Some(record) = record else { return Ok(Removed::Nothing) };
     txn.open_table(HITS)?.remove(slug.as_str())?;
     txn.open_table(LAST_HITS)?.remove(slug.as_str())?;
+    indexes::remove(txn, &record)?;
     let removed = let_go(&mut txn.open_table(BLOBS)?, record.digest)?;
     let bytes = if let Removed::LastOf(_) = removed { record.blob_size } else { 0 };
     let less = |usage: Usage| Usage { pods: usage.pods - 1, bytes: usage.bytes - bytes };

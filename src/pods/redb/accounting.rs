@@ -342,6 +342,10 @@ impl World {
         for owner in 0..OWNERS {
             let key = pod(owner, 0).record().owner_key;
             assert_eq!(self.registry.usage(Some(&key)).await.unwrap(), self.model.usage(Some(&key)));
+            let listed = self.registry.list_owned(&key, None, usize::MAX).await.unwrap();
+            let listed: Vec<_> = listed.iter().map(|record| record.slug).collect();
+            let owned = self.model.pods.iter().filter(|(_, (record, _))| record.owner_key == key);
+            assert_eq!(listed, owned.map(|(slug, _)| *slug).collect::<Vec<_>>());
         }
         let digests = self.model.pods.values().map(|(record, _)| record.digest.to_string()).collect();
         assert_eq!(files(self.directory.path()), digests);

@@ -116,6 +116,19 @@ impl Registry for RedbRegistry {
         self.blocking(read).await
     }
 
+    async fn list_owned(
+        &self,
+        owner_key: &OwnerKey,
+        after: Option<&Slug>,
+        limit: usize,
+    ) -> Result<Vec<PodRecord>, RegistryError> {
+        let (owner_key, after) = (*owner_key, after.copied());
+        let read = move |store: &Store| {
+            store.read(|database| tables::owned_records(database, &owner_key, after.as_ref(), limit))
+        };
+        self.blocking(read).await
+    }
+
     async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError> {
         let hits = hits.to_vec();
         self.write(|done| Job::Hits { hits, at, done }).await

@@ -1,0 +1,87 @@
+//! Further orders of the records: by owner key, and by the moment from which on a pod is not served any more. They
+//! change in the transaction that changes the record.
+
+use std::{
+    ops::Bound,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use super::{HITS, LAST_HITS, PODS, decode, stored, with_hits};
+use crate::pods::{OwnerKey, PodRecord, Slug};
+
+const OWNED: TableDefinition<'_, (&[u8; 32], &str), ()> = TableDefinition::new("owned");
+const EXPIRING: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("expiring");
+
+/// Makes the indexes of all records, or empty ones where there are none.
+pub fn build(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    let (mut owned, mut expiring) = (txn.open_table(OWNED)?, txn.open_table(EXPIRING)?);
+    for entry in txn.open_table(PODS)?.iter()? {
+        let record: PodRecord = decode(entry?.1.value())?;
+        owned.insert((&record.owner_key.0, record.slug.as_str()), ())?;
+        if let Some(expires) = record.expires {
+            expiring.insert((milliseconds(expires), record.slug.as_str()), ())?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds a record that is new. Another version of it changes neither its owner key nor when it expires.
+pub fn add(txn: &WriteTransaction, record: &PodRecord) -> Result<(), redb::Error> {
+    txn.open_table(OWNED)?.insert((&record.owner_key.0, record.slug.as_str()), ())?;
+    if let Some(expires) = record.expires {
+        txn.open_table(EXPIRING)?.insert((milliseconds(expires), record.slug.as_str()), ())?;
+    }
+    Ok(())
+}
+
+/// Removes a record that was there.
+pub fn remove(txn: &WriteTransaction, record: &PodRecord) -> Result<(), redb::Error> {
+    txn.open_table(OWNED)?.remove((&record.owner_key.0, record.slug.as_str()))?;
+    if let Some(expires) = record.expires {
+        txn.open_table(EXPIRING)?.remove((milliseconds(expires), record.slug.as_str()))?;
+    }
+    Ok(())
+}
+
+/// Returns at most `limit` records of one owner with their hits, in the order of their slugs, from the first one after
+/// `after`.
+pub fn owned_records(
+    db: &Database,
+    owner_key: &OwnerKey,
+    after: Option<&Slug>,
+    limit: usize,
+) -> Result<Vec<PodRecord>, redb::Error> {
+    let txn = db.begin_read()?;
+    let owned = txn.open_table(OWNED)?;
+    let from = match after {
+        Some(slug) => Bound::Excluded((&owner_key.0, slug.as_str())),
+        None => Bound::Included((&owner_key.0, "")),
+    };
+    let mut slugs = Vec::new();
+    for entry in owned.range((from, Bound::Unbounded))?.take(limit) {
+        let (key, _) = entry?;
+        let (owner, slug) = key.value();
+        if *owner != owner_key.0 {
+            break;
+        }
+        slugs.push(slug.to_owned());
+    }
+    if slugs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (pods, hits, last_hits) = (txn.open_table(PODS)?, txn.open_table(HITS)?, txn.open_table(LAST_HITS)?);
+    let record = |slug: String| {
+        let record = stored(&pods, &slug)?.ok_or_else(|| {
+            redb::Error::Corrupted(format!("the index of owners names {slug}, which has no record"))
+        })?;
+        with_hits(record, &hits, &last_hits)
+    };
+    slugs.into_iter().map(record).collect()
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis().try_into().unwrap_or(u64::MAX)
+}
