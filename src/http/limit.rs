@@ -18,7 +18,7 @@ use crate::{
         client::Client,
         limits::{Kind, Limits},
     },
-    owner::audience::Reached,
+    owner::admission::Registrant,
     signal::admission::{Admission, Key, Standing},
 };
 
@@ -77,9 +77,9 @@ pub struct Registrations {
 }
 
 impl Registrations {
-    /// For a socket of `client` that came in as `reached` says.
-    pub fn at_socket(app: &App, client: Option<IpAddr>, reached: Reached) -> Arc<dyn Admission> {
-        Arc::new(Self { limits: app.limits.clone(), client, admission: app.owners.at(reached) })
+    /// For a socket of `client`.
+    pub fn at_socket(app: &App, client: Option<IpAddr>, registrant: Registrant) -> Arc<dyn Admission> {
+        Arc::new(Self { limits: app.limits.clone(), client, admission: app.owners.at(registrant) })
     }
 }
 

@@ -13,7 +13,11 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, error::HttpError, limit, owned};
 use crate::{
-    net::{client::Client, crowd::Counted},
+    net::{
+        client::Client,
+        crowd::{Counted, group_of},
+    },
+    owner::admission::Registrant,
     signal::{admission::Admission, socket},
 };
 
@@ -50,7 +54,9 @@ impl Upgrade {
                 response.status_code(StatusCode::OK);
             }
         }
-        let admission = limit::Registrations::at_socket(&self.0, client, owned::reached(request));
+        let registrant =
+            Registrant { reached: owned::reached(request), network: client.map(group_of), proof: None };
+        let admission = limit::Registrations::at_socket(&self.0, client, registrant);
         self.serve(on_upgrade, counted, admission);
         Ok(())
     }

@@ -15,7 +15,7 @@
 //! A key has rights only where something binds the pod id to it: keys are to be had for nothing, and whoever makes one
 //! must not take a pod from a host that is there.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::timeout;
@@ -46,10 +46,44 @@ pub struct Owners {
     replay: Arc<Replay>,
 }
 
-/// The same for the registrations of one socket.
+/// What is known of a socket before it registers anything.
+#[derive(Clone, Debug)]
+pub struct Registrant {
+    /// How the request that became the socket came in.
+    pub reached: Reached,
+    /// The network of the client: the rate-limit key of its address. `None` if the address is unknown.
+    #[expect(dead_code, reason = "read once pod ids have states")]
+    pub network: Option<IpAddr>,
+    /// What the request proved, for the life of the socket.
+    pub proof: Option<SocketProof>,
+}
+
+/// An owner key that the request for a socket proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketProof {
+    /// The key.
+    pub key: OwnerKey,
+    /// The pod ids that it is proven for; `None` means all.
+    pub pod_ids: Option<Arc<[String]>>,
+}
+
+/// An owner key that is proven for one registration, by its `ownerToken` or by its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Proof {
+    key: OwnerKey,
+}
+
+impl SocketProof {
+    fn for_pod(&self, pod_id: &str) -> Option<Proof> {
+        let covers = |pod_ids: &Arc<[String]>| pod_ids.iter().any(|covered| covered == pod_id);
+        self.pod_ids.as_ref().is_none_or(covers).then_some(Proof { key: self.key })
+    }
+}
+
+/// Decides about the registrations of one socket.
 struct AtSocket {
     owners: Arc<Owners>,
-    reached: Reached,
+    registrant: Registrant,
 }
 
 impl Owners {
@@ -58,9 +92,9 @@ impl Owners {
         Arc::new(Self { registry, live, clock, replay })
     }
 
-    /// Decides about the registrations of a socket that came in as `reached` says.
-    pub fn at(self: &Arc<Self>, reached: Reached) -> Arc<dyn Admission> {
-        Arc::new(AtSocket { owners: self.clone(), reached })
+    /// Returns what decides about the registrations of one socket.
+    pub fn at(self: &Arc<Self>, registrant: Registrant) -> Arc<dyn Admission> {
+        Arc::new(AtSocket { owners: self.clone(), registrant })
     }
 
     /// An uploaded pod names a pod id: it is bound to the pod's owner, if it is not bound yet.
@@ -84,35 +118,38 @@ impl Owners {
         &self,
         pod_id: &str,
         token: Option<&str>,
-        reached: Reached,
+        registrant: &Registrant,
     ) -> Result<Standing, String> {
         let (mode, required) = {
             let config = self.live.load();
             (config.signal.bind, config.signal.require_owner)
         };
-        match token {
+        if mode == BindMode::Off && !required {
+            return Ok(Standing::Anybody);
+        }
+        let token = token.map(|token| self.verify(pod_id, token, registrant.reached)).transpose()?;
+        let of_socket = || registrant.proof.as_ref().and_then(|proof| proof.for_pod(pod_id));
+        let proof = token.as_ref().map(|token| Proof { key: token.key }).or_else(of_socket);
+        match proof {
             None if required => Err("this broker asks every origin for an ownerToken".into()),
-            None if mode == BindMode::Off => Ok(Standing::Anybody),
-            None => self.without_token(pod_id, mode).await,
-            Some(_) if mode == BindMode::Off && !required => Ok(Standing::Anybody),
-            Some(token) => {
-                let audience = reached.audience(&self.live.load());
-                if audience.is_empty() {
-                    return Err(NO_AUDIENCE.into());
-                }
-                let now = self.clock.now();
-                let proof =
-                    token::verify(token, pod_id, &audience, now).map_err(|error| error.to_string())?;
-                if mode == BindMode::Off {
-                    self.take_once(&proof)?;
-                    return Ok(Standing::Anybody);
-                }
-                self.with_token(pod_id, &proof).await
+            None => self.without_proof(pod_id, mode).await,
+            Some(_) if mode == BindMode::Off => {
+                self.take_once(token.as_ref())?;
+                Ok(Standing::Anybody)
             }
+            Some(proof) => self.with_proof(pod_id, proof, token.as_ref()).await,
         }
     }
 
-    async fn without_token(&self, pod_id: &str, mode: BindMode) -> Result<Standing, String> {
+    fn verify(&self, pod_id: &str, token: &str, reached: Reached) -> Result<VerifiedToken, String> {
+        let audience = reached.audience(&self.live.load());
+        if audience.is_empty() {
+            return Err(NO_AUDIENCE.into());
+        }
+        token::verify(token, pod_id, &audience, self.clock.now()).map_err(|error| error.to_string())
+    }
+
+    async fn without_proof(&self, pod_id: &str, mode: BindMode) -> Result<Standing, String> {
         let binding = self.registry.binding(pod_id).await.map_err(|error| unreachable(&error))?;
         match binding.map(|binding| binding.by) {
             Some(BoundBy::Registration) => Err(OWNED.into()),
@@ -121,7 +158,12 @@ impl Owners {
         }
     }
 
-    async fn with_token(&self, pod_id: &str, proof: &VerifiedToken) -> Result<Standing, String> {
+    async fn with_proof(
+        &self,
+        pod_id: &str,
+        proof: Proof,
+        token: Option<&VerifiedToken>,
+    ) -> Result<Standing, String> {
         if pod_id.len() > MAX_BOUND {
             return Err(format!(
                 "podId is longer than the {MAX_BOUND} bytes that can be bound to an owner key"
@@ -131,7 +173,7 @@ impl Owners {
         if bound.is_some_and(|bound| bound.owner_key != proof.key) {
             return Err(OTHER_OWNER.into());
         }
-        self.take_once(proof)?;
+        self.take_once(token)?;
         if bound.is_none() {
             return Ok(Standing::Claimant(proof.key.0));
         }
@@ -144,15 +186,17 @@ impl Owners {
     }
 
     /// Takes a token that is good once.
-    fn take_once(&self, proof: &VerifiedToken) -> Result<(), String> {
-        let Some(once) = &proof.once else { return Ok(()) };
+    fn take_once(&self, token: Option<&VerifiedToken>) -> Result<(), String> {
+        let Some((token, once)) = token.and_then(|token| Some((token, token.once.as_ref()?))) else {
+            return Ok(());
+        };
         // The same name in a signature is another one.
         let name = format!("token {once}");
         let once = Once {
-            key: proof.key,
+            key: token.key,
             name: &name,
-            made: seconds(proof.issued),
-            ends: seconds(proof.expires + LEEWAY),
+            made: seconds(token.issued),
+            ends: seconds(token.expires + LEEWAY),
         };
         self.replay
             .take(&once, self.clock.now())
@@ -177,7 +221,7 @@ fn millis(time: std::time::SystemTime) -> u64 {
 #[async_trait]
 impl Admission for AtSocket {
     async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
-        let standing = self.owners.standing(pod_id, token, self.reached);
+        let standing = self.owners.standing(pod_id, token, &self.registrant);
         timeout(PATIENCE, standing).await.unwrap_or_else(|_| {
             tracing::error!("the registry took too long over a registration");
             Err("this broker could not reach its registry".into())
