@@ -5,6 +5,7 @@ mod compression;
 mod download;
 mod error;
 mod health;
+mod host;
 mod hsts;
 mod isolation;
 mod leaving;
@@ -144,6 +145,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .hoop(leaving::SayGoodbye(app.clone()))
         .hoop(hsts::Hsts(app.clone()))
         .hoop(limit::Limit(app.clone()))
+        .hoop(host::ValidHost)
         .hoop(isolation::PodHosts(app.clone()))
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

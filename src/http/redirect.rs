@@ -7,7 +7,7 @@ use salvo::{
     http::{HeaderValue, StatusCode, header, uri::Authority},
 };
 
-use super::{App, access, error::HttpError, not_found};
+use super::{App, access, error::HttpError, host, not_found};
 use crate::{config::PublicUrl, net::client::Client};
 
 /// All routes of a redirect listener.
@@ -17,6 +17,7 @@ pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
         .push(Router::with_path("{**path}").goal(ToHttps { app: app.clone(), https_port }));
     Service::new(router)
         .hoop(access::AccessLog(app.clone()))
+        .hoop(host::ValidHost)
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }
 

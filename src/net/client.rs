@@ -28,6 +28,7 @@ use salvo::{
     http::{HeaderMap, header, uri::Authority},
 };
 
+use super::host;
 use crate::config::TrustedProxy;
 
 /// Who a request comes from, and what they asked for.
@@ -62,7 +63,7 @@ impl Client {
             address: request.remote_addr().ip(),
             scheme: request.scheme().to_string(),
             host: host
-                .filter(is_plain)
+                .filter(is_valid)
                 .or_else(|| authority(text(request.headers(), header::HOST.as_str())?)),
         };
         peer.seen_through(request.remote_addr(), request.headers(), proxies)
@@ -211,12 +212,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 fn authority(text: &str) -> Option<Authority> {
-    text.parse().ok().filter(is_plain)
+    text.parse().ok().filter(is_valid)
 }
 
-/// A host with a user's name before it could make a URL look like another's.
-fn is_plain(authority: &Authority) -> bool {
-    !authority.as_str().contains('@') && !authority.host().is_empty()
+fn is_valid(authority: &Authority) -> bool {
+    host::is_valid(authority.as_str())
 }
 
 /// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. A port may be

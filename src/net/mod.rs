@@ -2,11 +2,12 @@
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are,
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets. [`client`] tells who a request
-//! comes from, [`limits`] how often it may ask.
+//! comes from, [`host`] what it may call this broker, [`limits`] how often it may ask.
 
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod front;
+pub(crate) mod host;
 pub(crate) mod limits;
 pub(crate) mod listener;
 mod proxy_protocol;

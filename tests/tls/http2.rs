@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// A connection of HTTP/2, after the broker's settings have come.
-async fn connect(client: &Client, address: &str) -> SendRequest<Bytes> {
+pub async fn connect(client: &Client, address: &str) -> SendRequest<Bytes> {
     let stream: TlsStream<TcpStream> =
         client.clone().with_alpn(&["h2"]).connect(address, "pods.example").await.unwrap();
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -56,7 +56,7 @@ fn extended_connect(path: &str, protocol: &'static str, version: &str) -> Reques
         .unwrap()
 }
 
-async fn head(answer: ResponseFuture) -> Response<h2::RecvStream> {
+pub async fn head(answer: ResponseFuture) -> Response<h2::RecvStream> {
     timeout(SOON, answer).await.expect("an answer should have come").unwrap()
 }
 
@@ -89,7 +89,7 @@ async fn socket(sender: &mut SendRequest<Bytes>) -> Socket<DuplexStream> {
     Socket { stream: WebSocketStream::from_raw_socket(ours, Role::Client, None).await }
 }
 
-async fn broker() -> (TestServer, Client, Files) {
+pub async fn broker() -> (TestServer, Client, Files) {
     let (authority, files) = (Authority::named("CA"), Files::new());
     files.write("pair", &authority.issue(&["pods.example"]));
     let server = TestServer::with(&files.toml(&["pair"])).await;

@@ -4,6 +4,7 @@ mod certs;
 mod client;
 mod hsts;
 mod http2;
+mod http2_hosts;
 mod limits;
 mod protocols;
 mod reload;
