@@ -26,6 +26,11 @@ pub enum HttpError {
     /// It would take an upload token (RFC 6750).
     #[error("{0}")]
     NoToken(String),
+    /// The body is encoded (RFC 9110, section 8.4).
+    #[error(
+        "the body has a Content-Encoding, which this broker does not decode: send the pod as it is, without Content-Encoding"
+    )]
+    Encoded,
     /// The same later may work.
     #[error("{message}")]
     Busy { message: &'static str, retry_after: Duration },
@@ -53,6 +58,7 @@ impl HttpError {
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotSigned(_) | Self::NoToken(_) => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Rejected(Rejected::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rejected(_) => StatusCode::BAD_REQUEST,
             Self::Registry(RegistryError::Quota(
@@ -108,6 +114,9 @@ impl Writer for HttpError {
             }
             Self::NoToken(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::Encoded => {
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }
             _ => {}
         }

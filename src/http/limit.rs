@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use salvo::{
-    Request, Response, handler,
-    http::{HeaderValue, Method, header},
+    Request, handler,
+    http::{Method, header},
 };
 
 use tokio::{
@@ -34,7 +34,7 @@ pub struct Limit(pub Arc<App>);
 
 #[handler]
 impl Limit {
-    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+    async fn handle(&self, request: &mut Request) -> Result<(), HttpError> {
         let Self(app) = self;
         let Some(kind) = kind_of(request) else { return Ok(()) };
         let client = Client::of(request, &app.live.load().trusted_proxies);
@@ -44,12 +44,8 @@ impl Limit {
         if let Ok(_held) = HELD.try_acquire() {
             sleep(HOLD).await;
         }
-        if kind == Kind::Upload {
-            // A page of any origin may upload, so it may read why it was refused.
-            response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-            if !request.headers().contains_key(header::EXPECT) {
-                pass_over(request.take_body());
-            }
+        if kind == Kind::Upload && !request.headers().contains_key(header::EXPECT) {
+            pass_over(request.take_body());
         }
         Err(exceeded.into())
     }

@@ -2,6 +2,7 @@
 
 mod access;
 mod compression;
+mod cors;
 mod download;
 mod error;
 mod health;
@@ -118,8 +119,8 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .push(Router::with_path("health").get(health::Health(app.clone())))
         .push(
             Router::with_path("pods")
-                .push(Router::new().hoop(upload::AllowAnyOrigin).post(upload::Upload(app.clone())))
-                .push(Router::new().hoop(upload::AllowAnyOrigin).options(upload::Preflight(app.clone()))),
+                .push(Router::new().post(upload::Upload(app.clone())))
+                .push(Router::new().options(cors::Preflight)),
         );
     for other in others {
         router = router.push(other);
@@ -144,6 +145,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .hoop(access::AccessLog(app.clone()))
         .hoop(leaving::SayGoodbye(app.clone()))
         .hoop(hsts::Hsts(app.clone()))
+        .hoop(cors::AnyOriginUploads)
         .hoop(limit::Limit(app.clone()))
         .hoop(host::ValidHost)
         .hoop(isolation::PodHosts(app.clone()))

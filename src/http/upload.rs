@@ -1,23 +1,25 @@
-//! `POST /pods`: a body becomes a verified pod in the registry. `OPTIONS /pods` lets any page do it.
+//! `POST /pods`: a body becomes a verified pod in the registry.
+
+mod format;
 
 use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use salvo::{
-    Depot, FlowCtrl, Request, Response, handler,
+    Request, Response, handler,
     http::{
-        HeaderValue, ReqBody, StatusCode, header,
+        ReqBody, StatusCode, header,
         headers::{ContentLength, HeaderMapExt},
     },
 };
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout, timeout_at},
 };
 
+use self::format::Format;
 use super::{
     App,
     error::{HttpError, render_json},
@@ -176,64 +178,6 @@ pub(super) fn pass_over(mut body: ReqBody) {
     });
 }
 
-/// How the HTML comes.
-#[derive(Clone, Copy)]
-enum Format {
-    /// As the body.
-    Html,
-    /// As the field `html` of a JSON object.
-    Json,
-}
-
-impl Format {
-    fn of(request: &Request) -> Result<Self, HttpError> {
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        match media_type.to_ascii_lowercase().as_str() {
-            "text/html" | "text/plain" => Ok(Self::Html),
-            "application/json" => Ok(Self::Json),
-            _ => Err(HttpError::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "expected content-type text/html or application/json {html}",
-            )),
-        }
-    }
-
-    /// The memory that a body of `length` bytes takes until it is stored.
-    fn memory(self, length: u64) -> u64 {
-        match self {
-            Self::Html => length,
-            Self::Json => 2 * length,
-        }
-    }
-
-    fn html(self, body: Bytes) -> Result<Bytes, HttpError> {
-        match self {
-            Self::Html => Ok(body),
-            Self::Json => {
-                html_of_json(&body).map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))
-            }
-        }
-    }
-}
-
-fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
-    #[derive(Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        html: Option<&'a RawValue>,
-    }
-    const NOT_AN_OBJECT: &str = "the body is not a JSON object with one field 'html'";
-    if !body.trim_ascii_start().starts_with(b"{") {
-        // serde takes an array of its fields for a struct, too.
-        return Err(NOT_AN_OBJECT);
-    }
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|_| NOT_AN_OBJECT)?;
-    let html = body.html.map(RawValue::get).filter(|html| *html != "null").ok_or("missing 'html' field")?;
-    let html: String = serde_json::from_str(html).map_err(|_| "expected the 'html' field to be a string")?;
-    if html.is_empty() { Err("missing 'html' field") } else { Ok(html.into()) }
-}
-
 /// Reads a body whole, as long as it comes fast enough and stays within the limit.
 async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Bytes, HttpError> {
     let limit = settings.max_blob.as_u64();
@@ -280,42 +224,4 @@ fn base_url(config: &Config, client: Client, request: &Request) -> String {
     }
     let local = || request.local_addr().clone().into_std().map(|addr| addr.to_string()).unwrap_or_default();
     format!("{}://{}", client.scheme, client.host.map_or_else(local, |host| host.to_string()))
-}
-
-/// Pages of any origin may upload.
-pub struct AllowAnyOrigin;
-
-#[handler]
-impl AllowAnyOrigin {
-    async fn handle(
-        &self,
-        request: &mut Request,
-        depot: &mut Depot,
-        response: &mut Response,
-        flow: &mut FlowCtrl,
-    ) {
-        flow.call_next(request, depot, response).await;
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    }
-}
-
-/// Answers a browser that asks whether it may upload.
-pub struct Preflight(pub Arc<App>);
-
-#[handler]
-impl Preflight {
-    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
-        if request.uri().path() != "/pods" {
-            return Err(HttpError::NotFound);
-        }
-        response.status_code(StatusCode::NO_CONTENT);
-        let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST,OPTIONS"));
-        let allowed = match self.0.live.load().uploads.policy {
-            UploadPolicy::Token => "content-type,authorization",
-            _ => "content-type",
-        };
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
-        Ok(())
-    }
 }

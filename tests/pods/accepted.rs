@@ -2,9 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    pod::{Pod, hex},
-    server::TestServer,
+use crate::{
+    cors::clients,
+    support::{
+        pod::{Pod, hex},
+        server::TestServer,
+    },
 };
 
 /// Uploads a pod that must be taken; the answer.
@@ -123,4 +126,26 @@ async fn html_comes_back_byte_for_byte() {
     let answer: Value = post.send().await.unwrap().json().await.unwrap();
     let url = server.url(&format!("/{}", answer["id"].as_str().unwrap()));
     assert_eq!(server.http.get(url).send().await.unwrap().text().await.unwrap(), html);
+}
+
+/// A byte order mark before JSON says nothing; one before or within the HTML is part of it.
+#[tokio::test]
+async fn json_with_a_byte_order_mark() {
+    let server = TestServer::start().await;
+    for client in clients() {
+        for html in [Pod::named("pod").html(), format!("\u{feff}{}\u{feff}", Pod::named("pod").html())] {
+            for json in [json!({ "html": html }).to_string(), format!(" \n{}", json!({ "html": html }))] {
+                let post = client.post(server.url("/pods")).header("content-type", "application/json");
+                let answer = post.body(format!("\u{feff}{json}")).send().await.unwrap();
+                assert_eq!(answer.status(), 200, "{json}");
+                let answer: Value = answer.json().await.unwrap();
+                let url = server.url(&format!("/{}", answer["id"].as_str().unwrap()));
+                let served = client.get(url).send().await.unwrap().bytes().await.unwrap();
+                assert_eq!(hex(&served), hex(html.as_bytes()));
+            }
+        }
+        let two = format!("\u{feff}\u{feff}{}", json!({ "html": Pod::named("pod").html() }));
+        let post = client.post(server.url("/pods")).header("content-type", "application/json").body(two);
+        assert_eq!(post.send().await.unwrap().status(), 400, "one mark is one too few to excuse two");
+    }
 }

@@ -2,7 +2,9 @@
 
 mod accepted;
 mod compression;
+mod cors;
 mod downloads;
+mod hosts;
 mod registries;
 mod rejected;
 #[path = "../support/mod.rs"]

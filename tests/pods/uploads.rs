@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    pod::Pod,
-    raw::{Answer, Raw, ask},
-    server::TestServer,
+use crate::{
+    cors::clients,
+    support::{
+        pod::Pod,
+        raw::{Answer, Raw, ask},
+        server::TestServer,
+    },
 };
 
 const SMALL: &str = "[pods]\nmax_blob = \"2 KiB\"\nmax_manifest = \"1 KiB\"";
@@ -107,6 +110,36 @@ async fn content_types() {
     let nothing_said = "POST /pods HTTP/1.1\nHost: broker\nContent-Length: 0\n\n";
     let answer = ask(&server.address, nothing_said).await;
     assert_refused(&answer, 415, "expected content-type text/html or application/json {html}");
+}
+
+/// An encoded body is refused by what its head says, and the client is told how to send it.
+#[tokio::test]
+async fn content_encodings() {
+    const ENCODED: &str = "the body has a Content-Encoding, which this broker does not decode: send the pod as it is, without Content-Encoding";
+    let server = TestServer::start().await;
+    let html = Pod::named("pod").html();
+    for client in clients() {
+        for content_type in ["text/html", "application/json", "image/png"] {
+            for coding in
+                ["gzip", "GZIP", "br", "zstd", "deflate", "identity, gzip", "gzip, identity", "x", "\u{fc}"]
+            {
+                let post = client.post(server.url("/pods")).header("content-type", content_type);
+                let coding = reqwest::header::HeaderValue::from_bytes(coding.as_bytes()).unwrap();
+                let answer =
+                    post.header("content-encoding", &coding).body("\x1f\u{8b}").send().await.unwrap();
+                assert_eq!(answer.status(), 415, "{coding:?}");
+                assert_eq!(answer.headers()["accept-encoding"], "identity", "{coding:?}");
+                assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "error": ENCODED }), "{coding:?}");
+            }
+        }
+        for coding in ["identity", "Identity", "", "identity, identity"] {
+            let post = client.post(server.url("/pods")).header("content-type", "text/html");
+            let answer = post.header("content-encoding", coding).body(html.clone()).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{coding:?}");
+        }
+    }
+    let asked = head("Content-Length: 1000\nContent-Encoding: gzip\nExpect: 100-continue");
+    assert_refused(&ask(&server.address, &asked).await, 415, ENCODED);
 }
 
 #[tokio::test]

@@ -1,0 +1,93 @@
+//! In which form an upload brings the HTML of a pod.
+
+use bytes::Bytes;
+use salvo::{
+    Request,
+    http::{HeaderMap, StatusCode, header},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::http::error::HttpError;
+
+/// The byte order mark of UTF-8, which editors and PowerShell write before JSON (RFC 8259, section 8.1).
+const BOM: &[u8] = "\u{feff}".as_bytes();
+
+/// Where the HTML is.
+#[derive(Clone, Copy)]
+pub enum Format {
+    /// It is the body.
+    Html,
+    /// It is the field `html` of a JSON object.
+    Json,
+}
+
+impl Format {
+    /// Returns what the header fields say.
+    ///
+    /// # Errors
+    ///
+    /// Returns 415 for another content type, and for an encoded body.
+    pub fn of(request: &Request) -> Result<Self, HttpError> {
+        if is_encoded(request.headers()) {
+            return Err(HttpError::Encoded);
+        }
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        match media_type.to_ascii_lowercase().as_str() {
+            "text/html" | "text/plain" => Ok(Self::Html),
+            "application/json" => Ok(Self::Json),
+            _ => Err(HttpError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "expected content-type text/html or application/json {html}",
+            )),
+        }
+    }
+
+    /// Returns the memory that a body of `length` bytes takes until it is stored.
+    pub fn memory(self, length: u64) -> u64 {
+        match self {
+            Self::Html => length,
+            Self::Json => 2 * length,
+        }
+    }
+
+    /// Returns the HTML in `body`.
+    ///
+    /// # Errors
+    ///
+    /// Returns 400 if the body is no JSON object with the HTML in it.
+    pub fn html(self, body: Bytes) -> Result<Bytes, HttpError> {
+        match self {
+            Self::Html => Ok(body),
+            Self::Json => {
+                html_of_json(&body).map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))
+            }
+        }
+    }
+}
+
+/// Whether a `Content-Encoding` says anything but `identity`, which is none (RFC 9110, section 8.4).
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    let mut fields = headers.get_all(header::CONTENT_ENCODING).iter();
+    fields.any(|field| field.to_str().map_or(true, |field| !field.split(',').map(str::trim).all(is_none)))
+}
+
+fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        html: Option<&'a RawValue>,
+    }
+    const NOT_AN_OBJECT: &str = "the body is not a JSON object with one field 'html'";
+    let body = body.strip_prefix(BOM).unwrap_or(body);
+    if !body.trim_ascii_start().starts_with(b"{") {
+        // serde takes an array of its fields for a struct, too.
+        return Err(NOT_AN_OBJECT);
+    }
+    let body: Body<'_> = serde_json::from_slice(body).map_err(|_| NOT_AN_OBJECT)?;
+    let html = body.html.map(RawValue::get).filter(|html| *html != "null").ok_or("missing 'html' field")?;
+    let html: String = serde_json::from_str(html).map_err(|_| "expected the 'html' field to be a string")?;
+    if html.is_empty() { Err("missing 'html' field") } else { Ok(html.into()) }
+}
