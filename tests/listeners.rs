@@ -597,6 +597,42 @@ async fn local(source: &str, port: u16) -> Raw {
     from(source, &format!("127.0.0.1:{port}")).await
 }
 
+/// A proxy that looks whether the broker is there says nothing of a client, and its addresses mean nothing.
+#[tokio::test]
+async fn a_proxy_that_speaks_for_itself_may_name_any_family() {
+    let listen = "[[listen]]\naddress = \"0.0.0.0:0\"\nproxy_protocol = true";
+    let (mut broker, addresses) = broker(&format!("trusted_proxies = [\"127.0.0.1\"]\n{listen}"), 1);
+    for (family, length) in [(0x00, 0), (0x11, 0), (0x11, 12), (0x13, 7), (0x41, 36), (0xff, u16::MAX)] {
+        let mut raw = local(TRUSTED, port(&addresses[0])).await;
+        let header = [&V2_LOCAL[..12], &[0x20, family], &length.to_be_bytes()[..]].concat();
+        raw.send_bytes(&[header, vec![1; length.into()]].concat()).await;
+        raw.send(HEALTH).await;
+        assert_eq!(raw.answer().await.status, 200, "family {family:#x}, length {length}");
+        assert_eq!(logged(&mut broker), TRUSTED, "family {family:#x}, length {length}");
+    }
+}
+
+/// IPv4 clients are IPv4 clients, and so are the networks that name them as IPv6 does.
+#[tokio::test]
+async fn an_ipv4_mapped_network_is_the_ipv4_network() {
+    for trusted in ["::ffff:127.0.0.0/126", "::ffff:127.0.0.1", "::ffff:7f00:0/104", "::ffff:0:0/96"] {
+        let toml = format!(
+            "trusted_proxies = [\"{trusted}\"]\n[limits]\nreads_per_address = \"1/day\"\n\
+             exempt = [\"::ffff:192.0.2.0/120\"]\n[[listen]]\naddress = \"[::]:0\""
+        );
+        let (mut broker, addresses) = broker(&toml, 1);
+        for (client, limited) in [("192.0.2.7", false), ("198.51.100.1", true)] {
+            for second in [false, true] {
+                let mut raw = local(TRUSTED, port(&addresses[0])).await;
+                raw.send(&format!("GET /health HTTP/1.1\nHost: broker\nX-Forwarded-For: {client}\n\n")).await;
+                let status = raw.answer().await.status;
+                assert_eq!(status == 429, limited && second, "{client} behind {trusted}: {status}");
+                assert_eq!(logged(&mut broker), client, "behind {trusted}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn at_level_info_no_line_names_a_client() {
     let mut broker = Broker::start(&["-r", "memory"]);

@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     list::Entry,
@@ -117,8 +117,7 @@ impl Value for TrustedProxy {
         if text == "unix" {
             return Ok(Self::Unix);
         }
-        let network = IpNet::from_str(text).or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map(Self::Network).map_err(|_| expected::<Self>(&format!("{text:?}")))
+        network::<Self>(text).map(Self::Network)
     }
 
     fn to_toml(&self) -> Option<String> {
@@ -127,6 +126,25 @@ impl Value for TrustedProxy {
             Self::Unix => "\"unix\"".into(),
         })
     }
+}
+
+/// Reads an address or a network. One of IPv4-mapped IPv6 addresses becomes the IPv4 network that it means, since that
+/// is what becomes of the addresses of clients.
+fn network<T: Value>(text: &str) -> Result<IpNet, String> {
+    let network = IpNet::from_str(text).or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = network.map_err(|_| expected::<T>(&format!("{text:?}")))?;
+    let mapped = match network {
+        IpNet::V6(network) => network.addr().to_ipv4_mapped().map(|address| (address, network.prefix_len())),
+        IpNet::V4(_) => None,
+    };
+    let Some((address, prefix)) = mapped else { return Ok(network) };
+    let of_ipv4 = prefix.checked_sub(96).and_then(|prefix| Ipv4Net::new(address, prefix).ok());
+    of_ipv4.map(IpNet::V4).ok_or_else(|| {
+        format!(
+            "expected a prefix of at least 96 with an IPv4-mapped address, found {text:?}: \
+             write an IPv4 network such as \"10.0.0.0/8\""
+        )
+    })
 }
 
 /// Addresses that belong together.
@@ -144,8 +162,7 @@ impl Value for Network {
     const EXPECTED: &'static str = "an address or a network such as \"10.0.0.0/8\"";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        let network = IpNet::from_str(text).or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map(Self).map_err(|_| expected::<Self>(&format!("{text:?}")))
+        network::<Self>(text).map(Self)
     }
 
     fn to_toml(&self) -> Option<String> {

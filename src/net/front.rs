@@ -202,7 +202,7 @@ struct Connection {
 
 impl Connection {
     fn tcp(stream: TcpStream, remote: std::net::SocketAddr) -> io::Result<Self> {
-        let local = stream.local_addr()?.into();
+        let local = canonical(stream.local_addr()?).into();
         Ok(Self { raw: Raw::Tcp(stream), local, remote: canonical(remote).into() })
     }
 
@@ -269,7 +269,7 @@ impl Iterator for Waiting {
     }
 }
 
-/// An IPv4 client of a dual-stack listener is an IPv4 client.
+/// An IPv4 client of a dual-stack listener is an IPv4 client, and reached an IPv4 address.
 fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
     (address.ip().to_canonical(), address.port()).into()
 }

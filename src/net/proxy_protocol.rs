@@ -14,6 +14,10 @@ const MAX_V1: usize = 107;
 const MAX_V2: usize = 4096;
 /// Bytes of a version 2 header before the rest, whose length is in the last two.
 const FIXED_V2: usize = 16;
+/// The byte of a version 2 header that holds version and command.
+const COMMAND_V2: usize = 12;
+/// Version 2 with the command LOCAL: the proxy speaks for itself.
+const LOCAL: u8 = 0x20;
 
 /// Whom a proxy speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +42,32 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Na
     header.resize(FIXED_V2, 0);
     stream.read_exact(&mut header[1..]).await?;
     let rest = usize::from(u16::from_be_bytes([header[FIXED_V2 - 2], header[FIXED_V2 - 1]]));
-    if !header.starts_with(v2::PROTOCOL_PREFIX) || rest > MAX_V2 {
+    if !header.starts_with(v2::PROTOCOL_PREFIX) {
+        return Err(no_header());
+    }
+    if header[COMMAND_V2] == LOCAL {
+        // Family and addresses are to be ignored, whatever they are (section 2.2).
+        skip(stream, rest).await?;
+        return Ok(Named::Proxy);
+    }
+    if rest > MAX_V2 {
         return Err(no_header());
     }
     header.resize(FIXED_V2 + rest, 0);
     stream.read_exact(&mut header[FIXED_V2..]).await?;
     let header = v2::Header::try_from(&header[..]).map_err(|_| no_header())?;
-    Ok(match header.command {
-        v2::Command::Proxy => of_v2(header.addresses),
-        v2::Command::Local => Named::Proxy,
-    })
+    Ok(of_v2(header.addresses))
+}
+
+/// Reads `length` bytes that mean nothing.
+async fn skip(stream: &mut (impl AsyncRead + Unpin), mut length: usize) -> io::Result<()> {
+    let mut buffer = [0; 512];
+    while length > 0 {
+        let part = length.min(buffer.len());
+        stream.read_exact(&mut buffer[..part]).await?;
+        length -= part;
+    }
+    Ok(())
 }
 
 fn no_header() -> io::Error {
@@ -110,6 +130,11 @@ mod tests {
             (v2(0x21, 0x00, 0, b""), Named::Nobody),
             (v2(0x20, 0x00, 0, b""), Named::Proxy),
             (v2(0x20, 0x11, 12, &tcp4), Named::Proxy),
+            // A proxy that speaks for itself may say what it likes of addresses.
+            (v2(0x20, 0x11, 0, b""), Named::Proxy),
+            (v2(0x20, 0x13, 3, &[1; 3]), Named::Proxy),
+            (v2(0x20, 0x41, 1000, &[b'x'; 1000]), Named::Proxy),
+            (v2(0x20, 0xff, u16::MAX, &[b'x'; 65_535]), Named::Proxy),
         ] {
             let (read, rest) = read(&[&header[..], b"GET / HTTP/1.1"].concat()).await;
             assert_eq!((read.unwrap(), rest), (named, 14), "{header:?}");
@@ -134,6 +159,9 @@ mod tests {
             &v2(0x31, 0x11, 12, &[1; 12]),
             &v2(0x2f, 0x11, 12, &[1; 12]),
             &v2(0x21, 0x11, 4097, &[1; 4097]),
+            &v2(0x20, 0x11, 12, &[1; 11]),
+            &v2(0x10, 0x11, 0, b""),
+            &v2(0x30, 0x11, 0, b""),
         ] {
             assert!(read(bytes).await.0.is_err(), "{bytes:?}");
         }

@@ -1,6 +1,7 @@
 //! Who holds a pod id, who may upload, and what only an owner can do: over real sockets and HTTP.
 
 mod attacks;
+mod audience;
 mod binding;
 mod commands;
 mod owned;
