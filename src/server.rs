@@ -35,6 +35,8 @@ use crate::{
 const JANITOR: Duration = Duration::from_millis(300);
 /// Bytes of a request's head, as in Node: thousands of unfinished ones must fit into memory.
 const MAX_HEAD: usize = 16 * 1024;
+/// Fields in a head: a head of HTTP/2 holds no more, where each counts 32 bytes beside its own (RFC 9113, section 6.5.2).
+const MAX_FIELDS: usize = MAX_HEAD / 32;
 /// Bytes that are read at a time, and that wait to be written to one connection.
 const MAX_BUFFER: usize = 32 * 1024;
 
@@ -203,7 +205,7 @@ impl SignalServer {
         let handed_over = [public.handed_over(), redirect.handed_over()];
         let (mut public, mut redirect) = (Server::new(public), Server::new(redirect));
         for server in [&mut public, &mut redirect] {
-            server.http1_mut().max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
+            server.http1_mut().max_header_size(MAX_HEAD).max_headers(MAX_FIELDS).max_buf_size(MAX_BUFFER);
             server.http2_mut().max_header_list_size(MAX_HEAD as u32);
         }
         public.http2_mut().enable_connect_protocol();

@@ -70,13 +70,20 @@ async fn each_pod_has_a_host_of_its_own_and_the_apex_leads_there() {
         let host = location.strip_prefix("http://").and_then(|rest| rest.strip_suffix(":8080/")).unwrap();
         assert!(host.strip_suffix(".pods.test").is_some_and(|label| label.len() == 15), "{host}");
         assert_eq!(hosts.hits(slug).await, 0, "the way there is no hit");
-        for name in [host.to_owned(), host.to_uppercase(), format!("{host}:8080")] {
+        let spellings = [
+            host.to_owned(),
+            host.to_uppercase(),
+            format!("{host}:8080"),
+            format!("{host}."),
+            format!("{}.:8080", host.to_uppercase()),
+        ];
+        for name in spellings {
             let served = hosts.get(&name, "/").await;
             assert_eq!(served.status(), 200, "{name}");
             assert_eq!(text(served.headers(), "origin-agent-cluster"), "?1");
             assert_eq!(served.text().await.unwrap(), *pod);
         }
-        assert_eq!(hosts.hits(slug).await, 3);
+        assert_eq!(hosts.hits(slug).await, 5);
         names.push(host.to_owned());
     }
     assert_ne!(names[0], names[1]);
@@ -96,15 +103,66 @@ async fn each_pod_has_a_host_of_its_own_and_the_apex_leads_there() {
         post.header("content-type", "text/html").body(pods[0].clone()).send().await.unwrap().status(),
         404
     );
-    for nobody in ["aaaaaaaaaaaaaaa.pods.test", "a.pods.test", "x.aaaaaaaaaaaaaaa.pods.test", ".pods.test"] {
+    for nobody in ["aaaaaaaaaaaaaaa.pods.test", "a.pods.test", "a.pods.test.", "x.aaaaaaaaaaaaaaa.pods.test"]
+    {
         assert_eq!(hosts.get(nobody, "/").await.status(), 404, "{nobody}");
     }
-    for apex in ["pods.test", "notpods.test", "localhost", "aaaaaaaaaaaaaaa.pods.test.evil.test"] {
+    for invalid in [".pods.test", &format!("{}..", names[0])] {
+        assert_eq!(hosts.get(invalid, "/").await.status(), 400, "{invalid}");
+    }
+    for apex in [
+        "pods.test",
+        "pods.test.",
+        "PODS.TEST",
+        "notpods.test",
+        "localhost",
+        "aaaaaaaaaaaaaaa.pods.test.evil.test",
+    ] {
         assert_eq!(hosts.get(apex, "/health").await.status(), 200, "{apex}");
         let moved = hosts.get(apex, &format!("/{}", slugs[0])).await;
         assert_eq!(text(moved.headers(), "location"), format!("http://{}/", names[0]), "{apex}");
     }
     assert_eq!(hosts.get("pods.test", "/AAAAAAAAAAAA").await.status(), 404);
+    hosts.server.stop().await;
+}
+
+#[tokio::test]
+async fn the_way_to_a_pods_host_keeps_the_query() {
+    let hosts = Hosts::start("").await;
+    let slug = hosts.server.store(Pod::named("a").html()).await;
+    for query in ["?ref=mail", "?", "?a=b&c=%20d?e", "?x=//evil.test/", "?next=%0d%0aset-cookie:a"] {
+        let moved = hosts.get("pods.test", &format!("/{slug}{query}")).await;
+        assert_eq!(moved.status(), 307);
+        let location = text(moved.headers(), "location");
+        assert!(location.ends_with(&format!(".pods.test/{query}")), "{query}: {location}");
+        let host = location.strip_prefix("http://").unwrap().split('/').next().unwrap();
+        assert_eq!(hosts.get(host, &format!("/{query}")).await.status(), 200, "{query}");
+    }
+    hosts.server.stop().await;
+}
+
+#[tokio::test]
+async fn http2_names_a_pods_host_in_its_authority() {
+    let hosts = Hosts::start("").await;
+    let slug = hosts.server.store(Pod::named("a").html()).await;
+    let moved = hosts.get("pods.test", &format!("/{slug}")).await;
+    let location = text(moved.headers(), "location");
+    let host = location.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
+    let stream = tokio::net::TcpStream::connect(&hosts.server.address).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for (authority, status) in [
+        (host.clone(), 200),
+        (host.to_uppercase(), 200),
+        (format!("{host}."), 200),
+        (format!("{host}:8080"), 200),
+        (format!("{}.:8080", host.to_uppercase()), 200),
+        (format!("x.{host}"), 404),
+    ] {
+        let request = http::Request::get(format!("http://{authority}/")).version(http::Version::HTTP_2);
+        let (answer, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), status, "{authority}");
+    }
     hosts.server.stop().await;
 }
 

@@ -6,6 +6,7 @@ use salvo::{
 };
 
 use super::error::HttpError;
+use crate::net::path::normalize;
 
 /// The path of uploads.
 const PODS: &str = "/pods";
@@ -32,7 +33,7 @@ impl AnyOriginUploads {
         response: &mut Response,
         flow: &mut FlowCtrl,
     ) {
-        let is_upload = request.uri().path() == PODS;
+        let is_upload = normalize(request.uri().path()) == PODS;
         flow.call_next(request, depot, response).await;
         if is_upload {
             let headers = response.headers_mut();
@@ -48,7 +49,7 @@ pub struct Preflight;
 #[handler]
 impl Preflight {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
-        if request.uri().path() != PODS {
+        if normalize(request.uri().path()) != PODS {
             return Err(HttpError::NotFound);
         }
         response.status_code(StatusCode::NO_CONTENT);

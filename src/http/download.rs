@@ -2,26 +2,36 @@
 
 use std::{ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use salvo::{
     Request, Response, handler,
     http::{
-        HeaderValue, Method, StatusCode, header,
-        headers::{ContentRange, ETag, HeaderMapExt, IfNoneMatch, IfRange},
+        HeaderMap, HeaderValue, Method, StatusCode, header,
+        headers::{ContentRange, ETag, HeaderMapExt, IfRange},
     },
 };
 
-use super::{App, compression, error::HttpError, isolation};
+use super::{
+    App, compression,
+    conditions::{Conditions, precondition_failed},
+    error::HttpError,
+    isolation,
+};
 use crate::{
     config::Config,
+    net::path::normalize,
     pods::{Blob, PodRecord, Slug},
 };
 
 /// What a pod may load and talk to: inline scripts, WebAssembly, any signalling broker, and the model CDNs of the
-/// in-browser fallback. The same, value by value, as the reference's.
+/// in-browser fallback. The reference's policy blocks that fallback; these two sources are all that it lacks:
+///
+/// - `script-src blob:`, because ONNX Runtime, which Transformers.js brings, imports its WebAssembly factory from a blob;
+/// - `connect-src https://gemmapod.com/api/browser-models`, the runtime's list of models.
 pub const POD_CSP: &str = "default-src 'none'; \
-    script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' https://cdn.jsdelivr.net; \
+    script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' blob: https://cdn.jsdelivr.net; \
     style-src 'self' 'unsafe-inline'; \
-    connect-src 'self' wss: stun: https://cdn.jsdelivr.net https://huggingface.co https://*.hf.co https://cas-bridge.xethub.hf.co; \
+    connect-src 'self' wss: stun: https://gemmapod.com/api/browser-models https://cdn.jsdelivr.net https://huggingface.co https://*.hf.co https://cas-bridge.xethub.hf.co; \
     worker-src 'self' blob:; \
     img-src 'self' data: blob:; \
     font-src 'self' data:; \
@@ -63,31 +73,28 @@ pub async fn serve(
     if isolation::redirect(&slug, request, response, &config) {
         return Ok(());
     }
+    let answer = choose(app, &record, request, is_get)?;
     fence(response, &record, &config);
     isolation::fence(request, response, &config);
-    let is_compressible =
-        compression::is_accepted(request.headers()) && !request.headers().contains_key(header::RANGE);
-    let (plain, compressed) = (etag(&record, ""), etag(&record, "-gzip"));
-    if is_known(request, &plain) {
-        unchanged(response, plain);
-    } else if is_compressible && is_known(request, &compressed) {
-        unchanged(response, compressed);
-    } else if is_compressible && let Some(bytes) = app.compression.load().get(&record.digest) {
-        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        response.headers_mut().typed_insert(compressed);
-        response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
-        if is_get {
-            response.body(bytes);
+    match answer {
+        Chosen::NotModified(etag) => {
+            response.headers_mut().typed_insert(etag);
+            response.status_code(StatusCode::NOT_MODIFIED);
         }
-    } else {
-        response.headers_mut().typed_insert(plain.clone());
-        if let Some(blob) = blob {
-            if is_compressible {
-                app.compression.load().begin(record.digest, &blob);
+        Chosen::Compressed(etag, bytes) => {
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response.headers_mut().typed_insert(etag);
+            response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
+            if is_get {
+                response.body(bytes);
             }
-            send(response, blob, wanted_range(request, &plain, record.blob_size))?;
-        } else {
-            response.headers_mut().insert(header::CONTENT_LENGTH, record.blob_size.into());
+        }
+        Chosen::Plain(etag, range) => {
+            if let Some(blob) = blob.as_ref().filter(|_| is_compressible(request.headers())) {
+                app.compression.load().begin(record.digest, blob);
+            }
+            response.headers_mut().typed_insert(etag);
+            send(response, record.blob_size, range, blob);
         }
     }
     if is_get {
@@ -96,14 +103,44 @@ pub async fn serve(
     Ok(())
 }
 
-/// Whether the client has this representation already (RFC 9110, section 13.1.2).
-fn is_known(request: &Request, etag: &ETag) -> bool {
-    request.headers().typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(etag))
+/// What a request for a pod is answered with.
+enum Chosen {
+    /// The client has it: this tag is one of those that it named.
+    NotModified(ETag),
+    /// The pod in gzip.
+    Compressed(ETag, Bytes),
+    /// The pod as it is, or one range of it.
+    Plain(ETag, Option<Range<u64>>),
 }
 
-fn unchanged(response: &mut Response, etag: ETag) {
-    response.headers_mut().typed_insert(etag);
-    response.status_code(StatusCode::NOT_MODIFIED);
+/// Chooses the answer in the order of RFC 9110, section 13.2.2. An error is returned before any field of a
+/// representation is written: the answer is none.
+fn choose(app: &App, record: &PodRecord, request: &Request, is_get: bool) -> Result<Chosen, HttpError> {
+    let headers = request.headers();
+    let is_compressible = is_compressible(headers);
+    let [plain, compressed] = etags(record);
+    let conditions = Conditions::of(headers);
+    let at_hand = is_compressible.then(|| app.compression.load().get(&record.digest)).flatten();
+    let at_hand = at_hand.filter(|_| conditions.permits(&compressed));
+    if at_hand.is_none() && !conditions.permits(&plain) {
+        return Err(precondition_failed());
+    }
+    if conditions.names(&plain) {
+        return Ok(Chosen::NotModified(plain));
+    }
+    if is_compressible && conditions.names(&compressed) {
+        return Ok(Chosen::NotModified(compressed));
+    }
+    if let Some(bytes) = at_hand {
+        return Ok(Chosen::Compressed(compressed, bytes));
+    }
+    let range = if is_get { wanted_range(request, &plain, record.blob_size)? } else { None };
+    Ok(Chosen::Plain(plain, range))
+}
+
+/// Returns `true` if the client takes gzip and wants no range of the pod as it is.
+fn is_compressible(headers: &HeaderMap) -> bool {
+    compression::is_accepted(headers) && !headers.contains_key(header::RANGE)
 }
 
 fn fence(response: &mut Response, record: &PodRecord, config: &Config) {
@@ -119,36 +156,30 @@ fn fence(response: &mut Response, record: &PodRecord, config: &Config) {
     headers.insert("x-pod-owner", owner);
 }
 
-/// The slug in a path of the form `/SLUG` and `suffix`, to the letter.
+/// The slug in a path of the form `/SLUG` and `suffix`.
 pub fn slug_of(request: &Request, suffix: &str) -> Result<Slug, HttpError> {
-    let path = request.uri().path();
+    let path = normalize(request.uri().path());
     let slug = path.strip_prefix('/').and_then(|path| path.strip_suffix(suffix));
     slug.and_then(|slug| slug.parse().ok()).ok_or(HttpError::NotFound)
 }
 
-/// The tag of a pod in one coding: `suffix` tells codings apart, as strong tags must (RFC 9110, section 8.8.3.3).
-fn etag(record: &PodRecord, suffix: &str) -> ETag {
-    format!("\"{}{suffix}\"", record.digest).parse().expect("hex digits fit an entity tag")
+/// The tags of a pod as it is and in gzip, which must differ as they are strong (RFC 9110, section 8.8.3.3).
+pub fn etags(record: &PodRecord) -> [ETag; 2] {
+    ["", "-gzip"]
+        .map(|suffix| format!("\"{}{suffix}\"", record.digest).parse().expect("hex digits fit an entity tag"))
 }
 
-/// Which part of `length` bytes is asked for.
-enum Wanted {
-    All,
-    Part(u64, u64),
-    Unsatisfiable,
-}
-
-/// What the `Range` header asks for (RFC 9110, section 14). A list of ranges is answered with the whole, and so is
-/// what is no range of bytes.
-fn wanted_range(request: &Request, etag: &ETag, length: u64) -> Wanted {
+/// The part that the `Range` header asks for (RFC 9110, section 14). A list of ranges is answered with the whole, and
+/// so is what is no range of bytes.
+fn wanted_range(request: &Request, etag: &ETag, length: u64) -> Result<Option<Range<u64>>, HttpError> {
     let headers = request.headers();
     let Some(range) = headers.get(header::RANGE).and_then(|range| byte_range(range, length)) else {
-        return Wanted::All;
+        return Ok(None);
     };
     if headers.typed_get::<IfRange>().is_some_and(|condition| condition.is_modified(Some(etag), None)) {
-        return Wanted::All;
+        return Ok(None);
     }
-    if range.is_empty() { Wanted::Unsatisfiable } else { Wanted::Part(range.start, range.end) }
+    if range.is_empty() { Err(HttpError::OutOfRange(length)) } else { Ok(Some(range)) }
 }
 
 /// The one range that the header names, cut to `length`: empty if it lies outside, nothing if it is malformed.
@@ -166,27 +197,19 @@ fn byte_range(header: &HeaderValue, length: u64) -> Option<Range<u64>> {
     (first <= last).then(|| first..last.saturating_add(1).min(length))
 }
 
-fn send(response: &mut Response, blob: Blob, wanted: Wanted) -> Result<(), HttpError> {
-    let length = blob.len();
-    let range = match wanted {
-        Wanted::All => 0..length,
-        Wanted::Part(start, end) => {
-            let range = ContentRange::bytes(start..end, length).expect("the range is within the blob");
-            response.status_code(StatusCode::PARTIAL_CONTENT);
-            response.headers_mut().typed_insert(range);
-            start..end
-        }
-        Wanted::Unsatisfiable => {
-            response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(length));
-            let message = format!("the range is outside of the pod's {length} bytes");
-            return Err(HttpError::new(StatusCode::RANGE_NOT_SATISFIABLE, message));
-        }
-    };
+/// Writes a pod of `length` bytes, or a range of it; without `blob`, only what the head says of it.
+fn send(response: &mut Response, length: u64, range: Option<Range<u64>>, blob: Option<Blob>) {
+    if let Some(range) = &range {
+        let field = ContentRange::bytes(range.clone(), length).expect("the range is within the blob");
+        response.status_code(StatusCode::PARTIAL_CONTENT);
+        response.headers_mut().typed_insert(field);
+    }
+    let range = range.unwrap_or(0..length);
     response.headers_mut().insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+    let Some(blob) = blob else { return };
     if let Some(bytes) = blob.memory() {
         response.body(bytes.slice(range.start as usize..range.end as usize));
     } else {
         response.stream(blob.pieces(range));
     }
-    Ok(())
 }

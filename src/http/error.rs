@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use salvo::{
     Depot, Request, Response, Writer, async_trait,
-    http::{HeaderValue, StatusCode, header},
+    http::{
+        HeaderValue, StatusCode, header,
+        headers::{ContentRange, HeaderMapExt},
+    },
 };
 use serde::Serialize;
 
@@ -37,6 +40,9 @@ pub enum HttpError {
     /// The client asked too often. Answered with what the limit is and when to come back.
     #[error("{}", .0.sentence)]
     TooMany(Exceeded),
+    /// No byte of the range that was asked for is within the pod, which has this length.
+    #[error("the range is outside of the pod's {0} bytes")]
+    OutOfRange(u64),
     /// There is nothing under this path. Answered as the reference does, in plain text.
     #[error("404 Not Found")]
     NotFound,
@@ -57,6 +63,7 @@ impl HttpError {
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotSigned(_) | Self::NoToken(_) => StatusCode::UNAUTHORIZED,
+            Self::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Rejected(Rejected::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -118,6 +125,7 @@ impl Writer for HttpError {
             Self::Encoded => {
                 headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }
+            Self::OutOfRange(length) => headers.typed_insert(ContentRange::unsatisfied_bytes(*length)),
             _ => {}
         }
         if let Self::Busy { retry_after, .. } = &self {

@@ -1,4 +1,4 @@
-//! `GET /health`: whether the broker lives, and who is on it.
+//! `GET|HEAD /health`: whether the broker lives, and who is on it.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{
     App,
     error::{HttpError, render_json},
 };
-use crate::config::OriginsShown;
+use crate::{config::OriginsShown, net::path::normalize};
 
 pub struct Health(pub Arc<App>);
 
@@ -32,7 +32,7 @@ enum Origins {
 #[handler]
 impl Health {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
-        if request.uri().path() != "/health" {
+        if normalize(request.uri().path()) != "/health" {
             return Err(HttpError::NotFound);
         }
         let directory = &self.0.hub.directory;

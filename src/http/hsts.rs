@@ -21,7 +21,10 @@ impl Hsts {
         let Self(app) = self;
         if *request.scheme() == Scheme::HTTPS
             && app.live.load().tls.hsts
-            && request.uri().host().is_some_and(|host| app.certificates.is_public(host))
+            && request
+                .uri()
+                .host()
+                .is_some_and(|host| app.certificates.is_public(host.strip_suffix('.').unwrap_or(host)))
         {
             response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, ONE_YEAR);
         }

@@ -49,6 +49,8 @@ impl PodHosts {
 /// What stands before the pods' domain in the host that was asked for.
 fn label(client: &Client, domain: &str) -> Option<String> {
     let host = client.host.as_ref()?.host().to_ascii_lowercase();
+    // A dot at the end makes a name absolute, and is no part of it.
+    let host = host.strip_suffix('.').unwrap_or(&host);
     Some(host.strip_suffix(domain)?.strip_suffix('.')?.to_owned())
 }
 
@@ -65,8 +67,10 @@ pub fn redirect(slug: &Slug, request: &Request, response: &mut Response, config:
         return false;
     }
     let port = client.host.as_ref().and_then(Authority::port_u16).map(|port| format!(":{port}"));
-    let location = format!("{}://{}.{domain}{}/", client.scheme, label_of(slug), port.unwrap_or_default());
-    let location = HeaderValue::try_from(location).expect("names and numbers fit a header");
+    let query = request.uri().query().map(|query| format!("?{query}"));
+    let (port, query) = (port.unwrap_or_default(), query.unwrap_or_default());
+    let location = format!("{}://{}.{domain}{port}/{query}", client.scheme, label_of(slug));
+    let location = HeaderValue::try_from(location).expect("what a URI holds fits a header");
     // Not for ever: isolation is a setting.
     response.status_code(StatusCode::TEMPORARY_REDIRECT);
     response.headers_mut().insert(header::LOCATION, location);

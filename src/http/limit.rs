@@ -12,11 +12,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{App, error::HttpError, upload::pass_over};
+use super::{App, error::HttpError, redirect::challenge_answer, upload::pass_over};
 use crate::{
     net::{
         client::Client,
         limits::{Kind, Limits},
+        path::normalize,
     },
     owner::admission::Registrant,
     signal::admission::{Admission, Key, Standing},
@@ -36,31 +37,48 @@ pub struct Limit(pub Arc<App>);
 impl Limit {
     async fn handle(&self, request: &mut Request) -> Result<(), HttpError> {
         let Self(app) = self;
-        let Some(kind) = kind_of(request) else { return Ok(()) };
-        let client = Client::of(request, &app.live.load().trusted_proxies);
-        let Err(exceeded) = app.limits.check(kind, client.address) else { return Ok(()) };
-        tracing::debug!(limit = exceeded.name, "a request came too often");
-        // Who asks in a loop is answered a few times a second, and not as fast as it goes.
-        if let Ok(_held) = HELD.try_acquire() {
-            sleep(HOLD).await;
-        }
-        if kind == Kind::Upload && !request.headers().contains_key(header::EXPECT) {
-            pass_over(request.take_body());
-        }
-        Err(exceeded.into())
+        let Some(kind) = kind_of(app, request) else { return Ok(()) };
+        check(app, kind, request).await
     }
 }
 
-/// What a request counts as. An ACME directory that looks for its challenge, and a browser that asks before it
-/// uploads, count as nothing.
-fn kind_of(request: &Request) -> Option<Kind> {
-    let (method, path) = (request.method(), request.uri().path());
-    let is_upload = path == "/pods" || !matches!(*method, Method::GET | Method::HEAD);
-    match path {
-        "/signal" => Some(Kind::Upgrade),
-        _ if path.starts_with("/.well-known/acme-challenge/") || *method == Method::OPTIONS => None,
-        _ if is_upload => Some(Kind::Upload),
-        _ => Some(Kind::Read),
+/// The same for a listener that only redirects: everything is a read.
+pub struct LimitReads(pub Arc<App>);
+
+#[handler]
+impl LimitReads {
+    async fn handle(&self, request: &mut Request) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let Some(_) = kind_of(app, request) else { return Ok(()) };
+        check(app, Kind::Read, request).await
+    }
+}
+
+async fn check(app: &App, kind: Kind, request: &mut Request) -> Result<(), HttpError> {
+    let client = Client::of(request, &app.live.load().trusted_proxies);
+    let Err(exceeded) = app.limits.check(kind, client.address) else { return Ok(()) };
+    tracing::debug!(limit = exceeded.name, "a request came too often");
+    // Who asks in a loop is answered a few times a second, and not as fast as it goes.
+    if let Ok(_held) = HELD.try_acquire() {
+        sleep(HOLD).await;
+    }
+    if kind == Kind::Upload && !request.headers().contains_key(header::EXPECT) {
+        pass_over(request.take_body());
+    }
+    Err(exceeded.into())
+}
+
+/// What a request counts as. Only an ACME directory that looks for its challenge counts as nothing: nobody else knows
+/// the token.
+fn kind_of(app: &App, request: &Request) -> Option<Kind> {
+    let (method, path) = (request.method(), normalize(request.uri().path()));
+    match (&*path, method) {
+        (path, &(Method::GET | Method::HEAD)) if challenge_answer(app, path).is_some() => None,
+        (_, &Method::OPTIONS) => Some(Kind::Read),
+        ("/signal", _) => Some(Kind::Upgrade),
+        ("/pods", _) => Some(Kind::Upload),
+        (_, &(Method::GET | Method::HEAD)) => Some(Kind::Read),
+        _ => Some(Kind::Upload),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod compression;
+mod conditions;
 mod cors;
 mod download;
 mod error;
@@ -22,7 +23,10 @@ mod upload;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use salvo::{Router, Service};
+use salvo::{
+    Handler, Router, Service,
+    routing::{Filter, get, head},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -112,11 +116,16 @@ impl App {
     }
 }
 
+/// A route that answers `GET`, and `HEAD` with the same head.
+fn readable(path: &str, goal: impl Handler) -> Router {
+    Router::with_path(path).filter(get().or(head())).goal(goal)
+}
+
 /// All routes: the broker's own, then those of the embedding program, then "not found".
 pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
     let mut router = Router::new()
         .push(Router::with_path("signal").goal(upgrade::Upgrade(app.clone())))
-        .push(Router::with_path("health").get(health::Health(app.clone())))
+        .push(readable("health", health::Health(app.clone())))
         .push(
             Router::with_path("pods")
                 .push(Router::new().post(upload::Upload(app.clone())))
@@ -128,17 +137,12 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
     let router = router
         .push(
             Router::with_path("{slug}")
-                .push(Router::new().get(download::Download(app.clone())))
-                .push(Router::new().head(download::Download(app.clone())))
+                .push(Router::with_filter(get().or(head())).goal(download::Download(app.clone())))
                 .push(Router::new().put(owned::Replace(app.clone())))
                 .push(Router::new().delete(owned::Delete(app.clone()))),
         )
-        .push(Router::with_path("owner/{key}/pods").get(owned::Mine(app.clone())))
-        .push(
-            Router::with_path("{slug}/meta")
-                .push(Router::new().get(meta::Meta(app.clone())))
-                .push(Router::new().head(meta::Meta(app.clone()))),
-        )
+        .push(readable("owner/{key}/pods", owned::Mine(app.clone())))
+        .push(readable("{slug}/meta", meta::Meta(app.clone())))
         .push(redirect::challenge_route(app))
         .push(Router::with_path("{**path}").goal(not_found::NotFound));
     Service::new(router)

@@ -1,5 +1,5 @@
-//! What an owner does with pods of their own: `PUT /:slug`, `DELETE /:slug`, `GET /owner/:key/pods`. Each is proved by
-//! a signature of the owner key over the request.
+//! What an owner does with pods of their own: `PUT /:slug`, `DELETE /:slug`, `GET|HEAD /owner/:key/pods`. Each is
+//! proved by a signature of the owner key over the request.
 
 use std::sync::Arc;
 
@@ -11,21 +11,22 @@ use serde::Serialize;
 
 use super::{
     App,
-    download::slug_of,
+    conditions::{Conditions, precondition_failed},
+    download::{etags, slug_of},
     error::{HttpError, render_json},
     meta, upload,
 };
 use crate::{
     config::Config,
-    net::client::Client,
+    net::{client::Client, path::normalize},
     owner::{
-        audience::Reached,
+        audience::{Reached, plain_origin},
         components::Parts,
         digest::Announced,
         replay::{Once, ReplayError},
         signature::{self, VerifiedRequest},
     },
-    pods::{OwnerKey, Slug},
+    pods::{OwnerKey, PodRecord, Slug},
 };
 
 /// Pods in one answer.
@@ -37,7 +38,7 @@ pub struct Delete(pub Arc<App>);
 /// `PUT /:slug`.
 pub struct Replace(pub Arc<App>);
 
-/// `GET /owner/:key/pods`.
+/// `GET|HEAD /owner/:key/pods`.
 pub struct Mine(pub Arc<App>);
 
 #[handler]
@@ -47,10 +48,18 @@ impl Delete {
         let slug = slug_of(request, "")?;
         let config = app.live.load_full();
         let signed = signed(app, &config, request, false)?;
-        own(app, &slug, &signed).await?;
+        let before = own(app, &slug, &signed).await?;
+        // Taken even if a condition is false: nobody can repeat the request once the condition is true.
         take_once(app, &signed)?;
-        if !app.registry.delete(&slug).await? {
-            return Err(HttpError::NotFound);
+        let conditions = Conditions::of(request.headers());
+        conditions.check_change(&etags(&before))?;
+        let is_deleted = if conditions.is_empty() {
+            app.registry.delete(&slug).await?
+        } else {
+            app.registry.delete_version(&before).await?
+        };
+        if !is_deleted {
+            return Err(gone_or_changed(app, &slug, &conditions).await?);
         }
         tracing::info!(%slug, "pod deleted by its owner");
         response.status_code(StatusCode::NO_CONTENT);
@@ -75,8 +84,10 @@ impl Replace {
         let signed = signed(app, &config, request, true)?;
         let announced = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-        own(app, &slug, &signed).await?;
+        let before = own(app, &slug, &signed).await?;
         take_once(app, &signed)?;
+        let conditions = Conditions::of(request.headers());
+        conditions.check_change(&etags(&before))?;
         let pod = upload::receive(app, &config, request, body, Some(announced)).await?;
         if pod.record().owner_key != signed.key {
             let message = "the new version is signed by another owner key than the one that it replaces";
@@ -86,8 +97,13 @@ impl Replace {
         let answer = upload::Answer::of(&pod, &config, request);
         let pod_id = pod.pod_id().map(ToOwned::to_owned);
         app.janitor.uploads(slug, app.clock.running());
-        if !app.registry.replace_pod(pod).await? {
-            return Err(HttpError::NotFound);
+        let is_replaced = if conditions.is_empty() {
+            app.registry.replace_pod(pod).await?
+        } else {
+            app.registry.replace_version(pod, &before).await?
+        };
+        if !is_replaced {
+            return Err(gone_or_changed(app, &slug, &conditions).await?);
         }
         app.owners.uploaded(pod_id.as_deref(), signed.key).await?;
         tracing::info!(%slug, bytes = answer.blob_size, "pod replaced by its owner");
@@ -107,7 +123,7 @@ struct Page {
 impl Mine {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
-        let path = request.uri().path();
+        let path = normalize(request.uri().path());
         let key = path.strip_prefix("/owner/").and_then(|path| path.strip_suffix("/pods"));
         let key: OwnerKey = key.and_then(|key| key.parse().ok()).ok_or(HttpError::NotFound)?;
         let after = after(request)?;
@@ -144,8 +160,9 @@ fn signed(
 ) -> Result<VerifiedRequest, HttpError> {
     let audience = reached(request).audience(config);
     // With several names for one listener, the one by which the client called it.
-    let host = Client::of(request, &[]).host.map(|host| host.to_string());
-    let called = audience.iter().find(|url| url.split_once("://").map(|(_, host)| host) == host.as_deref());
+    let Client { scheme, host, .. } = Client::of(request, &[]);
+    let called = host.map(|host| plain_origin(&format!("{scheme}://{host}")));
+    let called = audience.iter().find(|url| called.as_ref() == Some(url));
     let origin = called.or(audience.first()).ok_or_else(|| {
         let message =
             "public_url is not set, so that this broker cannot tell requests that are signed for it";
@@ -161,14 +178,21 @@ fn signed(
     })
 }
 
-/// Whether the pod belongs to the signer.
-async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<(), HttpError> {
+/// Returns why a pod was not changed: it was deleted meanwhile, or is another version than the one whose tags met the
+/// conditions.
+async fn gone_or_changed(app: &App, slug: &Slug, conditions: &Conditions) -> Result<HttpError, HttpError> {
+    let is_there = !conditions.is_empty() && app.registry.get_record(slug).await?.is_some();
+    Ok(if is_there { precondition_failed() } else { HttpError::NotFound })
+}
+
+/// Returns the record of a pod that belongs to the signer.
+async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<PodRecord, HttpError> {
     let record = app.registry.get_record(slug).await?.ok_or(HttpError::NotFound)?;
     if record.owner_key != signed.key {
         let message = "this pod belongs to another owner key than the one that signed the request";
         return Err(HttpError::new(StatusCode::FORBIDDEN, message));
     }
-    Ok(())
+    Ok(record)
 }
 
 /// Takes a signed request, if it was not taken before.

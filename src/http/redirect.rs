@@ -7,8 +7,11 @@ use salvo::{
     http::{HeaderValue, StatusCode, header, uri::Authority},
 };
 
-use super::{App, access, error::HttpError, host, not_found};
-use crate::{config::PublicUrl, net::client::Client};
+use super::{App, access, error::HttpError, host, limit, not_found, readable};
+use crate::{
+    config::PublicUrl,
+    net::{client::Client, path::normalize},
+};
 
 /// All routes of a redirect listener.
 pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
@@ -17,13 +20,19 @@ pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
         .push(Router::with_path("{**path}").goal(ToHttps { app: app.clone(), https_port }));
     Service::new(router)
         .hoop(access::AccessLog(app.clone()))
+        .hoop(limit::LimitReads(app.clone()))
         .hoop(host::ValidHost)
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }
 
 /// The route at which an ACME directory looks for http-01.
 pub(crate) fn challenge_route(app: &Arc<App>) -> Router {
-    Router::with_path(".well-known/acme-challenge/{token}").get(Challenge(app.clone()))
+    readable(".well-known/acme-challenge/{token}", Challenge(app.clone()))
+}
+
+/// Returns the answer to the http-01 challenge under a normalized path, or `None` if none is awaited there.
+pub(super) fn challenge_answer(app: &App, path: &str) -> Option<String> {
+    app.http_challenges.get(path.strip_prefix("/.well-known/acme-challenge/")?)
 }
 
 struct Challenge(Arc<App>);
@@ -31,11 +40,11 @@ struct Challenge(Arc<App>);
 #[handler]
 impl Challenge {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
-        let token = request.uri().path().rsplit('/').next().unwrap_or_default();
-        let answer = self.0.http_challenges.get(token).ok_or(HttpError::NotFound)?;
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        let path = normalize(request.uri().path());
+        let answer = challenge_answer(&self.0, &path).ok_or(HttpError::NotFound)?;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::CONTENT_LENGTH, answer.len().into());
         response.body(answer);
         Ok(())
     }

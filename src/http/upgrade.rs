@@ -16,6 +16,7 @@ use crate::{
     net::{
         client::Client,
         crowd::{Counted, group_of},
+        path::normalize,
     },
     owner::admission::Registrant,
     signal::{admission::Admission, socket},
@@ -99,11 +100,14 @@ fn accept(request: &Request) -> Result<Accepted, HttpError> {
     let uri = request.uri();
     let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
     let is_stream = request.method() == Method::CONNECT && protocol == Some("websocket");
-    if uri.path() != "/signal" {
+    if normalize(uri.path()) != "/signal" {
         return Err(HttpError::new(
             StatusCode::NOT_FOUND,
             "the signalling endpoint is /signal, without a slash at its end",
         ));
+    }
+    if request.method() == Method::HEAD {
+        return Err(not_an_upgrade());
     }
     if request.method() != Method::GET && !is_stream {
         return Err(HttpError::new(

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::{Config, Lifetime, PodSettings, UploadPolicy},
-    net::client::Client,
+    net::{client::Client, path::normalize},
     owner::digest::{Announced, DigestError},
     pods::VerifiedPod,
 };
@@ -89,7 +89,7 @@ pub fn answer(
 impl Upload {
     async fn take(&self, request: &Request, body: &mut ReqBody) -> Result<Answer, HttpError> {
         let Self(app) = self;
-        if request.uri().path() != "/pods" {
+        if normalize(request.uri().path()) != "/pods" {
             return Err(HttpError::NotFound);
         }
         let config = app.live.load_full();

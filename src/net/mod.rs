@@ -2,7 +2,7 @@
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are,
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets. [`client`] tells who a request
-//! comes from, [`host`] what it may call this broker, [`limits`] how often it may ask.
+//! comes from, [`host`] what it may call this broker, [`limits`] how often it may ask, [`path`] which paths are the same.
 
 pub(crate) mod client;
 pub(crate) mod crowd;
@@ -10,5 +10,6 @@ pub(crate) mod front;
 pub(crate) mod host;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod path;
 mod proxy_protocol;
 mod stream;

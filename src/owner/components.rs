@@ -7,6 +7,7 @@ use super::{
     fields::{Combined, combined},
     signature::SignatureError,
 };
+use crate::net::path::normalize;
 
 /// The parts of a request that a signature can cover.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,8 @@ impl Parts<'_> {
             "@authority" => authority.into(),
             "@scheme" => scheme.into(),
             "@request-target" => self.path_and_query.into(),
-            "@path" => self.path().into(),
+            // As the client signs it, which may not be how a proxy spells it (RFC 9421, section 2.2.6).
+            "@path" => normalize(self.path()).into(),
             "@query" => self.query(),
             _ => {
                 let unknown = || SignatureError::UnknownComponent(name.into());

@@ -74,6 +74,17 @@ impl MemoryRegistry {
         Ok(())
     }
 
+    /// Replaces the pod under the same slug if it has the same owner and is `expected`, where one is.
+    fn replace(&self, pod: VerifiedPod, expected: Option<&PodRecord>) -> Result<bool, RegistryError> {
+        let (record, blob) = pod.into_parts();
+        let mut pods = self.write();
+        let before = pods.by_slug.get(&record.slug).map(|(before, _)| before.clone());
+        let is_expected = |before: &PodRecord| expected.is_none_or(|expected| before.is_version_of(expected));
+        let Some(before) = before.filter(is_expected) else { return Ok(false) };
+        let Some(record) = record.in_place_of(&before) else { return Ok(false) };
+        self.put(&mut pods, Some(&before), record, blob).map(|()| true)
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, Pods> {
         self.pods.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,12 +142,11 @@ impl Registry for MemoryRegistry {
     }
 
     async fn replace_pod(&self, pod: VerifiedPod) -> Result<bool, RegistryError> {
-        let (record, blob) = pod.into_parts();
-        let mut pods = self.write();
-        let Some((before, _)) = pods.by_slug.get(&record.slug) else { return Ok(false) };
-        let Some(record) = record.in_place_of(before) else { return Ok(false) };
-        let before = before.clone();
-        self.put(&mut pods, Some(&before), record, blob).map(|()| true)
+        self.replace(pod, None)
+    }
+
+    async fn replace_version(&self, pod: VerifiedPod, before: &PodRecord) -> Result<bool, RegistryError> {
+        self.replace(pod, Some(before))
     }
 
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {

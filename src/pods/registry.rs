@@ -33,6 +33,12 @@ pub trait Registry: Send + Sync + 'static {
         Err(RegistryError::Unsupported("replace a pod"))
     }
 
+    /// The same if the version that it replaces is still `before`.
+    async fn replace_version(&self, pod: VerifiedPod, before: &PodRecord) -> Result<bool, RegistryError> {
+        let is_same = |now: PodRecord| now.is_version_of(before);
+        Ok(self.get_record(&before.slug).await?.is_some_and(is_same) && self.replace_pod(pod).await?)
+    }
+
     /// The record of a pod, with the hits as far as they were written.
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError>;
 

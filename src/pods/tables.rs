@@ -223,14 +223,18 @@ pub fn remove_version(txn: &WriteTransaction, record: &PodRecord) -> Result<Remo
 }
 
 /// Puts a record in place of the one under its slug, as [`PodRecord::in_place_of`] says, unless the quotas forbid it.
-/// Nothing where there is none, or one of another owner; else what became of the blob that it had.
+/// Nothing where there is none, one of another owner, or another version than `expected`; else what became of the blob
+/// that it had.
 pub fn replace(
     txn: &WriteTransaction,
     record: &PodRecord,
+    expected: Option<&PodRecord>,
     quotas: &Quotas,
 ) -> Result<Result<Option<Removed>, QuotaExceeded>, redb::Error> {
     let mut pods = txn.open_table(PODS)?;
-    let Some(before) = stored(&pods, record.slug.as_str())? else { return Ok(Ok(None)) };
+    let before: Option<PodRecord> = stored(&pods, record.slug.as_str())?;
+    let is_expected = |before: &PodRecord| expected.is_none_or(|expected| before.is_version_of(expected));
+    let Some(before) = before.filter(is_expected) else { return Ok(Ok(None)) };
     let Some(record) = record.clone().in_place_of(&before) else { return Ok(Ok(None)) };
     if record.digest == before.digest {
         pods.insert(record.slug.as_str(), encode(&record).as_slice())?;

@@ -186,6 +186,63 @@ async fn a_request_that_was_signed_for_another_broker() {
     assert!(is_there(&server, &slug).await);
 }
 
+/// The path of a pod with each character percent-encoded.
+fn encoded(slug: &str) -> String {
+    slug.bytes().fold("/".into(), |path, byte| path + &format!("%{byte:02X}"))
+}
+
+/// The fields of a DELETE that covers these components.
+fn covering(owner: &Owner, nonce: &str, components: &[(&str, &str)]) -> HeaderMap {
+    let created = later().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let names: Vec<_> = components.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    let input =
+        format!("({});created={created};nonce=\"{nonce}\";keyid=\"{}\"", names.join(" "), owner.key());
+    let base: String = components.iter().map(|(name, value)| format!("\"{name}\": {value}\n")).collect();
+    let signed = owner.secret.sign(format!("{base}\"@signature-params\": {input}").as_bytes());
+    let mut headers = HeaderMap::new();
+    headers.insert("signature-input", format!("x={input}").parse().unwrap());
+    headers.insert("signature", format!("x=:{}:", BASE64_STANDARD.encode(signed)).parse().unwrap());
+    headers
+}
+
+/// However a path is spelt, it is the pod that was signed that is deleted, and no other.
+#[tokio::test]
+async fn another_spelling_of_the_path() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let there = "pods.example.org";
+    for (spelt, signed, name, status) in [
+        // To the letter.
+        (true, true, "@target-uri", StatusCode::NO_CONTENT),
+        (true, false, "@target-uri", StatusCode::UNAUTHORIZED),
+        (false, true, "@target-uri", StatusCode::UNAUTHORIZED),
+        // The normal form of RFC 9421, section 2.2.6, whatever a proxy made of it.
+        (true, false, "@path", StatusCode::NO_CONTENT),
+        (false, false, "@path", StatusCode::NO_CONTENT),
+        (true, true, "@path", StatusCode::UNAUTHORIZED),
+        (false, true, "@path", StatusCode::UNAUTHORIZED),
+    ] {
+        let (victim, slug) =
+            (server.store(owner.pod("a").html()).await, server.store(owner.pod("b").html()).await);
+        let path = |slug: &str, is_encoded| if is_encoded { encoded(slug) } else { format!("/{slug}") };
+        let (request, signed_path) = (path(&slug, spelt), path(&slug, signed));
+        let uri = format!("{BROKER}{signed_path}");
+        let components = match name {
+            "@target-uri" => vec![("@method", "DELETE"), ("@target-uri", &*uri)],
+            _ => vec![("@method", "DELETE"), ("@authority", there), ("@path", &*signed_path)],
+        };
+        let headers = covering(&owner, &slug, &components);
+        for other in [path(&victim, spelt), path(&victim, !spelt)] {
+            let answer = by_hand(&server, &format!("DELETE {other}"), there, &headers).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{other}");
+        }
+        let answer = by_hand(&server, &format!("DELETE {request}"), there, &headers).await;
+        assert_eq!(answer.status, status, "{request} signed as {signed_path} by {name}: {answer:?}");
+        assert_eq!(is_there(&server, &slug).await, status != StatusCode::NO_CONTENT);
+        assert!(is_there(&server, &victim).await);
+    }
+}
+
 #[tokio::test]
 async fn smuggling_in_the_path() {
     let server = broker("").await;
@@ -206,6 +263,12 @@ async fn smuggling_in_the_path() {
         format!("/{victim}/"),
         format!("/{victim}%00"),
         format!("https://pods.example.org/{victim}"),
+        encoded(&victim),
+        format!("/%2f{victim}"),
+        format!("/{bait}%2f%2e%2e%2f{victim}"),
+        format!("/{}%00", &encoded(&victim)[1..]),
+        // The pod itself, but not as it was signed with `@target-uri`.
+        encoded(&bait),
     ] {
         let answer = by_hand(&server, &format!("DELETE {path}"), "pods.example.org", &headers).await;
         assert!(answer.status.is_client_error(), "{path}: {answer:?}");

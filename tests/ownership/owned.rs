@@ -6,8 +6,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::{
-    proof::{Owner, broker, later},
-    support::server::TestServer,
+    proof::{BROKER, Owner, broker, later},
+    support::{raw::Raw, server::TestServer},
 };
 
 async fn get(server: &TestServer, path: &str) -> (StatusCode, String) {
@@ -167,4 +167,114 @@ async fn health_tells_of_origins_what_it_is_set_to_tell() {
         assert_eq!(health["origins"].to_string(), told);
         assert_eq!(health.as_object().unwrap().contains_key("origins"), setting != "off");
     }
+}
+
+/// The tags of a pod: as it is, and in gzip.
+async fn tags(server: &TestServer, path: &str) -> [String; 2] {
+    let head = server.http.head(server.url(path)).send().await.unwrap();
+    let etag = head.headers()["etag"].to_str().unwrap().to_owned();
+    let gzip = format!("{}-gzip\"", etag.trim_end_matches('"'));
+    [etag, gzip]
+}
+
+#[tokio::test]
+async fn a_change_is_made_only_if_its_conditions_are_true() {
+    let server = broker("").await;
+    let (owner, stranger) = (Owner::new(), Owner::new());
+    let old = owner.pod("old").html();
+    let new = owner.pod("new").html();
+    for method in [Method::PUT, Method::DELETE] {
+        let body = (method == Method::PUT).then_some(&*new);
+        let done = if method == Method::PUT { StatusCode::OK } else { StatusCode::NO_CONTENT };
+        let rows = |[etag, gzip]: [String; 2]| {
+            let no = StatusCode::PRECONDITION_FAILED;
+            [
+                (vec![("if-match", etag.clone())], done),
+                (vec![("if-match", gzip.clone())], done),
+                (vec![("if-match", "*".into())], done),
+                (vec![("if-match", format!("\"a\", {etag}"))], done),
+                (vec![("if-match", "\"a\"".into())], no),
+                (vec![("if-match", format!("W/{etag}"))], no),
+                (vec![("if-match", etag.trim_matches('"').into())], no),
+                (vec![("if-none-match", "*".into())], no),
+                (vec![("if-none-match", etag.clone())], no),
+                (vec![("if-none-match", gzip)], no),
+                (vec![("if-none-match", format!("\"a\", W/{etag}"))], no),
+                (vec![("if-none-match", "\"a\"".into())], done),
+                (vec![("if-match", etag.clone()), ("if-none-match", "*".into())], no),
+                (vec![("if-match", "\"a\"".into()), ("if-none-match", "\"a\"".into())], no),
+                (vec![("if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT".into())], done),
+            ]
+        };
+        for row in 0..15 {
+            let slug = server.store(old.clone()).await;
+            let path = format!("/{slug}");
+            let (fields, status) = rows(tags(&server, &path).await)[row].clone();
+            let with = |request: reqwest::RequestBuilder| {
+                fields.iter().fold(request, |request, (name, value)| request.header(*name, value))
+            };
+            // Without the condition, these would be refused: so it counts for nothing.
+            let theirs = with(stranger.signed(&server, method.clone(), &path, body, later()));
+            assert_eq!(theirs.send().await.unwrap().status(), StatusCode::FORBIDDEN, "{method} {fields:?}");
+            let missing = with(owner.signed(&server, method.clone(), "/aaaaaaaaaaaa", body, later()));
+            assert_eq!(missing.send().await.unwrap().status(), StatusCode::NOT_FOUND, "{method} {fields:?}");
+            let unsigned = with(server.http.request(method.clone(), server.url(&path)));
+            assert_eq!(
+                unsigned.send().await.unwrap().status(),
+                StatusCode::UNAUTHORIZED,
+                "{method} {fields:?}"
+            );
+
+            let request = with(owner.signed(&server, method.clone(), &path, body, later()));
+            let again = request.try_clone().unwrap();
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), status, "{method} {fields:?}");
+            if status == StatusCode::PRECONDITION_FAILED {
+                assert!(answer.text().await.unwrap().contains("If-Match"), "{method} {fields:?}");
+                assert_eq!(get(&server, &path).await, (StatusCode::OK, old.clone()), "{method} {fields:?}");
+                // Nobody can repeat it without its condition.
+                let repeated = again.send().await.unwrap();
+                assert_eq!(repeated.status(), StatusCode::UNAUTHORIZED, "{method} {fields:?}");
+            }
+        }
+    }
+}
+
+/// The version that is replaced is compared, not the one that was there when the upload began.
+#[tokio::test]
+async fn a_version_that_came_during_the_upload_is_not_replaced() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let path = format!("/{}", server.store(owner.pod("old").html()).await);
+    let (first, second) = (owner.pod("first").html(), owner.pod("second").html());
+    let [etag, _] = tags(&server, &path).await;
+    let headers = owner.signature(&Method::PUT, BROKER, &path, Some(&first), later());
+    let mut head = format!("PUT {path} HTTP/1.1\nHost: x\nContent-Type: text/html\nIf-Match: {etag}\n");
+    for (name, value) in &headers {
+        head += &format!("{name}: {}\n", value.to_str().unwrap());
+    }
+    let mut slow = Raw::open(&server.address).await;
+    slow.send(&format!("{head}Content-Length: {}\nExpect: 100-continue\n\n", first.len())).await;
+    // It is asked for the body once its conditions were checked.
+    assert_eq!(slow.status().await, StatusCode::CONTINUE);
+    let put = owner.signed(&server, Method::PUT, &path, Some(&second), later()).header("if-match", &etag);
+    assert_eq!(put.send().await.unwrap().status(), StatusCode::OK);
+    slow.send_bytes(first.as_bytes()).await;
+    assert_eq!(slow.answer().await.status, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(get(&server, &path).await, (StatusCode::OK, second));
+}
+
+#[tokio::test]
+async fn the_head_of_a_list_is_that_of_the_list() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    server.store(owner.pod("mine").html()).await;
+    let path = format!("/owner/{}/pods", owner.key());
+    let ask = async |method| owner.signed(&server, method, &path, None, later()).send().await.unwrap();
+    let (list, head) = (ask(Method::GET).await, ask(Method::HEAD).await);
+    assert_eq!((list.status(), head.status()), (StatusCode::OK, StatusCode::OK));
+    for name in ["content-length", "content-type", "cache-control"] {
+        assert_eq!(head.headers()[name], list.headers()[name], "{name}");
+    }
+    assert_eq!(head.text().await.unwrap(), "");
 }

@@ -50,6 +50,7 @@ promises! {
     a_pod_that_is_put_again_is_there_once,
     pods_put_at_the_same_time_are_all_there,
     another_version_takes_the_place_of_the_one_of_the_same_owner,
+    only_the_version_that_is_expected_is_replaced,
     the_first_key_that_is_bound_stays,
     the_pods_of_an_owner_are_listed,
 }
@@ -238,6 +239,32 @@ async fn memory_is_bounded_and_comes_back_when_a_pod_is_deleted() {
         assert!(registry.delete(&pods[2].record().slug).await.unwrap());
         registry.put_pod(pods[0].clone()).await.unwrap();
     }
+}
+
+async fn only_the_version_that_is_expected_is_replaced(registry: Arc<impl Registry>) {
+    let old = Pod::named("old");
+    let first = verified(old.html());
+    let slug = first.record().slug;
+    registry.put_pod(first).await.unwrap();
+    let version = |name: &str| verified(Pod::signed_by(old.key.clone(), name).html()).with_slug(slug);
+    let record = async || registry.get_record(&slug).await.unwrap().unwrap();
+    let before = record().await;
+    assert!(registry.replace_version(version("second"), &before).await.unwrap());
+    let second = record().await;
+    assert!(!registry.replace_version(version("third"), &before).await.unwrap());
+    assert_eq!(record().await, second);
+    assert!(!registry.delete_version(&before).await.unwrap());
+    // Of many who saw the same version, one replaces it.
+    let replacing = (0..20).map(|n| {
+        let (registry, second) = (registry.clone(), second.clone());
+        let version = version(&format!("of many {n}"));
+        tokio::spawn(async move { registry.replace_version(version, &second).await.unwrap() })
+    });
+    let replaced = futures_util::future::join_all(replacing.collect::<Vec<_>>()).await;
+    assert_eq!(replaced.into_iter().filter(|replaced| *replaced.as_ref().unwrap()).count(), 1);
+    assert!(record().await.name.starts_with("of many"));
+    assert!(registry.delete(&slug).await.unwrap());
+    assert!(!registry.replace_version(version("late"), &second).await.unwrap());
 }
 
 async fn another_version_takes_the_place_of_the_one_of_the_same_owner(registry: Arc<impl Registry>) {

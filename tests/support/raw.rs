@@ -129,8 +129,15 @@ impl Raw {
 
     /// The status of an answer that has no body, whatever its head says.
     pub async fn status(&mut self) -> StatusCode {
+        self.head().await.status
+    }
+
+    /// An answer that has no body, whatever its head says.
+    pub async fn head(&mut self) -> Answer {
         let head = timeout(SOON, self.read_head()).await.expect("an answer should have come");
-        head.expect("the broker should have answered before it closed the connection").0
+        let (status, headers) =
+            head.expect("the broker should have answered before it closed the connection");
+        Answer { status, headers, body: String::new() }
     }
 
     /// Says that nothing more will be sent.
@@ -144,7 +151,7 @@ impl Raw {
             headers.get("content-length").map_or(0, |value| value.to_str().unwrap().parse().unwrap());
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await.ok()?;
-        Some(Answer { status, headers, body: String::from_utf8(body).unwrap() })
+        Some(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
     async fn read_head(&mut self) -> Option<(StatusCode, HeaderMap)> {

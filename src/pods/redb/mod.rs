@@ -53,6 +53,13 @@ impl RedbRegistry {
         answer.await.map_err(|_| closed())?
     }
 
+    /// Replaces the pod under the same slug if it has the same owner and is `expected`, where one is.
+    async fn replace(&self, pod: VerifiedPod, expected: Option<PodRecord>) -> Result<bool, RegistryError> {
+        let (record, blob) = pod.into_parts();
+        let staged = self.blocking(move |store| Ok(store.blobs.stage(&blob)?)).await?;
+        self.write(|done| Job::Replace { record, expected, staged: Some(staged), done }).await
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, RegistryError> + Send + 'static,
@@ -79,9 +86,11 @@ impl Registry for RedbRegistry {
     }
 
     async fn replace_pod(&self, pod: VerifiedPod) -> Result<bool, RegistryError> {
-        let (record, blob) = pod.into_parts();
-        let staged = self.blocking(move |store| Ok(store.blobs.stage(&blob)?)).await?;
-        self.write(|done| Job::Replace { record, staged: Some(staged), done }).await
+        self.replace(pod, None).await
+    }
+
+    async fn replace_version(&self, pod: VerifiedPod, before: &PodRecord) -> Result<bool, RegistryError> {
+        self.replace(pod, Some(before.clone())).await
     }
 
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {

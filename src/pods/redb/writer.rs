@@ -25,9 +25,10 @@ pub enum Job {
         staged: Option<StagedBlob>,
         done: Done<()>,
     },
-    /// The same for another version of a pod that is there.
+    /// The same for another version of a pod that is there, or of this version of it.
     Replace {
         record: PodRecord,
+        expected: Option<PodRecord>,
         staged: Option<StagedBlob>,
         done: Done<bool>,
     },
@@ -189,13 +190,15 @@ impl Writer {
                         }
                         (room.map_or_else(Outcome::NoRoom, |()| Outcome::Done), None)
                     }
-                    Job::Replace { record, .. } => match tables::replace(&txn, record, &quotas)? {
-                        Ok(Some(removed)) => (Outcome::Found(true), Some(removed)),
-                        other => {
-                            unused.insert(record.digest);
-                            (other.map_or_else(Outcome::NoRoom, |_| Outcome::Found(false)), None)
+                    Job::Replace { record, expected, .. } => {
+                        match tables::replace(&txn, record, expected.as_ref(), &quotas)? {
+                            Ok(Some(removed)) => (Outcome::Found(true), Some(removed)),
+                            other => {
+                                unused.insert(record.digest);
+                                (other.map_or_else(Outcome::NoRoom, |_| Outcome::Found(false)), None)
+                            }
                         }
-                    },
+                    }
                     Job::Bind { pod_id, binding, .. } => {
                         (Outcome::Bound(tables::bind(&txn, pod_id, *binding)?), None)
                     }
