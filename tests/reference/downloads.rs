@@ -88,7 +88,19 @@ pub async fn get_pod(row: Row) -> Judged {
     let mut expected = row.there_but("/x-pod-owner", pod.owner());
     expected["etag"] = format!("\"{}\"", hex(&Sha256::digest(pod.html()))).into();
     expected["vary"] = "accept-encoding".into();
+    expected["content-security-policy"] =
+        lets_the_fallback_start(row.there["content-security-policy"].as_str().unwrap()).into();
     row.mends(here, expected)
+}
+
+/// The policy of the reference and the two sources without which it blocks the model in the browser.
+fn lets_the_fallback_start(policy: &str) -> String {
+    let script = ("'wasm-unsafe-eval' https://cdn", "'wasm-unsafe-eval' blob: https://cdn");
+    let models = ("stun: https://cdn", "stun: https://gemmapod.com/api/browser-models https://cdn");
+    [script, models].into_iter().fold(policy.to_owned(), |policy, (there, here)| {
+        assert_eq!(policy.matches(there).count(), 1, "{policy}");
+        policy.replace(there, here)
+    })
 }
 
 pub async fn get_pod_304(row: Row) -> Judged {

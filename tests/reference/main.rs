@@ -66,7 +66,7 @@ rows! {
     post_forwarded: "post.forwarded" => mended("`url` ignores a proxy, here `public_url` names it");
     options_pods: "options.pods" => Match;
     get_pods: "get.pods" => Match;
-    get_pod: "get.pod" => mended("no ETag, here there is one");
+    get_pod: "get.pod" => mended("no ETag, and a policy that blocks the model in the browser; here there is one, and it starts");
     get_pod_304: "get.pod.304" => mended("no 304, here there is one");
     get_pod_range: "get.pod.range" => mended("no Range, here there is one");
     get_pod_encoding: "get.pod.encoding" => mended("no compression, here there is gzip");
