@@ -8,6 +8,7 @@ import { promisify } from "node:util";
 import { POD_ID, chat, servedPod } from "./lib/conversation.mjs";
 import { STEP, within } from "./lib/deadline.mjs";
 import { Host } from "./lib/host.mjs";
+import { MODEL_LIBRARY_URLS, serveModelLibrary } from "./lib/model-library.mjs";
 import { signPod } from "./lib/pod.mjs";
 import { scenario } from "./lib/scene.mjs";
 
@@ -43,6 +44,24 @@ for (const [mode, prepare] of Object.entries(MODES)) {
     const visitor = await browser.visit(given(url, options));
     await chat(visitor, model, "Are you alone?");
     await chat(visitor, model, "And now?");
+  });
+
+  scenario(`the model in the browser starts with pods.isolation = "${mode}"`, async (scene) => {
+    const options = await prepare(scene);
+    const { broker, browser } = await servedPod(scene, options);
+    const lonely = await signPod(await scene.newFolder("pod"), { podId: "lonely", signalUrl: broker.signalUrl, fallback: true });
+    const { id: slug } = await broker.upload(lonely.htmlPath);
+    const person = await browser.person();
+    const asked = await serveModelLibrary(person);
+    const page = await person.newPage();
+    await within(STEP, "the pod to load", page.goto(given(`${broker.url}/${slug}`, options)));
+    // By keyboard: the runtime lays its empty conversation over the button.
+    const button = page.getByRole("button", { name: "Download and enable local model" });
+    await within(STEP, "the pod to offer its model", button.press("Enter"));
+    const outcome = page.getByText(/^(Local model ready|Runtime: error.*)$/).first();
+    assert.equal(await within(STEP, "the model to load", outcome.innerText()), "Local model ready");
+    assert.deepEqual(await within(STEP, "the page's violations", page.evaluate(() => window.violations)), []);
+    assert.deepEqual([...asked].sort(), MODEL_LIBRARY_URLS);
   });
 
   scenario(`what one pod leaves, another reads only with pods.isolation = "none": here "${mode}"`, async (scene) => {

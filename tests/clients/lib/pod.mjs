@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { buildPod, keygenToFile } from "gemmapod/dist/lib/buildPod.js";
 
 /** Writes pod.toml and owner.key, the two files that an owner starts from. */
-export async function draftPod(folder, { podId, signalUrl }) {
+export async function draftPod(folder, { podId, signalUrl, fallback }) {
   const pod = {
     podId,
     folder,
@@ -13,7 +13,7 @@ export async function draftPod(folder, { podId, signalUrl }) {
     keyPath: join(folder, "owner.key"),
     htmlPath: join(folder, "agent.html"),
   };
-  await writeFile(pod.tomlPath, podToml(podId, signalUrl));
+  await writeFile(pod.tomlPath, podToml(podId, signalUrl) + (fallback ? FALLBACK : ""));
   pod.ownerPubkey = (await keygenToFile(pod.keyPath)).publicKey;
   return pod;
 }
@@ -24,6 +24,11 @@ export async function signPod(folder, options) {
   await buildPod({ podTomlPath: pod.tomlPath, keyPath: pod.keyPath, outPath: pod.htmlPath });
   return pod;
 }
+
+// The model in the visitor's browser, for pods whose origin is not there.
+const FALLBACK = `
+[transport.fallback]
+`;
 
 // Only the data channel is declared as a transport: a visitor without it gets no answer at all.
 function podToml(podId, signalUrl) {
