@@ -7,6 +7,7 @@ Ends with 1 if one failed, and with 77 if none failed and one could not be playe
 import argparse
 import contextlib
 import fcntl
+import os
 import re
 import signal
 import sys
@@ -89,7 +90,7 @@ def main() -> int:
 
     # A signal ends the machines as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    cache = REPOSITORY / "target/machines"
+    cache = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "machines"
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
