@@ -46,8 +46,10 @@ pub use self::{
     janitor::{JanitorError, tidy},
     net::listener::BindError,
     pods::{
-        Binding, Blob, BoundBy, Digest, MemoryRegistry, OpenError, OwnerKey, PodRecord, QuotaExceeded,
-        Quotas, RedbRegistry, Registry, RegistryError, Rejected, Report, Slug, Usage, VerifiedPod,
+        AddedCredential, Binding, Blob, BoundBy, Credential, CredentialLimits, CredentialName,
+        CredentialPodIds, Digest, MemoryRegistry, NotACredentialName, NotCredentialPodIds, OpenError,
+        OwnerKey, PodRecord, QuotaExceeded, Quotas, RedbRegistry, Registry, RegistryError, Rejected, Report,
+        Slug, Usage, VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
     signal::directory::Live,

@@ -4,6 +4,7 @@ mod access;
 mod compression;
 mod conditions;
 mod cors;
+mod credentials;
 mod download;
 mod error;
 mod health;
@@ -33,7 +34,7 @@ use crate::{
     clock::Clock,
     config::{Config, Live},
     net::limits::Limits,
-    owner::{admission::Owners, replay::Replay, uploads::UploadAccess},
+    owner::{admission::Owners, credentials::Credentials, replay::Replay, uploads::UploadAccess},
     pods::{HitCounter, Janitor, Registry},
     signal::socket::Hub,
     tls::{CertStore, HttpChallenges},
@@ -64,6 +65,7 @@ pub(crate) struct App {
     /// What was taken once: signed requests, tokens.
     pub replay: Arc<Replay>,
     pub owners: Arc<Owners>,
+    pub credentials: Credentials,
     pub upload_access: Arc<UploadAccess>,
 }
 
@@ -81,6 +83,7 @@ impl App {
         let replay = Arc::new(Replay::new(clock.now()));
         let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), replay.clone());
         Arc::new(Self {
+            credentials: Credentials::new(registry.clone(), clock.clone()),
             registry,
             clock,
             replay,
@@ -142,6 +145,11 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
                 .push(Router::new().delete(owned::Delete(app.clone()))),
         )
         .push(readable("owner/{key}/pods", owned::Mine(app.clone())))
+        .push(
+            readable("owner/{key}/credentials", credentials::List(app.clone()))
+                .push(Router::new().post(credentials::Add(app.clone())))
+                .push(Router::with_path("{name}").delete(credentials::Revoke(app.clone()))),
+        )
         .push(readable("{slug}/meta", meta::Meta(app.clone())))
         .push(redirect::challenge_route(app))
         .push(Router::with_path("{**path}").goal(not_found::NotFound));

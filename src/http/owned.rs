@@ -152,7 +152,7 @@ pub fn reached(request: &Request) -> Reached {
 }
 
 /// Who signed the request, as the signature alone proves it.
-fn signed(
+pub(super) fn signed(
     app: &App,
     config: &Config,
     request: &Request,
@@ -196,7 +196,7 @@ async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<PodReco
 }
 
 /// Takes a signed request, if it was not taken before.
-fn take_once(app: &App, signed: &VerifiedRequest) -> Result<(), HttpError> {
+pub(super) fn take_once(app: &App, signed: &VerifiedRequest) -> Result<(), HttpError> {
     let VerifiedRequest { key, created, expires, nonce } = signed;
     let once = Once { key: *key, name: nonce, made: *created, ends: *expires };
     app.replay.take(&once, app.clock.now()).map_err(|error| match error {

@@ -9,6 +9,7 @@ use salvo::{
     hyper::{ext::Protocol, upgrade::OnUpgrade},
     rt::tokio::TokioIo,
 };
+use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, error::HttpError, limit, owned};
@@ -16,14 +17,25 @@ use crate::{
     net::{
         client::Client,
         crowd::{Counted, group_of},
+        limits::Kind,
         path::normalize,
     },
-    owner::admission::Registrant,
-    signal::{admission::Admission, socket},
+    owner::{
+        admission::Registrant,
+        credentials::{
+            CredentialError, CredentialSocket,
+            basic::{Malformed, Presented},
+        },
+    },
+    pods::Credential,
+    signal::{admission::Admission, outbox::Close, socket},
 };
 
 /// When a refused client may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a wrong credential waits for its turn to be told so.
+const GUESS_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Upgrade(pub Arc<App>);
 
@@ -57,8 +69,13 @@ impl Upgrade {
         }
         let registrant =
             Registrant { reached: owned::reached(request), network: client.map(group_of), proof: None };
-        let admission = limit::Registrations::at_socket(&self.0, client, registrant);
-        self.serve(on_upgrade, counted, admission);
+        match Presented::read(request.headers()) {
+            Ok(None) => {
+                let admission = limit::Registrations::at_socket(&self.0, client, registrant);
+                self.serve(on_upgrade, counted, admission);
+            }
+            presented => self.serve_with_credential(on_upgrade, counted, client, registrant, presented),
+        }
         Ok(())
     }
 }
@@ -82,9 +99,70 @@ impl Upgrade {
             let _counted = counted;
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
-            socket::serve(TokioIo::new(upgraded), hub, admission).await;
+            socket::serve(TokioIo::new(upgraded), hub, admission, |_| ()).await;
         });
     }
+}
+
+/// A socket whose request presents a credential.
+impl Upgrade {
+    /// It is refused after the upgrade, if at all: hosts that are refused the upgrade stay away for minutes, and do not
+    /// tell why.
+    fn serve_with_credential(
+        &self,
+        on_upgrade: OnUpgrade,
+        counted: Option<Counted>,
+        client: Option<IpAddr>,
+        registrant: Registrant,
+        presented: Result<Option<Presented>, Malformed>,
+    ) {
+        let app = self.0.clone();
+        let serve = async move {
+            let _counted = counted;
+            let Ok(upgraded) = on_upgrade.await else { return };
+            let stream = TokioIo::new(upgraded);
+            match credential(&app, client, presented).await {
+                Ok((credential, socket)) => {
+                    let _ = credential;
+                    let admission = limit::Registrations::at_socket(&app, client, registrant);
+                    socket::serve(stream, app.hub.clone(), admission, |handle| socket.opened(handle)).await;
+                }
+                Err(sentence) => {
+                    socket::refuse(stream, &app.hub, &sentence, Close::CREDENTIAL_REFUSED).await;
+                }
+            }
+        };
+        // In a box, so that its state is no part of other sockets' tasks.
+        self.0.sockets.spawn(Box::pin(serve));
+    }
+}
+
+/// Checks the credential that a request presented. Returns a sentence if it is refused.
+async fn credential(
+    app: &App,
+    client: Option<IpAddr>,
+    presented: Result<Option<Presented>, Malformed>,
+) -> Result<(Credential, CredentialSocket), String> {
+    let refused = match presented {
+        Ok(Some(presented)) => match app.credentials.check(&presented).await {
+            Ok(known) => return Ok(known),
+            Err(CredentialError::Unknown) => CredentialError::Unknown.to_string(),
+            Err(error) => return Err(error.to_string()),
+        },
+        Ok(None) | Err(Malformed) => Malformed.to_string(),
+    };
+    // A right one is never refused for wrong ones that came before it from the same address.
+    let end = Instant::now() + GUESS_PATIENCE;
+    while let Err(exceeded) = app.limits.check(Kind::WrongCredential, client) {
+        if Instant::now() + exceeded.wait > end {
+            tracing::debug!("too many wrong credentials from one address");
+            return Err(exceeded.sentence.into());
+        }
+        if app.stop.run_until_cancelled(sleep(exceeded.wait)).await.is_none() {
+            break;
+        }
+    }
+    Err(refused)
 }
 
 /// What becomes a WebSocket.

@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Binding, Blob, MAX_BINDINGS, OwnerKey, PodRecord, Quotas, Registry, RegistryError, Slug, Usage,
-    VerifiedPod, binding::too_many_bindings,
+    AddedCredential, Binding, Blob, Credential, CredentialLimits, CredentialName, Digest, MAX_BINDINGS,
+    OwnerKey, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
+    binding::too_many_bindings,
 };
 
 /// Bookkeeping for one pod beside its blob and its name.
@@ -31,6 +32,8 @@ struct Pods {
     /// The same slugs by owner key.
     owned: BTreeMap<OwnerKey, BTreeSet<Slug>>,
     bindings: BTreeMap<String, Binding>,
+    credentials: BTreeMap<(OwnerKey, CredentialName), Credential>,
+    credential_of_secret: BTreeMap<Digest, (OwnerKey, CredentialName)>,
     /// With what is kept beside blobs.
     bytes: u64,
     kept: Usage,
@@ -108,6 +111,37 @@ impl Pods {
             }
         }
         true
+    }
+}
+
+impl Pods {
+    fn add_credential(&mut self, credential: Credential, limits: CredentialLimits) -> AddedCredential {
+        let key = (credential.owner_key, credential.name.clone());
+        if let Some(known) = self.credential_of_secret.get(&credential.secret_hash) {
+            let is_repeated = credential.is_repeat_of(&self.credentials[known]);
+            return if is_repeated { AddedCredential::Added } else { AddedCredential::SecretTaken };
+        }
+        if self.credentials.contains_key(&key) {
+            return AddedCredential::NameTaken;
+        }
+        if self.credentials_of(&key.0).count() >= limits.per_key {
+            return AddedCredential::TooManyForKey;
+        }
+        if limits.total.is_some_and(|total| self.credentials.len() as u64 >= total) {
+            return AddedCredential::Full;
+        }
+        self.credential_of_secret.insert(credential.secret_hash, key.clone());
+        self.credentials.insert(key, credential);
+        AddedCredential::Added
+    }
+
+    fn credentials_of(&self, owner_key: &OwnerKey) -> impl Iterator<Item = &Credential> {
+        let owner_key = *owner_key;
+        let from = (owner_key, CredentialName::FIRST);
+        self.credentials
+            .range(from..)
+            .map(|(_, credential)| credential)
+            .take_while(move |credential| credential.owner_key == owner_key)
     }
 }
 
@@ -228,5 +262,35 @@ impl Registry for MemoryRegistry {
 
     async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
         Ok(self.write().bindings.remove(pod_id).is_some())
+    }
+
+    async fn add_credential(
+        &self,
+        credential: Credential,
+        limits: CredentialLimits,
+    ) -> Result<AddedCredential, RegistryError> {
+        Ok(self.write().add_credential(credential, limits))
+    }
+
+    async fn credential(&self, secret_hash: &Digest) -> Result<Option<Credential>, RegistryError> {
+        let pods = self.read();
+        Ok(pods.credential_of_secret.get(secret_hash).and_then(|key| pods.credentials.get(key)).cloned())
+    }
+
+    async fn credentials(&self, owner_key: &OwnerKey) -> Result<Vec<Credential>, RegistryError> {
+        Ok(self.read().credentials_of(owner_key).cloned().collect())
+    }
+
+    async fn revoke_credential(
+        &self,
+        owner_key: &OwnerKey,
+        name: &CredentialName,
+    ) -> Result<Option<Credential>, RegistryError> {
+        let mut pods = self.write();
+        let removed = pods.credentials.remove(&(*owner_key, name.clone()));
+        if let Some(removed) = &removed {
+            pods.credential_of_secret.remove(&removed.secret_hash);
+        }
+        Ok(removed)
     }
 }

@@ -7,6 +7,8 @@ mod binding;
 mod blob;
 mod blobs;
 mod cbor;
+mod credential;
+mod credential_tables;
 mod hits;
 mod janitor;
 mod manifest;
@@ -28,6 +30,10 @@ pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{
     binding::{Binding, BoundBy},
     blob::Blob,
+    credential::{
+        AddedCredential, Credential, CredentialLimits, CredentialName, CredentialPodIds, NotACredentialName,
+        NotCredentialPodIds,
+    },
     hits::HitCounter,
     janitor::{Janitor, Moment, Report, Rules},
     manifest::{Rejected, VerifiedPod},

@@ -4,7 +4,10 @@ use std::{error::Error, io, time::SystemTime};
 
 use async_trait::async_trait;
 
-use super::{Binding, Blob, OwnerKey, PodRecord, QuotaExceeded, Quotas, Slug, Usage, VerifiedPod};
+use super::{
+    AddedCredential, Binding, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey,
+    PodRecord, QuotaExceeded, Quotas, Slug, Usage, VerifiedPod,
+};
 
 /// Records that are looked through at a time.
 const PAGE: usize = 256;
@@ -133,11 +136,48 @@ pub trait Registry: Send + Sync + 'static {
         Ok(false)
     }
 
+    /// Keeps a credential, if its name, its secret and `limits` allow it. Once this returns [`AddedCredential::Added`] it
+    /// is as safe as a pod.
+    ///
+    /// A registry that does not implement the four methods for credentials has none.
+    async fn add_credential(
+        &self,
+        credential: Credential,
+        limits: CredentialLimits,
+    ) -> Result<AddedCredential, RegistryError> {
+        let _ = (credential, limits);
+        Err(NO_CREDENTIALS)
+    }
+
+    /// Returns the credential whose secret has this SHA-256.
+    async fn credential(&self, secret_hash: &Digest) -> Result<Option<Credential>, RegistryError> {
+        let _ = secret_hash;
+        Err(NO_CREDENTIALS)
+    }
+
+    /// Returns the credentials of a key in the order of their names.
+    async fn credentials(&self, owner_key: &OwnerKey) -> Result<Vec<Credential>, RegistryError> {
+        let _ = owner_key;
+        Err(NO_CREDENTIALS)
+    }
+
+    /// Removes the credential of this name and returns it, if there is one. Once this returns it does not come back.
+    async fn revoke_credential(
+        &self,
+        owner_key: &OwnerKey,
+        name: &CredentialName,
+    ) -> Result<Option<Credential>, RegistryError> {
+        let _ = (owner_key, name);
+        Err(NO_CREDENTIALS)
+    }
+
     /// Writes what is still to be written and lets go of files. Nothing is called after it.
     async fn close(&self) -> Result<(), RegistryError> {
         Ok(())
     }
 }
+
+const NO_CREDENTIALS: RegistryError = RegistryError::Unsupported("keep credentials");
 
 /// Why a registry could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

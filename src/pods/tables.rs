@@ -7,6 +7,7 @@
 //! | `last_hits` | slug | when the last of them was, in seconds since 1970 |
 //! | `blobs` | SHA-256 | how many pods have this blob |
 //! | `bindings` | pod id | a version byte, then the owner key that it is bound to, as JSON; made with the first one |
+//! | `credentials`, `credential_names` | | as `credential_tables` says |
 //! | `owners` | owner key | how many pods it has, and bytes of their blobs |
 //! | `owned` | owner key, slug | nothing: an index of the records by owner key |
 //! | `expiring` | milliseconds since 1970, slug | nothing: an index of the records that expire, by when they do |
@@ -346,7 +347,7 @@ pub fn has_blob(db: &Database, digest: &Digest) -> Result<bool, redb::Error> {
     Ok(db.begin_read()?.open_table(BLOBS)?.get(&digest.0)?.is_some())
 }
 
-fn encode(record: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(record: &impl Serialize) -> Vec<u8> {
     let mut encoded = vec![RECORD_VERSION];
     serde_json::to_writer(&mut encoded, record).expect("a record is plain data");
     encoded
@@ -360,7 +361,7 @@ fn stored<T: DeserializeOwned>(
     table.get(key)?.map(|value| decode(value.value())).transpose()
 }
 
-fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, redb::Error> {
+pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, redb::Error> {
     let corrupted = |problem: String| redb::Error::Corrupted(format!("a record cannot be read: {problem}"));
     match value.split_first() {
         Some((&RECORD_VERSION, json)) => {

@@ -30,6 +30,8 @@ impl Close {
     pub const HELD: Self = Self { code: 4003, reason: "pod id is held" };
     /// The registration was refused; an error frame said why.
     pub const REGISTRATION_REFUSED: Self = Self { code: 1008, reason: "registration refused" };
+    /// The credential of the socket is wrong, or was revoked; an error frame said so.
+    pub const CREDENTIAL_REFUSED: Self = Self { code: 1008, reason: "credential refused" };
     /// Nothing came after the upgrade.
     pub const SILENT: Self = Self { code: 1008, reason: "no frame arrived in time" };
     /// A frame or message was larger than the limit.
@@ -190,12 +192,14 @@ impl Outbox {
         Self::pop(&mut self.lock())
     }
 
-    /// Ready once what is being written to the socket is not worth waiting for any more: the queue overflowed, or the
-    /// broker stops.
+    /// Ready once what is being written to the socket is not worth waiting for any more: the queue overflowed, the
+    /// broker stops, or the credential was revoked.
     pub fn poll_hurried(&self, cx: &mut Context<'_>) -> Poll<Close> {
         let mut inner = self.lock();
         match &inner.close {
-            Some(close) if [Close::TOO_SLOW, Close::RESTART].contains(close) => Poll::Ready(close.clone()),
+            Some(close) if [Close::TOO_SLOW, Close::RESTART, Close::CREDENTIAL_REFUSED].contains(close) => {
+                Poll::Ready(close.clone())
+            }
             _ => inner.wait(cx),
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Weak},
     task::Poll,
     time::Duration,
 };
@@ -26,6 +26,7 @@ use super::{
     directory::{Admitted, Directory, Place, Registration},
     intake::Intake,
     outbox::{Budget, Close, Next, Outbox},
+    wire,
 };
 use crate::config::SignalSettings;
 
@@ -53,24 +54,39 @@ pub struct Hub {
     pub intake: Arc<Budget>,
 }
 
-/// Serves a connection from after the upgrade until it is closed; `admission` decides what it may register.
-pub async fn serve<S>(stream: S, hub: Hub, admission: Arc<dyn Admission>)
+/// Closes an open socket from outside of its task.
+#[derive(Clone, Debug)]
+pub struct SocketHandle(Weak<Outbox>);
+
+impl SocketHandle {
+    /// Returns a handle of the socket with this outbox.
+    pub fn of(outbox: &Arc<Outbox>) -> Self {
+        Self(Arc::downgrade(outbox))
+    }
+
+    /// Sends an error frame, then closes the socket.
+    pub fn close(&self, sentence: &str, close: Close) {
+        if let Some(outbox) = self.0.upgrade() {
+            // A peer that reads so little that there is no room for it is closed without the frame.
+            let _ = outbox.push(wire::error(None, sentence));
+            outbox.close(close);
+        }
+    }
+}
+
+/// Serves a connection from after the upgrade until it is closed; `admission` decides what it may register, and `opened`
+/// is given the handle of the socket.
+pub async fn serve<S>(stream: S, hub: Hub, admission: Arc<dyn Admission>, opened: impl FnOnce(SocketHandle))
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = hub.directory.limits();
-    let max_frame = limits.max_frame.as_u64() as usize;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BATCH)
-        .max_frame_size(Some(max_frame))
-        .max_message_size(Some(max_frame));
-    let intake = Intake::new(stream, max_frame, hub.intake.clone());
-    let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.clone()));
+    let (socket, outbox) = open(stream, &hub, &limits).await;
+    opened(SocketHandle::of(&outbox));
     let place = hub.directory.join(outbox.clone());
     let silence = Silence::new(&limits);
     let mut connection = Connection {
-        socket: WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await,
+        socket,
         outbox,
         place,
         admission,
@@ -87,6 +103,31 @@ where
         Ended::ByBroker(close) => Box::pin(close_with(socket, &outbox, close)).await,
         Ended::ByPeer => {}
     }
+}
+
+/// Tells the peer right after the upgrade why it is not served, and closes.
+pub async fn refuse<S>(stream: S, hub: &Hub, sentence: &str, close: Close)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (socket, outbox) = open(stream, hub, &hub.directory.limits()).await;
+    SocketHandle::of(&outbox).close(sentence, close.clone());
+    close_with(socket, &outbox, close).await;
+}
+
+async fn open<S>(stream: S, hub: &Hub, limits: &SignalSettings) -> (WebSocketStream<Intake<S>>, Arc<Outbox>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let max_frame = limits.max_frame.as_u64() as usize;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BATCH)
+        .max_frame_size(Some(max_frame))
+        .max_message_size(Some(max_frame));
+    let intake = Intake::new(stream, max_frame, hub.intake.clone());
+    let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.clone()));
+    (WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await, outbox)
 }
 
 struct Connection<S> {

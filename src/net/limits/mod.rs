@@ -31,6 +31,10 @@ pub enum Kind {
     Upgrade,
     /// `register` frames.
     Registration,
+    /// Sockets with a wrong credential.
+    WrongCredential,
+    /// Credentials of keys that own nothing.
+    NewcomerCredential,
 }
 
 /// All limits as they are set now.
@@ -47,6 +51,8 @@ struct Rules {
     reads: Pair,
     upgrades: Pair,
     registrations: Pair,
+    wrong_credentials: Pair,
+    newcomer_credentials: Pair,
     uploads_per_owner: Option<Arc<Each<Key>>>,
     pods_per_day: Option<Arc<Each<IpAddr>>>,
     kilobytes_per_day: Option<Arc<Each<IpAddr>>>,
@@ -243,6 +249,20 @@ impl Rules {
                 settings.registrations,
                 |rules| &rules.registrations,
             ),
+            wrong_credentials: Pair::new(
+                Some(WRONG_CREDENTIALS),
+                None,
+                before.map(|rules| &rules.wrong_credentials),
+            ),
+            newcomer_credentials: Pair::new(
+                Some(Policy::per_day(
+                    "credentials-per-address-and-day",
+                    OF_NEWCOMERS,
+                    NEWCOMER_CREDENTIALS_PER_DAY,
+                )),
+                None,
+                before.map(|rules| &rules.newcomer_credentials),
+            ),
             uploads_per_owner: go_on(per_owner, of_before, |limit| limit.policy, Each::new),
             pods_per_day: go_on(
                 quotas
@@ -293,6 +313,8 @@ impl Limits {
             Kind::Read => &rules.reads,
             Kind::Upgrade => &rules.upgrades,
             Kind::Registration => &rules.registrations,
+            Kind::WrongCredential => &rules.wrong_credentials,
+            Kind::NewcomerCredential => &rules.newcomer_credentials,
         };
         pair.check(client)
     }
@@ -329,6 +351,16 @@ impl Limits {
     }
 }
 
+/// What a client may present of wrong credentials. A host whose credential was revoked comes back ever more slowly, so
+/// that only who guesses comes up against it.
+const WRONG_CREDENTIALS: Policy = Policy {
+    name: "wrong-credentials-per-address",
+    sentence: "too many wrong credentials from your address; try again later",
+    quota: Quota::per_minute(NonZeroU32::new(10).unwrap()),
+    unit: None,
+};
+const NEWCOMER_CREDENTIALS_PER_DAY: u64 = 10;
+const OF_NEWCOMERS: &str = "your address has made as many credentials in a day as it may for keys that own nothing here; upload a pod of the key first";
 const OF_A_DAY: &str = "your address has uploaded as much as it may in a day; try again later";
 /// When a client that has too many sockets may try again: nobody knows when one of them ends.
 const SOCKET_WAIT: Duration = Duration::from_secs(5);

@@ -33,8 +33,9 @@ use self::{
     writer::{Done, Job},
 };
 use super::{
-    Binding, Blob, OwnerKey, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
-    binding::too_many_bindings, tables,
+    AddedCredential, Binding, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey,
+    PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod, binding::too_many_bindings,
+    credential_tables, tables,
 };
 
 /// Keeps pods in a data directory; what it acknowledged survives a power cut.
@@ -188,6 +189,35 @@ impl Registry for RedbRegistry {
     async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
         let pod_id = pod_id.to_owned();
         self.write(|done| Job::Unbind { pod_id, done }).await
+    }
+
+    async fn add_credential(
+        &self,
+        credential: Credential,
+        limits: CredentialLimits,
+    ) -> Result<AddedCredential, RegistryError> {
+        self.write(|done| Job::AddCredential { credential, limits, done }).await
+    }
+
+    async fn credential(&self, secret_hash: &Digest) -> Result<Option<Credential>, RegistryError> {
+        let secret_hash = *secret_hash;
+        self.blocking(move |store| store.read(|database| credential_tables::find(database, &secret_hash)))
+            .await
+    }
+
+    async fn credentials(&self, owner_key: &OwnerKey) -> Result<Vec<Credential>, RegistryError> {
+        let owner_key = *owner_key;
+        self.blocking(move |store| store.read(|database| credential_tables::of_key(database, &owner_key)))
+            .await
+    }
+
+    async fn revoke_credential(
+        &self,
+        owner_key: &OwnerKey,
+        name: &CredentialName,
+    ) -> Result<Option<Credential>, RegistryError> {
+        let (owner_key, name) = (*owner_key, name.clone());
+        self.write(|done| Job::RevokeCredential { owner_key, name, done }).await
     }
 
     async fn close(&self) -> Result<(), RegistryError> {

@@ -13,7 +13,10 @@ use super::{
     store::{Store, registry_error},
     tables::{self, Removed},
 };
-use crate::pods::{Binding, Digest, QuotaExceeded, blobs::StagedBlob};
+use crate::pods::{
+    AddedCredential, Binding, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, QuotaExceeded,
+    blobs::StagedBlob, credential_tables,
+};
 
 /// Writes that share one transaction at most.
 pub const BATCH: usize = 64;
@@ -42,6 +45,16 @@ pub enum Job {
         pod_id: String,
         done: Done<bool>,
     },
+    AddCredential {
+        credential: Credential,
+        limits: CredentialLimits,
+        done: Done<AddedCredential>,
+    },
+    RevokeCredential {
+        owner_key: OwnerKey,
+        name: CredentialName,
+        done: Done<Option<Credential>>,
+    },
     Hits {
         hits: Vec<(Slug, u64)>,
         at: SystemTime,
@@ -64,6 +77,8 @@ enum Outcome {
     /// Whether it found what it was about.
     Found(bool),
     Bound(Option<Binding>),
+    AddedCredential(AddedCredential),
+    Revoked(Option<Credential>),
     NoRoom(QuotaExceeded),
 }
 
@@ -118,6 +133,12 @@ impl Writer {
                             Outcome::Found(found),
                         ) => answer(done, Ok(found)),
                         (Job::Bind { done, .. }, Outcome::Bound(bound)) => answer(done, Ok(bound)),
+                        (Job::AddCredential { done, .. }, Outcome::AddedCredential(added)) => {
+                            answer(done, Ok(added))
+                        }
+                        (Job::RevokeCredential { done, .. }, Outcome::Revoked(revoked)) => {
+                            answer(done, Ok(revoked))
+                        }
                         (_, _) => {
                             unreachable!("each job has its own kind of outcome")
                         }
@@ -135,6 +156,8 @@ impl Writer {
                         Job::Replace { record, .. } => drop(self.unused.insert(record.digest)),
                         Job::Bind { .. }
                         | Job::Unbind { .. }
+                        | Job::AddCredential { .. }
+                        | Job::RevokeCredential { .. }
                         | Job::Hits { .. }
                         | Job::Delete { .. }
                         | Job::DeleteVersion { .. } => {}
@@ -203,6 +226,13 @@ impl Writer {
                         (Outcome::Bound(tables::bind(&txn, pod_id, *binding)?), None)
                     }
                     Job::Unbind { pod_id, .. } => (Outcome::Found(tables::unbind(&txn, pod_id)?), None),
+                    Job::AddCredential { credential, limits, .. } => {
+                        let added = credential_tables::add(&txn, credential, *limits)?;
+                        (Outcome::AddedCredential(added), None)
+                    }
+                    Job::RevokeCredential { owner_key, name, .. } => {
+                        (Outcome::Revoked(credential_tables::revoke(&txn, owner_key, name)?), None)
+                    }
                     Job::Hits { hits, at, .. } => {
                         tables::add_hits(&txn, hits, *at)?;
                         (Outcome::Done, None)
@@ -277,6 +307,8 @@ impl Job {
             | Self::Replace { done, .. }
             | Self::Unbind { done, .. } => answer(done, Err(repeat(error))),
             Self::Bind { done, .. } => answer(done, Err(repeat(error))),
+            Self::AddCredential { done, .. } => answer(done, Err(repeat(error))),
+            Self::RevokeCredential { done, .. } => answer(done, Err(repeat(error))),
         }
     }
 }

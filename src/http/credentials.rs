@@ -1,0 +1,211 @@
+//! The credentials of an owner's hosts: `POST` and `GET /owner/:key/credentials`, `DELETE /owner/:key/credentials/:name`.
+//! Each is proved by a signature of the owner key over the request.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use salvo::{
+    Request, Response, handler,
+    http::{HeaderValue, ReqBody, StatusCode, header},
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::{
+    App,
+    error::{HttpError, render_json},
+    owned::{signed, take_once},
+};
+use crate::{
+    net::{client::Client, limits::Kind},
+    owner::{credentials::NewCredential, digest::Announced, signature::VerifiedRequest},
+    pods::{AddedCredential, Credential, CredentialName, CredentialPodIds, Digest, OwnerKey},
+};
+
+/// Bytes of a body: as many pod ids as there may be fit.
+const MAX_BODY: usize = 16 * 1024;
+/// How long a body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `POST /owner/:key/credentials`.
+pub struct Add(pub Arc<App>);
+
+/// `GET /owner/:key/credentials`.
+pub struct List(pub Arc<App>);
+
+/// `DELETE /owner/:key/credentials/:name`.
+pub struct Revoke(pub Arc<App>);
+
+/// What is asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Asked {
+    name: CredentialName,
+    secret_sha256: Digest,
+    pod_ids: Option<CredentialPodIds>,
+}
+
+/// What is told of a credential: nothing of its secret.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    name: CredentialName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_ids: Option<CredentialPodIds>,
+    created_at: String,
+}
+
+#[derive(Serialize)]
+struct Page {
+    credentials: Vec<Told>,
+}
+
+impl From<Credential> for Told {
+    fn from(credential: Credential) -> Self {
+        let Credential { name, pod_ids, created_at, .. } = credential;
+        Self { name, pod_ids, created_at: humantime::format_rfc3339_millis(created_at).to_string() }
+    }
+}
+
+#[handler]
+impl Add {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let (key, _) = named(request)?;
+        let signed = signed_by(app, request, key, true)?;
+        let announced = Announced::read(request.headers())
+            .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+        let owns = app.registry.usage(Some(&key)).await?.pods > 0;
+        if !owns {
+            // Anybody can make a key: it is asked before the nonce takes room.
+            let client = Client::of(request, &app.live.load().trusted_proxies).address;
+            app.limits.check(Kind::NewcomerCredential, client)?;
+        }
+        take_once(app, &signed)?;
+        let body = read(request.take_body()).await?;
+        announced.check(&body).map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+        let Asked { name, secret_sha256, pod_ids } = serde_json::from_slice(&body).map_err(not_asked)?;
+        let new = NewCredential { name, secret_hash: secret_sha256, pod_ids };
+        let (added, credential) = app.credentials.add(key, new, owns).await?;
+        refusal(added, &credential.name, owns)?;
+        tracing::info!(owner = %key, name = %credential.name, "credential added");
+        response.status_code(StatusCode::CREATED);
+        render_json(response, &Told::from(credential));
+        Ok(())
+    }
+}
+
+#[handler]
+impl List {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let (key, _) = named(request)?;
+        let signed = signed_by(app, request, key, false)?;
+        let credentials = app.credentials.list(&key).await?;
+        // A request that shows nothing takes no room in the memory of those taken.
+        if !credentials.is_empty() {
+            take_once(app, &signed)?;
+        }
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        render_json(response, &Page { credentials: credentials.into_iter().map(Told::from).collect() });
+        Ok(())
+    }
+}
+
+#[handler]
+impl Revoke {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let (key, name) = named(request)?;
+        let name: CredentialName = name.and_then(|name| name.parse().ok()).ok_or_else(no_such_credential)?;
+        let signed = signed_by(app, request, key, false)?;
+        if !app.credentials.list(&key).await?.iter().any(|credential| credential.name == name) {
+            return Err(no_such_credential());
+        }
+        take_once(app, &signed)?;
+        if !app.credentials.revoke(&key, &name).await? {
+            return Err(no_such_credential());
+        }
+        tracing::info!(owner = %key, %name, "credential revoked");
+        response.status_code(StatusCode::NO_CONTENT);
+        Ok(())
+    }
+}
+
+/// The owner key and the name of the credential in the path.
+fn named(request: &Request) -> Result<(OwnerKey, Option<&str>), HttpError> {
+    let path = request.uri().path().strip_prefix("/owner/").ok_or(HttpError::NotFound)?;
+    let (key, rest) = path.split_once('/').ok_or(HttpError::NotFound)?;
+    let key = key.parse().map_err(|_| HttpError::NotFound)?;
+    match rest.strip_prefix("credentials").ok_or(HttpError::NotFound)? {
+        "" => Ok((key, None)),
+        name => Ok((key, Some(name.strip_prefix('/').ok_or(HttpError::NotFound)?))),
+    }
+}
+
+fn signed_by(
+    app: &App,
+    request: &Request,
+    key: OwnerKey,
+    has_body: bool,
+) -> Result<VerifiedRequest, HttpError> {
+    let signed = signed(app, &app.live.load_full(), request, has_body)?;
+    if signed.key != key {
+        let message = "credentials are for their owner only: sign with the key in the path";
+        return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+    }
+    Ok(signed)
+}
+
+async fn read(body: ReqBody) -> Result<Bytes, HttpError> {
+    let refuse = |status, message: &str| Err(HttpError::new(status, message));
+    match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 16 KiB")
+        }
+        Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "the body ended before its announced length"),
+        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s"),
+    }
+}
+
+fn not_asked(error: serde_json::Error) -> HttpError {
+    let message = format!(
+        "expected JSON such as {{\"name\": \"home\", \"secretSha256\": \"64 hex digits\", \"podIds\": [\"my-pod\"]}}: \
+         {error}"
+    );
+    HttpError::new(StatusCode::BAD_REQUEST, message)
+}
+
+fn refusal(added: AddedCredential, name: &CredentialName, owns: bool) -> Result<(), HttpError> {
+    let (status, message) = match added {
+        AddedCredential::Added => return Ok(()),
+        AddedCredential::NameTaken => (
+            StatusCode::CONFLICT,
+            format!("there is a credential named {name} already: revoke it first, or choose another name"),
+        ),
+        AddedCredential::SecretTaken => {
+            (StatusCode::CONFLICT, "this secret is in use already: make another one".into())
+        }
+        AddedCredential::TooManyForKey if owns => {
+            (StatusCode::FORBIDDEN, "this key has as many credentials as it may: revoke one first".into())
+        }
+        AddedCredential::TooManyForKey => (
+            StatusCode::FORBIDDEN,
+            "a key that owns nothing here has as many credentials as it may: upload a pod of this key first, or \
+             revoke one"
+                .into(),
+        ),
+        AddedCredential::Full => (
+            StatusCode::INSUFFICIENT_STORAGE,
+            "this broker keeps as many credentials as it may for keys that own nothing: upload a pod of this key first"
+                .into(),
+        ),
+    };
+    Err(HttpError::new(status, message))
+}
+
+fn no_such_credential() -> HttpError {
+    HttpError::new(StatusCode::NOT_FOUND, "there is no credential of this name")
+}
