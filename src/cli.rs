@@ -2,7 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::owner_commands::{PodsArgs, TokenArgs};
+use crate::{
+    credential_commands::CredentialsArgs,
+    owner_commands::{PodsArgs, TokenArgs},
+};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use gemmapod_signal::config::{self, Config, ConfigError, Layers, SETTINGS};
 
@@ -100,6 +103,8 @@ pub enum Command {
     },
     /// Make an ownerToken, with which a host registers a pod id for its owner
     Token(TokenArgs),
+    /// Add, list and revoke the credentials with which an owner's hosts come to a broker
+    Credentials(CredentialsArgs),
     /// Upload, replace, delete and list an owner's pods on a broker
     Pods(PodsArgs),
 }

@@ -1,6 +1,7 @@
 //! Starts the process: command line, log, server, signals, exit code.
 
 mod cli;
+mod credential_commands;
 mod owner_commands;
 mod systemd;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
             Err(error) => complain(&error, USAGE),
         },
         Some(Command::Token(args)) => print_or_complain(owner_commands::token(&args)),
+        Some(Command::Credentials(args)) => print_or_complain(credential_commands::credentials(args)),
         Some(Command::Pods(args)) => print_or_complain(owner_commands::pods(args)),
         Some(Command::Janitor { dry_run, flags }) => match flags.config() {
             Ok(config) => tidy(&config, dry_run),

@@ -4,7 +4,7 @@ use std::{fmt, fs, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand};
 use gemmapod_signal::{
-    Config, OpenError, RedbRegistry, Registry, RegistryError, Slug,
+    Config, NotCredentialPodIds, OpenError, RedbRegistry, Registry, RegistryError, Slug,
     owner::{
         client::{self, ClientError, OwnerClient},
         key::{KeyError, OwnerSecret},
@@ -86,6 +86,8 @@ pub enum CommandError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
+    PodIds(#[from] NotCredentialPodIds),
+    #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -99,7 +101,9 @@ impl CommandError {
     /// Whether the command line, or a file that it names, is to blame.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Missing(_) | Self::Unreadable { .. } | Self::Key(_) | Self::Token(_) => true,
+            Self::Missing(_) | Self::Unreadable { .. } | Self::Key(_) | Self::Token(_) | Self::PodIds(_) => {
+                true
+            }
             Self::Client(ClientError::NotABroker(_) | ClientError::Roots { .. }) => true,
             Self::Client(_) | Self::Open(_) | Self::Registry(_) | Self::NotBound(_) | Self::Runtime(_) => {
                 false
@@ -132,7 +136,7 @@ pub fn unbind(config: &Config, pod_id: &str) -> Result<String, CommandError> {
     Ok(format!("the pod id {pod_id:?} is anybody's again"))
 }
 
-fn runtime() -> Result<Runtime, CommandError> {
+pub fn runtime() -> Result<Runtime, CommandError> {
     runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)
 }
 

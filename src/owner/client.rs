@@ -131,6 +131,11 @@ impl OwnerClient {
         Ok(Self { http: Client::builder(TokioExecutor::new()).build(connector), broker: origin })
     }
 
+    /// The broker's URL, as requests are signed for it.
+    pub fn broker(&self) -> &str {
+        &self.broker
+    }
+
     /// Uploads a pod under a new slug, with an upload token if the broker wants one.
     ///
     /// # Errors
@@ -156,7 +161,7 @@ impl OwnerClient {
         slug: &Slug,
         html: Bytes,
     ) -> Result<Taken, ClientError> {
-        let answer = self.signed(secret, Method::PUT, &format!("/{slug}"), Some(html)).await?;
+        let answer = self.signed(secret, Method::PUT, &format!("/{slug}"), Some(("text/html", html))).await?;
         self.read(answer)
     }
 
@@ -188,23 +193,31 @@ impl OwnerClient {
         }
     }
 
-    async fn signed(
+    /// Sends a signed request; a body comes with its content type.
+    pub(super) async fn signed(
         &self,
         secret: &OwnerSecret,
         method: Method,
         path_and_query: &str,
-        body: Option<Bytes>,
+        body: Option<(&'static str, Bytes)>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let headers = HeaderMap::new();
         let parts = Parts { method: &method, origin: &self.broker, path_and_query, headers: &headers };
-        let fields = signature::sign(secret, &parts, body.as_deref(), &nonce(), SystemTime::now());
+        let fields = signature::sign(
+            secret,
+            &parts,
+            body.as_ref().map(|(_, body)| &**body),
+            &nonce(),
+            SystemTime::now(),
+        );
         let mut request = Request::builder().method(&method).uri(format!("{}{path_and_query}", self.broker));
         for (name, value) in fields {
             request = request.header(name, value);
         }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "text/html");
-        }
+        let body = body.map(|(content_type, body)| {
+            request = std::mem::take(&mut request).header(header::CONTENT_TYPE, content_type);
+            body
+        });
         self.ask(request.body(Full::new(body.unwrap_or_default()))).await
     }
 
@@ -241,7 +254,7 @@ impl OwnerClient {
         Err(ClientError::Refused { broker: broker(), status, sentence })
     }
 
-    fn read<T: for<'a> Deserialize<'a>>(
+    pub(super) fn read<T: for<'a> Deserialize<'a>>(
         &self,
         (status, body): (StatusCode, Bytes),
     ) -> Result<T, ClientError> {

@@ -4,6 +4,7 @@ pub(crate) mod admission;
 pub mod audience;
 pub mod client;
 pub mod components;
+pub mod credential_client;
 pub(crate) mod credentials;
 pub mod digest;
 mod fields;

@@ -54,9 +54,10 @@ pub fn revoke(
     owner_key: &OwnerKey,
     name: &CredentialName,
 ) -> Result<Option<Credential>, redb::Error> {
-    let removed = txn.open_table(NAMES)?.remove((&owner_key.0, name.as_str()))?.map(|hash| *hash.value());
+    // Both are made at the same time, as readers open both.
+    let (mut credentials, mut names) = (txn.open_table(CREDENTIALS)?, txn.open_table(NAMES)?);
+    let removed = names.remove((&owner_key.0, name.as_str()))?.map(|hash| *hash.value());
     let Some(hash) = removed else { return Ok(None) };
-    let mut credentials = txn.open_table(CREDENTIALS)?;
     let removed = credentials.remove(&hash)?;
     removed.map(|value| decode(value.value())).transpose()
 }

@@ -82,6 +82,12 @@ pub enum Rejected {
     /// The signature does not fit the payload and the owner key.
     #[error("signature verification failed")]
     BadSignature,
+    /// A `signal_url` holds the credential of a host, which the pod would publish.
+    #[error(
+        "the manifest's signal_url holds a name and a secret (NAME:SECRET@), which everybody who opens the pod could \
+         read: build the pod with a signal_url without them; only the pod.toml of the host has them"
+    )]
+    CredentialInSignalUrl,
     /// The display name is too long.
     #[error("the manifest's name is longer than {MAX_NAME} bytes")]
     NameTooLong,
@@ -245,6 +251,9 @@ fn verify(signed: &[u8]) -> Result<Manifest, Rejected> {
     if payload.name.len() > MAX_NAME {
         return Err(Rejected::NameTooLong);
     }
+    if signal_url::has_credential(&envelope.payload) {
+        return Err(Rejected::CredentialInSignalUrl);
+    }
     Ok(Manifest { name: payload.name, owner_key, pod_id: pod_id(&envelope.payload) })
 }
 
@@ -260,3 +269,4 @@ fn decode<T: DeserializeOwned>(part: &'static str, cbor: &[u8]) -> Result<T, Rej
 
 #[cfg(test)]
 mod properties;
+mod signal_url;

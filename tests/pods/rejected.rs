@@ -177,3 +177,19 @@ async fn name_too_long() {
     let pod = Pod::named("pod").with("name", Some("x".repeat(1025).into()));
     refused(pod.html(), "the manifest's name is longer than 1024 bytes").await;
 }
+
+/// A secret in a `signal_url` would be published. Today's pods have it under `dartc`, older ones under `webrtc`.
+#[tokio::test]
+async fn a_credential_in_a_signal_url() {
+    let text = |text: &str| Cbor::Text(text.into());
+    let sentence = "the manifest's signal_url holds a name and a secret (NAME:SECRET@), which everybody who opens the \
+                    pod could read: build the pod with a signal_url without them; only the pod.toml of the host has \
+                    them";
+    for by in ["dartc", "webrtc"] {
+        for url in ["wss://home:secret@pods.example.org/signal", "https://secret@pods.example.org"] {
+            let at = vec![(text("signal_url"), text(url)), (text("pod_id"), text("pod"))];
+            let transport = Cbor::Map(vec![(text(by), Cbor::Map(at))]);
+            refused(Pod::named("pod").with("transport", Some(transport)).html(), sentence).await;
+        }
+    }
+}

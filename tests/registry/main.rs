@@ -1,5 +1,6 @@
 //! What every registry promises, checked on the two that the broker brings.
 
+mod credentials;
 mod on_disk;
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,6 +17,7 @@ use gemmapod_signal::{
     VerifiedPod,
 };
 
+use credentials::credentials_are_kept_until_they_are_revoked;
 use support::pod::Pod;
 
 const ROOM: u64 = 64 << 20;
@@ -53,6 +55,7 @@ promises! {
     only_the_version_that_is_expected_is_replaced,
     the_first_key_that_is_bound_stays,
     the_pods_of_an_owner_are_listed,
+    credentials_are_kept_until_they_are_revoked,
 }
 
 fn verified(html: impl Into<Bytes>) -> VerifiedPod {

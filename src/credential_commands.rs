@@ -1,0 +1,120 @@
+//! `gemmapod-signal credentials`: what lets an owner's hosts in.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use gemmapod_signal::{
+    CredentialName, CredentialPodIds,
+    owner::{client::OwnerClient, credential_client::CredentialSecret, key::OwnerSecret},
+};
+
+use crate::owner_commands::{CommandError, runtime};
+
+const ABOUT: &str = "\
+A released GemmaPod host sends no ownerToken. What it can do is open its socket with a name and a secret in its signal_url:
+
+  gemmapod-signal credentials add --key owner.key --broker https://pods.example.org
+
+prints the lines for the pod.toml of the host. Whoever reads the secret can register the pod ids of this owner until the
+credential is revoked. Never build a pod from a pod.toml with the secret: everybody who opens the pod could read it.";
+
+/// The credentials of an owner's hosts on a broker.
+#[derive(Debug, Args)]
+#[command(after_help = ABOUT)]
+pub struct CredentialsArgs {
+    /// The owner's key file, as the GemmaPod CLI writes it
+    #[arg(long, value_name = "FILE", global = true)]
+    key: Option<PathBuf>,
+    /// The public URL of the broker
+    #[arg(long, value_name = "URL", global = true)]
+    broker: Option<String>,
+    /// Trust the certificate authority in this PEM file too
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a credential, and print the lines for the pod.toml of the host that is to have it
+    Add {
+        /// Its name, by which it is listed and revoked [default: a new one]
+        #[arg(long)]
+        name: Option<CredentialName>,
+        /// The pod id that it is good for; may be repeated [default: all pod ids of the owner]
+        #[arg(long = "pod-id", value_name = "ID")]
+        pod_ids: Vec<String>,
+    },
+    /// List the owner's credentials, without their secrets
+    List,
+    /// Revoke credentials; the sockets that were opened with them are closed
+    Revoke {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<CredentialName>,
+    },
+}
+
+/// Does something with the owner's credentials. Returns what to print.
+pub fn credentials(args: CredentialsArgs) -> Result<String, CommandError> {
+    let broker = args.broker.ok_or(CommandError::Missing("--broker URL"))?;
+    let key = args.key.ok_or(CommandError::Missing("--key FILE"))?;
+    let secret = OwnerSecret::read(&key)?;
+    let client = OwnerClient::new(&broker, args.ca.as_deref())?;
+    runtime()?.block_on(act(&client, &secret, args.action))
+}
+
+async fn act(client: &OwnerClient, secret: &OwnerSecret, action: Action) -> Result<String, CommandError> {
+    match action {
+        Action::Add { name, pod_ids } => {
+            let name = name.unwrap_or_else(random_name);
+            let pod_ids = (!pod_ids.is_empty()).then(|| CredentialPodIds::try_from(pod_ids)).transpose()?;
+            let credential = CredentialSecret::random();
+            client.add_credential(secret, &name, &credential, pod_ids.as_ref()).await?;
+            eprintln!(
+                "These lines are for the pod.toml of the host, in place of its signal_url; the secret is shown this \
+                 once. Never build a pod from that file."
+            );
+            Ok(format!(
+                "[transport.dartc]\nsignal_url = \"{}\"",
+                signal_url(client.broker(), &name, &credential)
+            ))
+        }
+        Action::List => {
+            let rows = client.credentials(secret).await?.into_iter().map(|credential| {
+                let pod_ids = credential.pod_ids.map_or_else(
+                    || "all pod ids".to_owned(),
+                    |pod_ids| {
+                        pod_ids.iter().map(|pod_id| format!("{pod_id:?}")).collect::<Vec<_>>().join(" ")
+                    },
+                );
+                format!("{:<32}  {}  {pod_ids}", credential.name.as_str(), credential.created_at)
+            });
+            Ok(rows.collect::<Vec<_>>().join("\n"))
+        }
+        Action::Revoke { names } => {
+            let mut revoked = Vec::new();
+            for name in names {
+                client.revoke_credential(secret, &name).await?;
+                revoked.push(format!("revoked {name}"));
+            }
+            Ok(revoked.join("\n"))
+        }
+    }
+}
+
+/// A name that the owner has hardly given yet.
+fn random_name() -> CredentialName {
+    let mut bits = [0; 4];
+    getrandom::fill(&mut bits).expect("the system gives random numbers");
+    let name = format!("host-{:08x}", u32::from_ne_bytes(bits));
+    name.parse().expect("these characters are those of a name")
+}
+
+/// The `signal_url` of a host: `ws` or `wss` as the broker's URL has `http` or `https`.
+fn signal_url(broker: &str, name: &CredentialName, secret: &CredentialSecret) -> String {
+    let (scheme, host) = broker.split_once("://").unwrap_or(("https", broker));
+    let scheme = if scheme == "http" { "ws" } else { "wss" };
+    format!("{scheme}://{name}:{}@{host}/signal", secret.expose())
+}
