@@ -4,6 +4,7 @@ mod attacks;
 mod audience;
 mod binding;
 mod commands;
+mod credentials;
 mod owned;
 mod proof;
 #[path = "../support/mod.rs"]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
 pub mod bytes;
+pub mod credential;
 pub mod frames;
 pub mod mount;
 pub mod pod;

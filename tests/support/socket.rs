@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Error, Message},
+    tungstenite::{Error, Message, client::IntoClientRequest},
 };
 
 use super::{SOON, frames};
@@ -37,6 +37,13 @@ impl Socket {
         Self::over(tcp, address, "/signal").await.unwrap()
     }
 
+    /// One whose request has these `Authorization` headers.
+    pub async fn authorized(address: &str, authorization: &[&str]) -> Self {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        Self::upgraded(tcp, &format!("ws://{address}/signal"), authorization).await
+    }
+
     async fn over(tcp: TcpStream, address: &str, path: &str) -> Result<Self, Error> {
         tcp.set_nodelay(true)?;
         let (stream, _) = client_async(format!("ws://{address}{path}"), tcp).await?;
@@ -45,6 +52,15 @@ impl Socket {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// A socket over `stream` whose request has these `Authorization` headers.
+    pub async fn upgraded(stream: S, url: &str, authorization: &[&str]) -> Self {
+        let mut request = url.into_client_request().unwrap();
+        for value in authorization {
+            request.headers_mut().append("authorization", value.parse().unwrap());
+        }
+        Self { stream: client_async(request, stream).await.unwrap().0 }
+    }
+
     pub async fn send(&mut self, frame: Value) {
         self.send_text(&frame.to_string()).await;
     }

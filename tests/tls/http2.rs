@@ -62,8 +62,16 @@ pub async fn head(answer: ResponseFuture) -> Response<h2::RecvStream> {
 
 /// A socket within one stream of the connection.
 async fn socket(sender: &mut SendRequest<Bytes>) -> Socket<DuplexStream> {
-    let (answer, mut send) =
-        sender.send_request(extended_connect("/signal", "websocket", "13"), false).unwrap();
+    authorized(sender, &[]).await
+}
+
+/// The same whose request has these `Authorization` headers.
+pub async fn authorized(sender: &mut SendRequest<Bytes>, authorization: &[&str]) -> Socket<DuplexStream> {
+    let mut request = extended_connect("/signal", "websocket", "13");
+    for value in authorization {
+        request.headers_mut().append("authorization", value.parse().unwrap());
+    }
+    let (answer, mut send) = sender.send_request(request, false).unwrap();
     let answer = head(answer).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let mut receive = answer.into_body();

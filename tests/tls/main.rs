@@ -2,6 +2,7 @@
 
 mod certs;
 mod client;
+mod credentials;
 mod hsts;
 mod http2;
 mod http2_hosts;
