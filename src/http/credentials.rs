@@ -85,7 +85,7 @@ impl Add {
         take_once(app, &signed)?;
         let body = read(request.take_body()).await?;
         announced.check(&body).map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let Asked { name, secret_sha256, pod_ids } = serde_json::from_slice(&body).map_err(not_asked)?;
+        let Asked { name, secret_sha256, pod_ids } = Asked::read(&body)?;
         let new = NewCredential { name, secret_hash: secret_sha256, pod_ids };
         let (added, credential) = app.credentials.add(key, new, owns).await?;
         refusal(added, &credential.name, owns)?;
@@ -170,12 +170,22 @@ async fn read(body: ReqBody) -> Result<Bytes, HttpError> {
     }
 }
 
-fn not_asked(error: serde_json::Error) -> HttpError {
-    let message = format!(
-        "expected JSON such as {{\"name\": \"home\", \"secretSha256\": \"64 hex digits\", \"podIds\": [\"my-pod\"]}}: \
-         {error}"
-    );
-    HttpError::new(StatusCode::BAD_REQUEST, message)
+impl Asked {
+    fn read(body: &[u8]) -> Result<Self, HttpError> {
+        let is_object = body.trim_ascii_start().starts_with(b"{");
+        let read = match is_object {
+            true => serde_json::from_slice(body).map_err(|error| error.to_string()),
+            // serde takes an array of its fields for a struct, too.
+            false => Err("the body is no object".into()),
+        };
+        read.map_err(|problem| {
+            let message = format!(
+                "expected JSON such as {{\"name\": \"home\", \"secretSha256\": \"64 hex digits\", \"podIds\": \
+                 [\"my-pod\"]}}: {problem}"
+            );
+            HttpError::new(StatusCode::BAD_REQUEST, message)
+        })
+    }
 }
 
 fn refusal(added: AddedCredential, name: &CredentialName, owns: bool) -> Result<(), HttpError> {

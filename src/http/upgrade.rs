@@ -123,7 +123,7 @@ impl Upgrade {
             let stream = TokioIo::new(upgraded);
             match credential(&app, client, presented).await {
                 Ok((credential, socket)) => {
-                    let _ = credential;
+                    let registrant = Registrant { proof: Some(credential.into()), ..registrant };
                     let admission = limit::Registrations::at_socket(&app, client, registrant);
                     socket::serve(stream, app.hub.clone(), admission, |handle| socket.opened(handle)).await;
                 }

@@ -80,6 +80,16 @@ impl SocketProof {
     }
 }
 
+impl Registrant {
+    /// Refuses a pod id that the proof of the socket is not for.
+    fn check(&self, pod_id: &str) -> Result<(), String> {
+        match &self.proof {
+            Some(proof) if proof.for_pod(pod_id).is_none() => Err(OTHER_POD_ID.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Decides about the registrations of one socket.
 struct AtSocket {
     owners: Arc<Owners>,
@@ -207,6 +217,7 @@ impl Owners {
 const NO_AUDIENCE: &str =
     "public_url is not set, so that this broker cannot tell tokens that are made for it";
 const OWNED: &str = "this pod id belongs to an owner key: register with an ownerToken of that key";
+const OTHER_POD_ID: &str = "the credential of this host is for other pod ids than this one";
 const OTHER_OWNER: &str = "this pod id belongs to another owner key than the one of the ownerToken";
 
 fn unreachable(error: &RegistryError) -> String {
@@ -221,6 +232,7 @@ fn millis(time: std::time::SystemTime) -> u64 {
 #[async_trait]
 impl Admission for AtSocket {
     async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
+        self.registrant.check(pod_id)?;
         let standing = self.owners.standing(pod_id, token, &self.registrant);
         timeout(PATIENCE, standing).await.unwrap_or_else(|_| {
             tracing::error!("the registry took too long over a registration");

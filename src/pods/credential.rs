@@ -112,15 +112,11 @@ pub struct NotCredentialPodIds;
 impl CredentialPodIds {
     /// Pod ids of one credential at most.
     pub const MAX: usize = 16;
+}
 
-    /// Returns whether `pod_id` is one of them.
-    pub fn contains(&self, pod_id: &str) -> bool {
-        self.0.iter().any(|known| known == pod_id)
-    }
-
-    /// The pod ids.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
+impl From<CredentialPodIds> for Vec<String> {
+    fn from(pod_ids: CredentialPodIds) -> Self {
+        pod_ids.0
     }
 }
 

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    proof::{BROKER, Owner, broker, later},
+    proof::{BROKER, Owner, broker, later, register},
     support::{
         credential::{UNKNOWN, basic, closed},
         frames,
@@ -153,6 +153,59 @@ async fn guessing_costs_and_a_right_credential_is_never_refused_for_it() {
 }
 
 #[tokio::test]
+async fn a_credential_is_a_proof_of_its_owner_for_the_life_of_the_socket() {
+    let server = broker("").await;
+    let (owner, other) = (Owner::new(), Owner::new());
+    owner.add(&server, "home", "secret").await;
+    other.add(&server, "home", "theirs").await;
+    let mut home = host(&server, "home", "secret").await;
+    home.register("pod").await;
+    drop(home);
+    server.until_health("the pod id free", |health| health["origins"] == json!([])).await;
+    // The pod id is the owner's now, whoever comes while the host is away.
+    for (mut newcomer, frame) in [
+        (server.connect().await, frames::register("pod")),
+        (server.connect().await, register("pod", &other.token("pod"))),
+        (host(&server, "home", "theirs").await, frames::register("pod")),
+    ] {
+        newcomer.send(frame).await;
+        let told = newcomer.receive().await;
+        assert!(told["message"].as_str().is_some_and(|told| told.contains("belongs to")), "{told}");
+        assert_eq!(newcomer.closed().await, (1008, "registration refused".into()));
+    }
+    host(&server, "home", "secret").await.register("pod").await;
+}
+
+#[tokio::test]
+async fn a_credential_is_what_a_broker_asks_for_that_wants_proofs() {
+    let server = broker("[signal]\nrequire_owner = true").await;
+    let owner = Owner::new();
+    owner.add(&server, "home", "secret").await;
+    host(&server, "home", "secret").await.register("pod").await;
+}
+
+#[tokio::test]
+async fn a_credential_for_some_pod_ids_registers_no_other() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let body = json!({ "name": "home", "secretSha256": Digest::of(b"secret"), "podIds": ["one", "two"] })
+        .to_string();
+    let (status, _) = owner.ask(&server, Method::POST, &owner.credentials(), Some(&body)).await;
+    assert_eq!(status, StatusCode::CREATED);
+    for pod_id in ["one", "two"] {
+        host(&server, "home", "secret").await.register(pod_id).await;
+    }
+    for frame in [frames::register("three"), register("three", &owner.token("three"))] {
+        let mut socket = host(&server, "home", "secret").await;
+        socket.send(frame).await;
+        socket
+            .expect(frames::refusal("the credential of this host is for other pod ids than this one"))
+            .await;
+        assert_eq!(socket.closed().await, (1008, "registration refused".into()));
+    }
+}
+
+#[tokio::test]
 async fn credentials_are_listed_to_their_owner_without_their_secrets() {
     let server = broker("").await;
     let (owner, other) = (Owner::new(), Owner::new());
@@ -220,7 +273,7 @@ async fn what_is_no_credential_is_refused_with_a_sentence() {
     let secret = Digest::of(b"x");
     for (body, says) in [
         (json!({}), "missing field `name`"),
-        (json!([]), "missing field `name`"),
+        (json!(["home", secret]), "no object"),
         (json!({ "name": "home" }), "missing field `secretSha256`"),
         (json!({ "name": "a:b", "secretSha256": secret }), "1 to 32 characters out of A-Z"),
         (json!({ "name": "home", "secretSha256": "abc" }), "expected 64 hex digits"),

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 pub use self::open_sockets::CredentialSocket;
 use self::{basic::Presented, open_sockets::OpenSockets};
+use super::admission::SocketProof;
 use crate::{
     clock::Clock,
     pods::{
@@ -153,6 +154,13 @@ impl Credentials {
     fn now(&self) -> SystemTime {
         let since_epoch = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UNIX_EPOCH + Duration::from_millis(since_epoch.as_millis() as u64)
+    }
+}
+
+impl From<Credential> for SocketProof {
+    fn from(credential: Credential) -> Self {
+        let pod_ids = credential.pod_ids.map(|pod_ids| Vec::from(pod_ids).into());
+        Self { key: credential.owner_key, pod_ids }
     }
 }
 

@@ -92,7 +92,7 @@ mod tests {
     use crate::signal::outbox::{Budget, Next, Outbox};
 
     async fn told(outbox: &Outbox) -> (Next, Close) {
-        let mut next = async || poll_fn(|cx| outbox.poll_next(cx)).await;
+        let next = async || poll_fn(|cx| outbox.poll_next(cx)).await;
         (next().await.unwrap(), next().await.unwrap_err())
     }
 

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod accounting;
 #[cfg(test)]
+mod credential_faults;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod lives;
