@@ -13,8 +13,13 @@ use gemmapod_signal::{
 };
 use tokio::runtime::{self, Runtime};
 
+const TOKENS: &str = "\
+A released GemmaPod host (up to 0.6.2) sends no ownerToken. Once a pod id was registered with a token, it belongs to the key, and
+such a host is refused. It comes in with a credential: gemmapod-signal credentials add --help";
+
 /// A token that lets a host register one pod id at one broker.
 #[derive(Debug, Args)]
+#[command(after_help = TOKENS)]
 pub struct TokenArgs {
     /// The owner's key file, as the GemmaPod CLI writes it
     #[arg(long, value_name = "FILE")]

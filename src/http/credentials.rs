@@ -1,4 +1,4 @@
-//! The credentials of an owner's hosts: `POST` and `GET /owner/:key/credentials`, `DELETE /owner/:key/credentials/:name`.
+//! The credentials of an owner's hosts: `POST`, `GET` and `HEAD /owner/:key/credentials`, `DELETE /owner/:key/credentials/:name`.
 //! Each is proved by a signature of the owner key over the request.
 
 use std::{sync::Arc, time::Duration};
@@ -18,7 +18,7 @@ use super::{
     owned::{signed, take_once},
 };
 use crate::{
-    net::{client::Client, limits::Kind},
+    net::{client::Client, limits::Kind, path::normalize},
     owner::{credentials::NewCredential, digest::Announced, signature::VerifiedRequest},
     pods::{AddedCredential, Credential, CredentialName, CredentialPodIds, Digest, OwnerKey},
 };
@@ -31,7 +31,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// `POST /owner/:key/credentials`.
 pub struct Add(pub Arc<App>);
 
-/// `GET /owner/:key/credentials`.
+/// `GET|HEAD /owner/:key/credentials`.
 pub struct List(pub Arc<App>);
 
 /// `DELETE /owner/:key/credentials/:name`.
@@ -72,7 +72,7 @@ impl From<Credential> for Told {
 impl Add {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
-        let (key, _) = named(request)?;
+        let key = owner(request)?;
         let signed = signed_by(app, request, key, true)?;
         let announced = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
@@ -100,7 +100,7 @@ impl Add {
 impl List {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
-        let (key, _) = named(request)?;
+        let key = owner(request)?;
         let signed = signed_by(app, request, key, false)?;
         let credentials = app.credentials.list(&key).await?;
         // A request that shows nothing takes no room in the memory of those taken.
@@ -117,8 +117,9 @@ impl List {
 impl Revoke {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
-        let (key, name) = named(request)?;
-        let name: CredentialName = name.and_then(|name| name.parse().ok()).ok_or_else(no_such_credential)?;
+        let (key, rest) = named(request)?;
+        let name = rest.strip_prefix('/').ok_or(HttpError::NotFound)?;
+        let name: CredentialName = name.parse().map_err(|_| no_such_credential())?;
         let signed = signed_by(app, request, key, false)?;
         if !app.credentials.list(&key).await?.iter().any(|credential| credential.name == name) {
             return Err(no_such_credential());
@@ -133,14 +134,19 @@ impl Revoke {
     }
 }
 
-/// The owner key and the name of the credential in the path.
-fn named(request: &Request) -> Result<(OwnerKey, Option<&str>), HttpError> {
-    let path = request.uri().path().strip_prefix("/owner/").ok_or(HttpError::NotFound)?;
-    let (key, rest) = path.split_once('/').ok_or(HttpError::NotFound)?;
-    let key = key.parse().map_err(|_| HttpError::NotFound)?;
-    match rest.strip_prefix("credentials").ok_or(HttpError::NotFound)? {
-        "" => Ok((key, None)),
-        name => Ok((key, Some(name.strip_prefix('/').ok_or(HttpError::NotFound)?))),
+/// The owner key in the path, and what follows `/credentials` there.
+fn named(request: &Request) -> Result<(OwnerKey, String), HttpError> {
+    let path = normalize(request.uri().path());
+    let (key, rest) =
+        path.strip_prefix("/owner/").and_then(|path| path.split_once("/credentials")).ok_or(HttpError::NotFound)?;
+    Ok((key.parse().map_err(|_| HttpError::NotFound)?, rest.to_owned()))
+}
+
+/// The owner key in the path of all its credentials.
+fn owner(request: &Request) -> Result<OwnerKey, HttpError> {
+    match named(request)? {
+        (key, rest) if rest.is_empty() => Ok(key),
+        _ => Err(HttpError::NotFound),
     }
 }
 

@@ -9,7 +9,7 @@ use salvo::{
     hyper::{ext::Protocol, upgrade::OnUpgrade},
     rt::tokio::TokioIo,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, error::HttpError, limit, owned};
@@ -34,8 +34,8 @@ use crate::{
 /// When a refused client may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// How long a wrong credential waits for its turn to be told so.
-const GUESS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the refusal of a wrong credential is held back after too many others.
+const GUESS_DELAY: Duration = Duration::from_secs(3);
 
 pub struct Upgrade(pub Arc<App>);
 
@@ -152,15 +152,11 @@ async fn credential(
         Ok(None) | Err(Malformed) => Malformed.to_string(),
     };
     // A right one is never refused for wrong ones that came before it from the same address.
-    let end = Instant::now() + GUESS_PATIENCE;
-    while let Err(exceeded) = app.limits.check(Kind::WrongCredential, client) {
-        if Instant::now() + exceeded.wait > end {
-            tracing::debug!("too many wrong credentials from one address");
-            return Err(exceeded.sentence.into());
-        }
-        if app.stop.run_until_cancelled(sleep(exceeded.wait)).await.is_none() {
-            break;
-        }
+    if let Err(exceeded) = app.limits.check(Kind::WrongCredential, client) {
+        tracing::debug!(limit = exceeded.name, "too many wrong credentials from one address");
+        // A real host comes back a second after its socket was closed, and who guesses at once.
+        let _ = app.stop.run_until_cancelled(sleep(GUESS_DELAY)).await;
+        return Err(exceeded.sentence.into());
     }
     Err(refused)
 }

@@ -1,31 +1,23 @@
 // What the reference does not have: pods of an owner, and hosts that leave one another alone.
 
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
-import { setTimeout as pause } from "node:timers/promises";
 import { Broker } from "./lib/broker.mjs";
 import { Host } from "./lib/host.mjs";
 import { Model } from "./lib/model.mjs";
 import { signPod } from "./lib/pod.mjs";
 import { scenario } from "./lib/scene.mjs";
+import { signedCommand } from "./lib/signed.mjs";
 import { Browser } from "./lib/visitor.mjs";
 
 const POD_ID = "tested-pod";
-const run = promisify(execFile);
 
 scenario("the key file of the CLI replaces, lists and deletes a pod that the CLI built", async (scene) => {
   const broker = await Broker.start(scene, { registry: "memory" });
   const pod = await signPod(await scene.newFolder("pod"), { podId: POD_ID, signalUrl: broker.signalUrl });
-  const pods = async (...args) => {
-    const whole = ["pods", ...args, "--key", pod.keyPath, "--broker", broker.url];
-    const { stdout } = await run(process.env.GEMMAPOD_SIGNAL_BIN, whole);
-    return stdout.trim();
-  };
+  const pods = (...args) => signedCommand("pods", ...args, "--key", pod.keyPath, "--broker", broker.url);
   const url = await pods("put", pod.htmlPath);
   const slug = url.split("/").at(-1);
   assert.equal(JSON.parse(await broker.meta(slug)).ownerPubkey, pod.ownerPubkey);
-  await untilTaken(() => pods("list"));
   assert.match(await pods("list"), new RegExp(`^${slug} .*Pod ${POD_ID}$`));
   assert.equal(await pods("put", pod.htmlPath, "--slug", slug), url);
   assert.equal(await pods("delete", slug), `deleted ${slug}`);
@@ -50,15 +42,3 @@ scenario("a second host of the same pod does not disturb the first, and follows 
   await first.end("SIGTERM");
   await second.registered();
 });
-
-/** Asks until the broker has been up for long enough to take signed requests. */
-async function untilTaken(ask) {
-  for (;;) {
-    try {
-      return await ask();
-    } catch (error) {
-      if (!/before the broker was up/.test(error.stderr ?? "")) throw error;
-      await pause(500);
-    }
-  }
-}

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     proof::{Owner, register},
     support::{
+        credential::{UNKNOWN, basic},
         frames,
         process::{Broker, command, ended},
         socket::Socket,
@@ -97,6 +98,90 @@ fn an_owner_puts_replaces_lists_and_deletes_pods() {
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).ends_with("refused (404 Not Found): there is no such pod"), "{again:?}");
     assert_eq!(text(&pods(&["list"]).stdout), "");
+}
+
+/// The URL in the lines for a `pod.toml`.
+fn signal_url(printed: &Output) -> String {
+    let toml: toml::Table = text(&printed.stdout).parse().unwrap_or_else(|_| panic!("{printed:?}"));
+    toml["transport"]["dartc"]["signal_url"].as_str().unwrap().to_owned()
+}
+
+/// What a host is told that registers `pod_id` with this `signal_url`, as its WebSocket client reads it.
+fn told(signal_url: &str, pod_id: &str) -> serde_json::Value {
+    let (userinfo, address) = signal_url.strip_prefix("ws://").unwrap().split_once('@').unwrap();
+    let (name, secret) = userinfo.split_once(':').unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let address = address.strip_suffix("/signal").unwrap();
+        let mut socket = Socket::authorized(address, &[&basic(name, secret)]).await;
+        socket.send(frames::register(pod_id)).await;
+        socket.receive().await
+    })
+}
+
+#[test]
+fn an_owner_adds_lists_and_revokes_credentials_that_outlive_a_restart() {
+    let home = Home::new();
+    let mut broker = broker(&home);
+    let credentials = |broker: &Broker, args: &[&str]| {
+        let url = broker.url("");
+        let all = [&["credentials"], args, &["--key", "owner.key", "--broker", &url]].concat();
+        until_taken(|| home.run(&all))
+    };
+    let added = credentials(&broker, &["add", "--name", "home"]);
+    assert!(text(&added.stderr).contains("Never build a pod from that file"), "{added:?}");
+    let anywhere = signal_url(&added);
+    let mine = signal_url(&credentials(&broker, &["add", "--pod-id", "mine", "--pod-id", "other"]));
+    assert!(anywhere.starts_with("ws://home:") && mine.starts_with("ws://host-"), "{anywhere} {mine}");
+    assert_eq!(anywhere.split([':', '@']).nth(2).unwrap().len(), 43, "256 bits");
+    assert_eq!(told(&anywhere, "pod"), frames::registered("pod"));
+    assert_eq!(told(&mine, "mine"), frames::registered("mine"));
+    assert!(told(&mine, "pod")["message"].as_str().unwrap().contains("for other pod ids"));
+    let again = credentials(&broker, &["add", "--name", "home"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("there is a credential named home already"), "{again:?}");
+
+    let lines = broker.address.clone();
+    assert!(broker.terminate().success());
+    let port = lines.rsplit(':').next().unwrap();
+    let mut broker = Broker::spawn(command().args([
+        "-H",
+        "127.0.0.1",
+        "-p",
+        port,
+        "-d",
+        home.path("data").to_str().unwrap(),
+    ]));
+    assert_eq!(told(&anywhere, "pod"), frames::registered("pod"));
+    let listed = text(&credentials(&broker, &["list"]).stdout);
+    let rows: Vec<Vec<_>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((rows[0][0], &rows[0][2..]), ("home", &["all", "pod", "ids"][..]), "{listed}");
+    assert_eq!(&rows[1][2..], ["\"mine\"", "\"other\""], "{listed}");
+    let revoked = credentials(&broker, &["revoke", "home", rows[1][0]]);
+    assert_eq!(text(&revoked.stdout), format!("revoked home\nrevoked {}", rows[1][0]), "{revoked:?}");
+    for signal_url in [&anywhere, &mine] {
+        assert_eq!(told(signal_url, "pod"), frames::refusal(UNKNOWN));
+    }
+    let none = credentials(&broker, &["revoke", "home"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none.stderr).contains("there is no credential of this name"), "{none:?}");
+    // No secret is in the log.
+    assert!(broker.terminate().success());
+    let log = broker.lines().concat();
+    assert!(log.contains("credential revoked"), "{log}");
+    for signal_url in [&anywhere, &mine] {
+        assert!(!log.contains(signal_url.split([':', '@']).nth(2).unwrap()), "{log}");
+    }
+}
+
+#[test]
+fn the_help_says_what_todays_hosts_cannot_do() {
+    let home = Home::new();
+    for (command, says) in [("token", "sends no ownerToken"), ("credentials", "sends no ownerToken")] {
+        let help = text(&home.run(&[command, "--help"]).stdout);
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains(says) && help.contains("gemmapod-signal credentials add"), "{help}");
+    }
 }
 
 #[test]
@@ -195,7 +280,7 @@ fn the_recipes_for_curl_work() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ownership.md")).unwrap();
     let recipes: Vec<_> =
         page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(recipes.len(), 4);
+    assert_eq!(recipes.len(), 6);
     // The command is this build's own.
     let command = format!("gemmapod-signal() {{ {:?} \"$@\"; }}\n", env!("CARGO_BIN_EXE_gemmapod-signal"));
     let script = command + &recipes.concat();
@@ -214,7 +299,11 @@ fn the_recipes_for_curl_work() {
     });
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said = text(&output.stdout);
-    assert_eq!(said.lines().next().unwrap().split('.').count(), 3, "a token: {said}");
+    let is_token = |line: &str| line.split('.').count() == 3 && !line.contains(' ');
+    assert!(said.lines().any(is_token), "a token: {said}");
+    let credentials: Vec<_> = said.lines().filter(|line| line.starts_with("signal_url = \"ws://")).collect();
+    assert!(credentials[0].contains("://home:") && credentials[1].contains("://garage:"), "{said}");
+    assert!(said.contains("revoked home\nrevoked garage"), "{said}");
     assert!(said.contains("\"blobSize\":") && said.contains("\"pods\":[{"), "{said}");
     let statuses: Vec<_> = said.lines().filter(|line| line.len() == 3).collect();
     assert_eq!(statuses, ["200", "200", "204"], "{said}");

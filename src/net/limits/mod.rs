@@ -351,8 +351,7 @@ impl Limits {
     }
 }
 
-/// What a client may present of wrong credentials. A host whose credential was revoked comes back ever more slowly, so
-/// that only who guesses comes up against it.
+/// Wrong credentials that a client may present without being held back.
 const WRONG_CREDENTIALS: Policy = Policy {
     name: "wrong-credentials-per-address",
     sentence: "too many wrong credentials from your address; try again later",
