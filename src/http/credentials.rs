@@ -1,5 +1,5 @@
-//! The credentials of an owner's hosts: `POST`, `GET` and `HEAD /owner/:key/credentials`, `DELETE /owner/:key/credentials/:name`.
-//! Each is proved by a signature of the owner key over the request.
+//! The credentials of an owner's hosts: `POST` and `GET|HEAD /owner/:key/credentials`, and
+//! `DELETE /owner/:key/credentials/:name`. Each is proved by a signature of the owner key over the request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -137,8 +137,10 @@ impl Revoke {
 /// The owner key in the path, and what follows `/credentials` there.
 fn named(request: &Request) -> Result<(OwnerKey, String), HttpError> {
     let path = normalize(request.uri().path());
-    let (key, rest) =
-        path.strip_prefix("/owner/").and_then(|path| path.split_once("/credentials")).ok_or(HttpError::NotFound)?;
+    let (key, rest) = path
+        .strip_prefix("/owner/")
+        .and_then(|path| path.split_once("/credentials"))
+        .ok_or(HttpError::NotFound)?;
     Ok((key.parse().map_err(|_| HttpError::NotFound)?, rest.to_owned()))
 }
 

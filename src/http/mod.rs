@@ -145,8 +145,9 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
                 .push(Router::new().delete(owned::Delete(app.clone()))),
         )
         .push(readable("owner/{key}/pods", owned::Mine(app.clone())))
+        .push(readable("owner/{key}/credentials", credentials::List(app.clone())))
         .push(
-            readable("owner/{key}/credentials", credentials::List(app.clone()))
+            Router::with_path("owner/{key}/credentials")
                 .push(Router::new().post(credentials::Add(app.clone())))
                 .push(Router::with_path("{name}").delete(credentials::Revoke(app.clone()))),
         )
