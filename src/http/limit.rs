@@ -1,6 +1,6 @@
 //! Asks of every request whether its client may make one more of its kind, before anything else is done for it.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{mem, net::IpAddr, sync::Arc, time::Duration};
 
 use salvo::{
     Request, handler,
@@ -58,11 +58,15 @@ async fn check(app: &App, kind: Kind, request: &mut Request) -> Result<(), HttpE
     let client = Client::of(request, &app.live.load().trusted_proxies);
     let Err(exceeded) = app.limits.check(kind, client.address) else { return Ok(()) };
     tracing::debug!(limit = exceeded.name, "a request came too often");
+    // A head of many fields takes a hundred kilobytes, and nothing of it is needed any more.
+    let headers = mem::take(request.headers_mut());
+    let is_read_on = kind == Kind::Upload && !headers.contains_key(header::EXPECT);
+    drop(headers);
     // Who asks in a loop is answered a few times a second, and not as fast as it goes.
     if let Ok(_held) = HELD.try_acquire() {
         sleep(HOLD).await;
     }
-    if kind == Kind::Upload && !request.headers().contains_key(header::EXPECT) {
+    if is_read_on {
         pass_over(request.take_body());
     }
     Err(exceeded.into())
