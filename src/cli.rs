@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use crate::{
     credential_commands::CredentialsArgs,
-    owner_commands::{PodsArgs, TokenArgs},
+    owner_commands::{PodsArgs, SignedArgs, TokenArgs},
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
 use gemmapod_signal::config::{self, Config, ConfigError, Layers, SETTINGS};
@@ -94,10 +94,20 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Let a pod id be anybody's again, whose owner has lost the key; the broker must not be running
+    /// Make a pod id belong to an owner key, at a running broker
+    Claim {
+        /// The pod id
+        pod_id: String,
+        #[command(flatten)]
+        signed: SignedArgs,
+    },
+    /// Make a pod id free: its owner's, at a running broker with --key and --broker; any, in the data directory of a
+    /// broker that does not run
     Unbind {
         /// The pod id
         pod_id: String,
+        #[command(flatten)]
+        signed: SignedArgs,
         #[command(flatten)]
         flags: Flags,
     },

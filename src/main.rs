@@ -54,7 +54,11 @@ fn main() -> ExitCode {
             Ok(config) => print_authority(&config),
             Err(error) => complain(&error, USAGE),
         },
-        Some(Command::Unbind { pod_id, flags }) => match flags.config() {
+        Some(Command::Claim { pod_id, signed }) => print_or_complain(owner_commands::claim(&pod_id, &signed)),
+        Some(Command::Unbind { pod_id, signed, .. }) if signed.is_asked_for() => {
+            print_or_complain(owner_commands::release(&pod_id, &signed))
+        }
+        Some(Command::Unbind { pod_id, flags, .. }) => match flags.config() {
             Ok(config) => print_or_complain(owner_commands::unbind(&config, &pod_id)),
             Err(error) => complain(&error, USAGE),
         },

@@ -4,7 +4,7 @@ use std::{fmt, fs, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand};
 use gemmapod_signal::{
-    Config, NotCredentialPodIds, OpenError, RedbRegistry, Registry, RegistryError, Slug,
+    Config, NotCredentialPodIds, OpenError, PodIdChange, RedbRegistry, Registry, RegistryError, Slug,
     owner::{
         client::{self, ClientError, OwnerClient},
         key::{KeyError, OwnerSecret},
@@ -36,6 +36,34 @@ pub struct TokenArgs {
     /// Make a token that the broker takes only once
     #[arg(long)]
     once: bool,
+}
+
+/// The owner, and the broker that is asked.
+#[derive(Debug, Args)]
+pub struct SignedArgs {
+    /// The owner's key file, as the GemmaPod CLI writes it
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The public URL of the broker
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// Trust the certificate authority in this PEM file too
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl SignedArgs {
+    /// Returns whether a running broker is asked, and not a data directory.
+    pub fn is_asked_for(&self) -> bool {
+        self.key.is_some() || self.broker.is_some()
+    }
+
+    fn open(&self) -> Result<(OwnerClient, OwnerSecret), CommandError> {
+        let broker = self.broker.as_deref().ok_or(CommandError::Missing("--broker URL"))?;
+        let key = self.key.as_deref().ok_or(CommandError::Missing("--key FILE"))?;
+        let secret = OwnerSecret::read(key)?;
+        Ok((OwnerClient::new(broker, self.ca.as_deref())?, secret))
+    }
 }
 
 /// The owner's pods on a broker.
@@ -96,8 +124,13 @@ pub enum CommandError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    #[error("the pod id {0:?} is not bound to any owner key")]
-    NotBound(String),
+    #[error("the pod id {0:?} is free already")]
+    Free(String),
+    #[error(
+        "there is no registry in {}: name the broker's data directory with --data-dir, or ask the running broker with --key and --broker",
+        .0.display()
+    )]
+    NoRegistry(PathBuf),
     #[error("the system gives no runtime: {0}")]
     Runtime(std::io::Error),
 }
@@ -106,13 +139,14 @@ impl CommandError {
     /// Whether the command line, or a file that it names, is to blame.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Missing(_) | Self::Unreadable { .. } | Self::Key(_) | Self::Token(_) | Self::PodIds(_) => {
-                true
-            }
+            Self::Missing(_)
+            | Self::NoRegistry(_)
+            | Self::Unreadable { .. }
+            | Self::Key(_)
+            | Self::PodIds(_)
+            | Self::Token(_) => true,
             Self::Client(ClientError::NotABroker(_) | ClientError::Roots { .. }) => true,
-            Self::Client(_) | Self::Open(_) | Self::Registry(_) | Self::NotBound(_) | Self::Runtime(_) => {
-                false
-            }
+            Self::Client(_) | Self::Open(_) | Self::Registry(_) | Self::Free(_) | Self::Runtime(_) => false,
         }
     }
 }
@@ -129,16 +163,34 @@ pub fn token(args: &TokenArgs) -> Result<String, CommandError> {
     Ok(token::issue(&secret, &request, SystemTime::now())?)
 }
 
-/// Lets a pod id be anybody's again; what to print.
+/// Claims a pod id at a running broker; what to print.
+pub fn claim(pod_id: &str, args: &SignedArgs) -> Result<String, CommandError> {
+    let (client, secret) = args.open()?;
+    runtime()?.block_on(client.claim(&secret, pod_id))?;
+    Ok(format!("the pod id {pod_id:?} belongs to {}", secret.owner_key()))
+}
+
+/// Gives a pod id up at a running broker; what to print.
+pub fn release(pod_id: &str, args: &SignedArgs) -> Result<String, CommandError> {
+    let (client, secret) = args.open()?;
+    runtime()?.block_on(client.release(&secret, pod_id))?;
+    Ok(format!("the pod id {pod_id:?} is free"))
+}
+
+/// Makes a pod id free in the data directory of a broker that does not run; what to print.
 pub fn unbind(config: &Config, pod_id: &str) -> Result<String, CommandError> {
+    if !config.data_dir.join("registry.redb").exists() {
+        return Err(CommandError::NoRegistry(config.data_dir.clone()));
+    }
     let unbind = async {
         let registry = RedbRegistry::open(&config.data_dir)?;
-        let was_bound = registry.unbind(pod_id).await?;
+        let before = registry.pod_id(pod_id).await?;
+        registry.change_pod_ids(vec![(pod_id.into(), PodIdChange::Unbound)]).await?;
         registry.close().await?;
-        if was_bound { Ok(()) } else { Err(CommandError::NotBound(pod_id.into())) }
+        before.map(drop).ok_or_else(|| CommandError::Free(pod_id.into()))
     };
     runtime()?.block_on(unbind)?;
-    Ok(format!("the pod id {pod_id:?} is anybody's again"))
+    Ok(format!("the pod id {pod_id:?} is free"))
 }
 
 pub fn runtime() -> Result<Runtime, CommandError> {

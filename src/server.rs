@@ -218,6 +218,7 @@ impl SignalServer {
             async move { app.hits.run(&*app.registry, &stop).await }
         });
         let janitor = tokio::spawn(janitor::run(app.clone(), stop.child_token()));
+        tokio::spawn(app.owners.clone().keep_records(stop.child_token()));
         tokio::spawn(certificates.run(stop.child_token()));
         let drain = Drain { app: app.clone(), entrance, handed_over, servers: handles }.run();
         let serve = async {

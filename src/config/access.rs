@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::value::{Value, expected, named_values};
 use crate::pods::OwnerKey;
 
-/// When a pod id is bound to an owner key.
+/// When a pod id comes to belong to an owner key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindMode {
-    /// Never: owner tokens are passed over, unless they are required.
+    /// Never: owner tokens are ignored, unless they are required.
     Off,
-    /// With the first registration that has an owner token.
+    /// With its first registration, if that has a proof of the key.
     FirstUse,
-    /// With the first upload of a pod that names the pod id, or the first registration with an owner token.
+    /// With the first signed upload of a pod that names the pod id, too.
     Uploads,
 }
 

@@ -249,7 +249,7 @@ settings! {
         max_session_id: u32 = 128;
         /// How long the holder of a pod id has to answer a ping, when another origin registers the same pod id, before it is replaced.
         takeover_timeout: Duration = known("3s");
-        /// When a pod id is bound to an owner key, so that nobody else can register it: `first-use` (with the first registration that has an `ownerToken`), `uploads` (with the first upload of a pod that names it, too) or `off`. See docs/ownership.md.
+        /// When a pod id comes to belong to an owner key, so that nobody else can register it: `first-use` (with its first registration, if that has an `ownerToken`), `uploads` (with the first signed upload of a pod that names it, too) or `off`. See docs/ownership.md.
         bind: BindMode = BindMode::FirstUse;
         /// Whether every registration needs an `ownerToken`.
         require_owner: bool = false;

@@ -82,7 +82,7 @@ impl Add {
             let client = Client::of(request, &app.live.load().trusted_proxies).address;
             app.limits.check(Kind::NewcomerCredential, client)?;
         }
-        take_once(app, &signed)?;
+        take_once(app, request, &signed, owns)?;
         let body = read(request.take_body()).await?;
         announced.check(&body).map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         let Asked { name, secret_sha256, pod_ids } = Asked::read(&body)?;
@@ -105,7 +105,7 @@ impl List {
         let credentials = app.credentials.list(&key).await?;
         // A request that shows nothing takes no room in the memory of those taken.
         if !credentials.is_empty() {
-            take_once(app, &signed)?;
+            take_once(app, request, &signed, true)?;
         }
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(response, &Page { credentials: credentials.into_iter().map(Told::from).collect() });
@@ -124,7 +124,7 @@ impl Revoke {
         if !app.credentials.list(&key).await?.iter().any(|credential| credential.name == name) {
             return Err(no_such_credential());
         }
-        take_once(app, &signed)?;
+        take_once(app, request, &signed, true)?;
         if !app.credentials.revoke(&key, &name).await? {
             return Err(no_such_credential());
         }

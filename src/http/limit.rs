@@ -114,7 +114,11 @@ impl Admission for Registrations {
         self.admission.standing(pod_id, token).await
     }
 
-    async fn registered(&self, pod_id: &str, claimant: Key) {
-        self.admission.registered(pod_id, claimant).await;
+    async fn registered(&self, pod_id: &str, proof: Option<Key>) -> Result<bool, String> {
+        self.admission.registered(pod_id, proof).await
+    }
+
+    fn network(&self) -> Option<IpAddr> {
+        self.admission.network()
     }
 }

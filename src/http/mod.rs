@@ -16,6 +16,7 @@ mod limit;
 mod meta;
 mod not_found;
 mod owned;
+mod pod_ids;
 mod redirect;
 mod turnstile;
 mod upgrade;
@@ -62,7 +63,7 @@ pub(crate) struct App {
     pub certificates: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
     pub clock: Clock,
-    /// What was taken once: signed requests, tokens.
+    /// Signed requests that were taken.
     pub replay: Arc<Replay>,
     pub owners: Arc<Owners>,
     pub credentials: Credentials,
@@ -81,7 +82,7 @@ impl App {
         let config = live.load();
         registry.set_quotas(config.quotas());
         let replay = Arc::new(Replay::new(clock.now()));
-        let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), replay.clone());
+        let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), hub.directory.clone());
         Arc::new(Self {
             credentials: Credentials::new(registry.clone(), clock.clone()),
             registry,
@@ -145,6 +146,11 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
                 .push(Router::new().delete(owned::Delete(app.clone()))),
         )
         .push(readable("owner/{key}/pods", owned::Mine(app.clone())))
+        .push(
+            Router::with_path("owner/{key}/pod-ids/{**pod_id}")
+                .push(Router::new().put(pod_ids::Claim(app.clone())))
+                .push(Router::new().delete(pod_ids::Release(app.clone()))),
+        )
         .push(readable("owner/{key}/credentials", credentials::List(app.clone())))
         .push(
             Router::with_path("owner/{key}/credentials")

@@ -18,12 +18,15 @@ use super::{
 };
 use crate::{
     config::Config,
-    net::{client::Client, path::normalize},
+    net::{
+        client::{Client, network_of},
+        path::normalize,
+    },
     owner::{
         audience::{Reached, plain_origin},
         components::Parts,
         digest::Announced,
-        replay::{Once, ReplayError},
+        replay::{Once, ReplayError, Sender},
         signature::{self, VerifiedRequest},
     },
     pods::{OwnerKey, PodRecord, Slug},
@@ -50,7 +53,7 @@ impl Delete {
         let signed = signed(app, &config, request, false)?;
         let before = own(app, &slug, &signed).await?;
         // Taken even if a condition is false: nobody can repeat the request once the condition is true.
-        take_once(app, &signed)?;
+        take_once(app, request, &signed, true)?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;
         let is_deleted = if conditions.is_empty() {
@@ -85,7 +88,7 @@ impl Replace {
         let announced = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         let before = own(app, &slug, &signed).await?;
-        take_once(app, &signed)?;
+        take_once(app, request, &signed, true)?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;
         let pod = upload::receive(app, &config, request, body, Some(announced)).await?;
@@ -105,7 +108,9 @@ impl Replace {
         if !is_replaced {
             return Err(gone_or_changed(app, &slug, &conditions).await?);
         }
-        app.owners.uploaded(pod_id.as_deref(), signed.key).await?;
+        if let Some(pod_id) = pod_id {
+            app.owners.uploaded_signed(&pod_id, signed.key).await;
+        }
         tracing::info!(%slug, bytes = answer.blob_size, "pod replaced by its owner");
         Ok(answer)
     }
@@ -135,7 +140,7 @@ impl Mine {
         let mut records = app.registry.list_owned(&key, after.as_ref(), PAGE + 1).await?;
         // A request that shows nothing can be repeated by anybody: it takes no room in the memory of those taken.
         if !records.is_empty() {
-            take_once(app, &signed)?;
+            take_once(app, request, &signed, true)?;
         }
         let next = (records.len() > PAGE).then(|| records[PAGE - 1].slug);
         records.truncate(PAGE);
@@ -195,12 +200,21 @@ async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<PodReco
     Ok(record)
 }
 
-/// Takes a signed request, if it was not taken before.
-pub(super) fn take_once(app: &App, signed: &VerifiedRequest) -> Result<(), HttpError> {
+/// Takes a signed request, if it was not taken before. `is_owner` tells whether its key owns something here.
+pub(super) fn take_once(
+    app: &App,
+    request: &Request,
+    signed: &VerifiedRequest,
+    is_owner: bool,
+) -> Result<(), HttpError> {
+    let network = network_of(request, &app.live.load().trusted_proxies);
     let VerifiedRequest { key, created, expires, nonce } = signed;
-    let once = Once { key: *key, name: nonce, made: *created, ends: *expires };
+    let from = Sender { network, is_owner };
+    let once = Once { key: *key, name: nonce, made: *created, ends: *expires, from };
     app.replay.take(&once, app.clock.now()).map_err(|error| match error {
-        ReplayError::TooManyForKey => HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+        ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {
+            HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+        }
         ReplayError::Full => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         _ => HttpError::NotSigned(error.to_string()),
     })

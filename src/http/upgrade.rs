@@ -15,8 +15,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{App, error::HttpError, limit, owned};
 use crate::{
     net::{
-        client::Client,
-        crowd::{Counted, group_of},
+        client::{Client, network_of},
+        crowd::Counted,
         limits::Kind,
         path::normalize,
     },
@@ -49,7 +49,10 @@ impl Upgrade {
                 return Err(error);
             }
         };
-        let client = Client::of(request, &self.0.live.load().trusted_proxies).address;
+        let (client, network) = {
+            let proxies = &self.0.live.load().trusted_proxies;
+            (Client::of(request, proxies).address, network_of(request, proxies))
+        };
         let counted = self.admit(client)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(not_an_upgrade)?;
         if let Some(connection) = request.extensions().get::<ConnCtrl>() {
@@ -67,8 +70,7 @@ impl Upgrade {
                 response.status_code(StatusCode::OK);
             }
         }
-        let registrant =
-            Registrant { reached: owned::reached(request), network: client.map(group_of), proof: None };
+        let registrant = Registrant { reached: owned::reached(request), network, proof: None };
         match Presented::read(request.headers()) {
             Ok(None) => {
                 let admission = limit::Registrations::at_socket(&self.0, client, registrant);

@@ -98,12 +98,8 @@ impl Upload {
             pod = pod.with_lifetime(lifetime);
         }
         let answer = Answer::of(&pod, &config, request);
-        let (pod_id, owner_key) = (pod.pod_id().map(ToOwned::to_owned), pod.record().owner_key);
         app.janitor.uploads(pod.record().slug, app.clock.running());
         app.registry.put_pod(pod).await?;
-        if let Err(error) = app.owners.uploaded(pod_id.as_deref(), owner_key).await {
-            tracing::warn!(%error, slug = answer.id, "the pod id of an uploaded pod was not bound to its owner");
-        }
         tracing::info!(slug = answer.id, bytes = answer.blob_size, "pod uploaded");
         Ok(answer)
     }

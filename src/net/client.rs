@@ -28,7 +28,7 @@ use salvo::{
     http::{HeaderMap, header, uri::Authority},
 };
 
-use super::host;
+use super::{crowd::group_of, host};
 use crate::config::TrustedProxy;
 
 /// Who a request comes from, and what they asked for.
@@ -52,6 +52,18 @@ pub fn trusts(proxies: &[TrustedProxy], peer: &SocketAddr) -> bool {
 
 fn trusts_address(proxies: &[TrustedProxy], address: IpAddr) -> bool {
     proxies.iter().any(|proxy| matches!(proxy, TrustedProxy::Network(network) if network.contains(&address)))
+}
+
+/// Returns the network of the client that sent `request`: the rate-limit key of its address. `None` if it is unknown, and
+/// if the peer names another client without being trusted: then the address may be that of a proxy that all share.
+pub fn network_of(request: &Request, proxies: &[TrustedProxy]) -> Option<IpAddr> {
+    let is_forwarded = [header::FORWARDED.as_str(), "x-forwarded-for"]
+        .iter()
+        .any(|name| request.headers().contains_key(*name));
+    if is_forwarded && !trusts(proxies, request.remote_addr()) {
+        return None;
+    }
+    Client::of(request, proxies).address.map(group_of)
 }
 
 impl Client {

@@ -1,19 +1,17 @@
-//! Whether a registration acts for the owner of a pod id: what its token proves, and to which key the id is bound.
+//! Whether a registration acts for the owner of a pod id: what it proves, and in which state the pod id is. The states
+//! are a table in [`crate::pods::PodIdRecord`]'s module.
 //!
-//! | the pod id | no token | a right token |
+//! | the pod id | no proof | a right proof |
 //! | --- | --- | --- |
-//! | not bound | anybody | claimant: it is bound to the token's key if nobody holds it |
-//! | bound to the token's key | | owner |
-//! | bound to another key | | refused |
-//! | bound by a registration | refused | |
-//! | bound by an upload, `signal.bind = "uploads"` | refused | |
-//! | bound by an upload, `signal.bind = "first-use"` | anybody | |
+//! | free, anonymous | open | open, with the key |
+//! | owned by the proven key | | owner |
+//! | owned by another key | refused | refused |
 //!
-//! A wrong token is refused always, and so is a missing one with `signal.require_owner`. With `signal.bind = "off"`
-//! nothing is bound, and a token, which is looked at only if it is required, gives no right to replace a holder.
+//! A wrong token is refused always, and so is a missing proof with `signal.require_owner`. With `signal.bind = "off"` no
+//! states are kept, and a proof, which is looked at only if it is required, gives no right to replace a holder.
 //!
-//! A key has rights only where something binds the pod id to it: keys are to be had for nothing, and whoever makes one
-//! must not take a pod from a host that is there.
+//! Once a socket holds the pod id, the registration is recorded. Where there is no room for another record, the origin
+//! is registered nevertheless, and its pod id stays free.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -22,28 +20,36 @@ use tokio::time::timeout;
 
 use super::{
     audience::Reached,
-    replay::{Once, Replay},
+    new_records::NewRecords,
+    pod_ids::NotRecorded,
+    replay::{Once, Replay, Sender},
     time::seconds,
     token::{self, LEEWAY, VerifiedToken},
 };
 use crate::{
     clock::Clock,
     config::{BindMode, Live},
-    pods::{Binding, BoundBy, OwnerKey, Registry, RegistryError},
-    signal::admission::{Admission, Key, Standing},
+    pods::{OwnerKey, Registry, RegistryError},
+    signal::{
+        admission::{Admission, Key, Standing},
+        directory::Directory,
+    },
 };
 
-/// Bytes of a pod id that can be bound.
-const MAX_BOUND: usize = 256;
+/// Bytes of a pod id that has a state.
+pub const MAX_RECORDED: usize = 256;
 /// How long a registry may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Knows to whom pod ids belong.
 pub struct Owners {
-    registry: Arc<dyn Registry>,
-    live: Live,
-    clock: Clock,
-    replay: Arc<Replay>,
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) live: Live,
+    pub(super) clock: Clock,
+    pub(super) directory: Arc<Directory>,
+    /// One-time tokens that were taken.
+    tokens: Replay,
+    pub(super) new_records: NewRecords,
 }
 
 /// What is known of a socket before it registers anything.
@@ -52,7 +58,6 @@ pub struct Registrant {
     /// How the request that became the socket came in.
     pub reached: Reached,
     /// The network of the client: the rate-limit key of its address. `None` if the address is unknown.
-    #[expect(dead_code, reason = "read once pod ids have states")]
     pub network: Option<IpAddr>,
     /// What the request proved, for the life of the socket.
     pub proof: Option<SocketProof>,
@@ -97,31 +102,21 @@ struct AtSocket {
 }
 
 impl Owners {
-    /// Keeps bindings in `registry`, goes by `clock`, and remembers in `replay` what is taken once.
-    pub fn new(registry: Arc<dyn Registry>, live: Live, clock: Clock, replay: Arc<Replay>) -> Arc<Self> {
-        Arc::new(Self { registry, live, clock, replay })
+    /// Keeps states of pod ids in `registry`; `directory` knows who holds them.
+    pub fn new(
+        registry: Arc<dyn Registry>,
+        live: Live,
+        clock: Clock,
+        directory: Arc<Directory>,
+    ) -> Arc<Self> {
+        let tokens = Replay::of_tokens(clock.now());
+        let new_records = NewRecords::default();
+        Arc::new(Self { registry, live, clock, directory, tokens, new_records })
     }
 
     /// Returns what decides about the registrations of one socket.
     pub fn at(self: &Arc<Self>, registrant: Registrant) -> Arc<dyn Admission> {
         Arc::new(AtSocket { owners: self.clone(), registrant })
-    }
-
-    /// An uploaded pod names a pod id: it is bound to the pod's owner, if it is not bound yet.
-    pub async fn uploaded(&self, pod_id: Option<&str>, owner_key: OwnerKey) -> Result<(), RegistryError> {
-        let mode = self.live.load().signal.bind;
-        if let Some(pod_id) = pod_id.filter(|pod_id| mode != BindMode::Off && pod_id.len() <= MAX_BOUND) {
-            match self.bind(pod_id, owner_key, BoundBy::Upload).await {
-                Ok(_) | Err(RegistryError::Unsupported(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    async fn bind(&self, pod_id: &str, owner_key: OwnerKey, by: BoundBy) -> Result<Binding, RegistryError> {
-        let since = std::time::UNIX_EPOCH + Duration::from_millis(millis(self.clock.now()));
-        self.registry.bind(pod_id, Binding { owner_key, by, since }).await
     }
 
     async fn standing(
@@ -135,19 +130,30 @@ impl Owners {
             (config.signal.bind, config.signal.require_owner)
         };
         if mode == BindMode::Off && !required {
-            return Ok(Standing::Anybody);
+            return Ok(Standing::Open(None));
         }
         let token = token.map(|token| self.verify(pod_id, token, registrant.reached)).transpose()?;
         let of_socket = || registrant.proof.as_ref().and_then(|proof| proof.for_pod(pod_id));
         let proof = token.as_ref().map(|token| Proof { key: token.key }).or_else(of_socket);
-        match proof {
-            None if required => Err("this broker asks every origin for an ownerToken".into()),
-            None => self.without_proof(pod_id, mode).await,
-            Some(_) if mode == BindMode::Off => {
-                self.take_once(token.as_ref())?;
-                Ok(Standing::Anybody)
+        if proof.is_none() && required {
+            return Err("this broker asks every origin for an ownerToken".into());
+        }
+        let owner = self.owner(pod_id, mode).await.map_err(|error| unreachable(&error))?;
+        match (proof, owner) {
+            (None, None) => Ok(Standing::Open(None)),
+            (None, Some(_)) => Err(OWNED.into()),
+            (Some(proof), Some(owner)) if owner != proof.key => Err(OTHER_OWNER.into()),
+            (Some(_), _) if pod_id.len() > MAX_RECORDED && mode != BindMode::Off => {
+                Err(format!("podId is longer than the {MAX_RECORDED} bytes that can belong to an owner key"))
             }
-            Some(proof) => self.with_proof(pod_id, proof, token.as_ref()).await,
+            (Some(proof), owner) => {
+                self.take_once(token.as_ref(), registrant.network, owner.is_some())?;
+                Ok(match owner {
+                    Some(_) => Standing::Owner(proof.key.0),
+                    None if mode == BindMode::Off => Standing::Open(None),
+                    None => Standing::Open(Some(proof.key.0)),
+                })
+            }
         }
     }
 
@@ -159,56 +165,38 @@ impl Owners {
         token::verify(token, pod_id, &audience, self.clock.now()).map_err(|error| error.to_string())
     }
 
-    async fn without_proof(&self, pod_id: &str, mode: BindMode) -> Result<Standing, String> {
-        let binding = self.registry.binding(pod_id).await.map_err(|error| unreachable(&error))?;
-        match binding.map(|binding| binding.by) {
-            Some(BoundBy::Registration) => Err(OWNED.into()),
-            Some(BoundBy::Upload) if mode == BindMode::Uploads => Err(OWNED.into()),
-            Some(BoundBy::Upload) | None => Ok(Standing::Anybody),
-        }
-    }
-
-    async fn with_proof(
+    /// Returns the key that owns a pod id.
+    pub(super) async fn owner(
         &self,
         pod_id: &str,
-        proof: Proof,
-        token: Option<&VerifiedToken>,
-    ) -> Result<Standing, String> {
-        if pod_id.len() > MAX_BOUND {
-            return Err(format!(
-                "podId is longer than the {MAX_BOUND} bytes that can be bound to an owner key"
-            ));
+        mode: BindMode,
+    ) -> Result<Option<OwnerKey>, RegistryError> {
+        if mode == BindMode::Off {
+            return Ok(None);
         }
-        let bound = self.registry.binding(pod_id).await.map_err(|error| unreachable(&error))?;
-        if bound.is_some_and(|bound| bound.owner_key != proof.key) {
-            return Err(OTHER_OWNER.into());
-        }
-        self.take_once(token)?;
-        if bound.is_none() {
-            return Ok(Standing::Claimant(proof.key.0));
-        }
-        // What an upload bound, the owner's own registration binds for good.
-        match self.bind(pod_id, proof.key, BoundBy::Registration).await {
-            Ok(bound) if bound.owner_key == proof.key => Ok(Standing::Owner),
-            Ok(_) => Err(OTHER_OWNER.into()),
-            Err(error) => Err(unreachable(&error)),
-        }
+        let state = self.registry.pod_id(pod_id).await?.map(|record| record.state);
+        let state = state.filter(|state| mode == BindMode::Uploads || !state.is_by_upload());
+        Ok(state.and_then(|state| state.owner_key()))
     }
 
-    /// Takes a token that is good once.
-    fn take_once(&self, token: Option<&VerifiedToken>) -> Result<(), String> {
-        let Some((token, once)) = token.and_then(|token| Some((token, token.once.as_ref()?))) else {
+    /// Takes a token that is good once. `is_owner` tells whether its key owns the pod id.
+    fn take_once(
+        &self,
+        token: Option<&VerifiedToken>,
+        network: Option<IpAddr>,
+        is_owner: bool,
+    ) -> Result<(), String> {
+        let Some((token, name)) = token.and_then(|token| Some((token, token.once.as_ref()?))) else {
             return Ok(());
         };
-        // The same name in a signature is another one.
-        let name = format!("token {once}");
         let once = Once {
             key: token.key,
-            name: &name,
+            name,
             made: seconds(token.issued),
             ends: seconds(token.expires + LEEWAY),
+            from: Sender { network, is_owner },
         };
-        self.replay
+        self.tokens
             .take(&once, self.clock.now())
             .map_err(|error| format!("the owner token is refused: {error}"))
     }
@@ -225,10 +213,6 @@ fn unreachable(error: &RegistryError) -> String {
     "this broker could not reach its registry".into()
 }
 
-fn millis(time: std::time::SystemTime) -> u64 {
-    time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
-
 #[async_trait]
 impl Admission for AtSocket {
     async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
@@ -240,16 +224,21 @@ impl Admission for AtSocket {
         })
     }
 
-    async fn registered(&self, pod_id: &str, claimant: Key) {
-        let bound = self.owners.bind(pod_id, OwnerKey(claimant), BoundBy::Registration);
-        match timeout(PATIENCE, bound).await {
-            Ok(Ok(_) | Err(RegistryError::Unsupported(_))) => {}
-            // Anybody can bring that about, so that it must not fill the log.
-            Ok(Err(error @ RegistryError::Full(_))) => {
-                tracing::debug!(%error, pod_id, "a pod id was not bound")
+    async fn registered(&self, pod_id: &str, proof: Option<Key>) -> Result<bool, String> {
+        let proof = proof.map(OwnerKey);
+        match timeout(PATIENCE, self.owners.record(pod_id, proof, self.registrant.network)).await {
+            Ok(Err(NotRecorded::OtherOwner)) if proof.is_some() => Err(OTHER_OWNER.into()),
+            Ok(Err(NotRecorded::OtherOwner)) => Err(OWNED.into()),
+            Ok(Err(NotRecorded::Failed)) => Ok(false),
+            Ok(Ok(())) => Ok(true),
+            Err(_) => {
+                tracing::warn!(pod_id, "the registry took too long to record a registration");
+                Ok(false)
             }
-            Ok(Err(error)) => tracing::warn!(%error, pod_id, "the pod id was not bound to its owner"),
-            Err(_) => tracing::warn!(pod_id, "the registry took too long to bind a pod id"),
         }
+    }
+
+    fn network(&self) -> Option<IpAddr> {
+        self.registrant.network
     }
 }

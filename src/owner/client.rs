@@ -11,6 +11,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::time::{Duration, timeout};
 use tokio_rustls::rustls::{
@@ -193,6 +194,24 @@ impl OwnerClient {
         }
     }
 
+    /// Claims a pod id for the owner's key.
+    ///
+    /// # Errors
+    ///
+    /// The broker refuses, or does not answer.
+    pub async fn claim(&self, secret: &OwnerSecret, pod_id: &str) -> Result<(), ClientError> {
+        self.signed(secret, Method::PUT, &pod_id_path(secret, pod_id), None).await.map(drop)
+    }
+
+    /// Gives up a pod id that belongs to the owner's key.
+    ///
+    /// # Errors
+    ///
+    /// The broker refuses, or does not answer.
+    pub async fn release(&self, secret: &OwnerSecret, pod_id: &str) -> Result<(), ClientError> {
+        self.signed(secret, Method::DELETE, &pod_id_path(secret, pod_id), None).await.map(drop)
+    }
+
     /// Sends a signed request; a body comes with its content type.
     pub(super) async fn signed(
         &self,
@@ -261,6 +280,11 @@ impl OwnerClient {
         serde_json::from_slice(&body)
             .map_err(|_| ClientError::Strange { broker: self.broker.clone(), status })
     }
+}
+
+fn pod_id_path(secret: &OwnerSecret, pod_id: &str) -> String {
+    let pod_id = utf8_percent_encode(pod_id, NON_ALPHANUMERIC);
+    format!("/owner/{}/pod-ids/{pod_id}", secret.owner_key())
 }
 
 /// A name that no other request has.

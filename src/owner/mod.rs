@@ -9,6 +9,10 @@ pub(crate) mod credentials;
 pub mod digest;
 mod fields;
 pub mod key;
+mod new_records;
+pub(crate) mod pod_ids;
+#[cfg(test)]
+mod properties;
 mod provider;
 pub mod replay;
 pub mod signature;

@@ -1,45 +1,67 @@
-//! What was taken once and is not taken again: nonces of signed requests, names of tokens.
+//! What was taken once and is not taken again: nonces of signed requests, and, in a memory of their own, names of tokens.
 //!
 //! The memory is bounded and does not outlive the process. What was made before the process, or so little after its
 //! start that a former process could have taken it from a clock that runs ahead, is refused: so nothing is taken
 //! twice across a restart either.
+//!
+//! Anybody can make a key and sign with it. So what is remembered for keys that own nothing here has at most half of the
+//! room, and each client network a small part of that: a flood leaves the owners their half.
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::Hash,
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
 use sha2::{Digest as _, Sha256};
 
-use super::time::seconds;
+use super::{time::seconds, token::LEEWAY};
 use crate::pods::OwnerKey;
 
-/// Seconds that the clock of a signer may run ahead.
+/// Seconds that the clock of the signer of a request may run ahead.
 pub const AHEAD: u64 = 10;
-/// Names that are remembered in all: about 20 MB.
+/// Total of the names that are remembered: about 20 MB.
 const MAX_NAMES: usize = 65_536;
+/// Names of keys that own nothing here.
+const MAX_OF_STRANGERS: usize = MAX_NAMES / 2;
 /// Names that are remembered for one key.
 const MAX_FOR_KEY: u32 = 1024;
+/// Names that are remembered for one client network, of keys that own something here, and of others.
+const MAX_FOR_NETWORK: u32 = 4096;
 
 /// The names that were taken, until they would be refused for their age.
 #[derive(Debug)]
 pub struct Replay {
     started: u64,
+    /// Seconds that the clock of a signer may run ahead.
+    ahead: u64,
     taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// Until when each is good.
-    names: HashMap<Name, u64>,
+    /// From whom each came.
+    names: HashMap<Name, Sender>,
     by_end: BTreeSet<(u64, Name)>,
     for_key: HashMap<OwnerKey, u32>,
+    for_sender: HashMap<Sender, u32>,
+    of_strangers: usize,
     /// The latest time that was seen: a clock that is set back brings nothing back.
     latest: u64,
 }
 
 type Name = (OwnerKey, [u8; 32]);
+
+/// Who sends something that is taken once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    /// The client network, if it is known.
+    pub network: Option<IpAddr>,
+    /// Whether the key owns something here.
+    pub is_owner: bool,
+}
 
 /// Something that is taken once.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +74,8 @@ pub struct Once<'a> {
     pub made: u64,
     /// From when on it is refused for its age, in seconds since 1970.
     pub ends: u64,
+    /// Who sends it.
+    pub from: Sender,
 }
 
 /// Why it is not taken.
@@ -64,23 +88,31 @@ pub enum ReplayError {
     #[error("this has expired: sign again")]
     Over,
     /// It was made in the future.
-    #[error("this was signed by a clock that runs more than {AHEAD} seconds ahead: set the clock")]
-    Ahead,
+    #[error("this was signed by a clock that runs more than {0} seconds ahead: set the clock")]
+    Ahead(u64),
     /// A former process may have taken it.
-    #[error("this was signed before the broker was up: sign again in {AHEAD} seconds")]
-    BeforeStart,
+    #[error("this was signed before the broker was up: sign again in {0} seconds")]
+    BeforeStart(u64),
     /// The key has used too many names.
     #[error("this key has signed {MAX_FOR_KEY} requests within minutes: wait a little")]
     TooManyForKey,
+    /// The client network has used too many names.
+    #[error("{MAX_FOR_NETWORK} signed requests came from this network within minutes: wait a little")]
+    TooManyForNetwork,
     /// The memory is full.
     #[error("too many signed requests: try again in some minutes")]
     Full,
 }
 
 impl Replay {
-    /// An empty memory of a process that starts now.
+    /// An empty memory for signed requests of a process that starts now.
     pub fn new(now: SystemTime) -> Self {
-        Self { started: seconds(now), taken: Mutex::default() }
+        Self { started: seconds(now), ahead: AHEAD, taken: Mutex::default() }
+    }
+
+    /// The same for owner tokens, which may be made by clocks that are further ahead.
+    pub fn of_tokens(now: SystemTime) -> Self {
+        Self { ahead: LEEWAY.as_secs(), ..Self::new(now) }
     }
 
     /// Takes something, if it was not taken before.
@@ -91,11 +123,11 @@ impl Replay {
     pub fn take(&self, once: &Once<'_>, now: SystemTime) -> Result<(), ReplayError> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let now = taken.forget(seconds(now));
-        if once.made > now.saturating_add(AHEAD) {
-            return Err(ReplayError::Ahead);
+        if once.made > now.saturating_add(self.ahead) {
+            return Err(ReplayError::Ahead(self.ahead));
         }
-        if once.made <= self.started.saturating_add(AHEAD) {
-            return Err(ReplayError::BeforeStart);
+        if once.made <= self.started.saturating_add(self.ahead) {
+            return Err(ReplayError::BeforeStart(self.ahead));
         }
         if once.ends <= now {
             return Err(ReplayError::Over);
@@ -104,15 +136,11 @@ impl Replay {
         if taken.names.contains_key(&name) {
             return Err(ReplayError::Again);
         }
-        if taken.names.len() >= MAX_NAMES {
-            return Err(ReplayError::Full);
-        }
-        let for_key = taken.for_key.entry(once.key).or_default();
-        if *for_key >= MAX_FOR_KEY {
-            return Err(ReplayError::TooManyForKey);
-        }
-        *for_key += 1;
-        taken.names.insert(name, once.ends);
+        taken.has_room(once)?;
+        *taken.for_key.entry(once.key).or_default() += 1;
+        *taken.for_sender.entry(once.from).or_default() += 1;
+        taken.of_strangers += usize::from(!once.from.is_owner);
+        taken.names.insert(name, once.from);
         taken.by_end.insert((once.ends, name));
         Ok(())
     }
@@ -127,15 +155,37 @@ impl Taken {
                 break;
             }
             self.by_end.pop_first();
-            self.names.remove(&name);
-            if let Some(count) = self.for_key.get_mut(&name.0) {
-                *count -= 1;
-                if *count == 0 {
-                    self.for_key.remove(&name.0);
-                }
+            give_back(&mut self.for_key, &name.0);
+            if let Some(from) = self.names.remove(&name) {
+                give_back(&mut self.for_sender, &from);
+                self.of_strangers -= usize::from(!from.is_owner);
             }
         }
         self.latest
+    }
+
+    fn has_room(&self, once: &Once<'_>) -> Result<(), ReplayError> {
+        let is_full = self.names.len() >= MAX_NAMES;
+        if is_full || (!once.from.is_owner && self.of_strangers >= MAX_OF_STRANGERS) {
+            return Err(ReplayError::Full);
+        }
+        if self.for_key.get(&once.key).is_some_and(|names| *names >= MAX_FOR_KEY) {
+            return Err(ReplayError::TooManyForKey);
+        }
+        if self.for_sender.get(&once.from).is_some_and(|names| *names >= MAX_FOR_NETWORK) {
+            return Err(ReplayError::TooManyForNetwork);
+        }
+        Ok(())
+    }
+}
+
+/// Takes one from a count; one that is zero takes no room.
+fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
@@ -152,7 +202,11 @@ mod tests {
     }
 
     fn once(key: u8, name: &str, made: u64) -> Once<'_> {
-        Once { key: OwnerKey([key; 32]), name, made, ends: made + 300 }
+        Once { key: OwnerKey([key; 32]), name, made, ends: made + 300, from: sender(key, true) }
+    }
+
+    fn sender(network: u8, is_owner: bool) -> Sender {
+        Sender { network: Some([192, 0, 2, network].into()), is_owner }
     }
 
     #[test]
@@ -165,8 +219,11 @@ mod tests {
         assert_eq!(replay.take(&once(1, "b", 2000), at(2001)), Ok(()));
         assert_eq!(replay.take(&once(1, "a", 2000), at(2300)), Err(ReplayError::Over));
         assert_eq!(replay.take(&once(1, "a", 2250), at(2300)), Ok(()));
-        assert_eq!(replay.take(&once(1, "c", 2311), at(2300)), Err(ReplayError::Ahead));
-        assert_eq!(Replay::new(at(2000)).take(&once(1, "d", 2010), at(2000)), Err(ReplayError::BeforeStart));
+        assert_eq!(replay.take(&once(1, "c", 2311), at(2300)), Err(ReplayError::Ahead(AHEAD)));
+        assert_eq!(
+            Replay::new(at(2000)).take(&once(1, "d", 2010), at(2000)),
+            Err(ReplayError::BeforeStart(AHEAD))
+        );
     }
 
     #[test]
@@ -184,6 +241,36 @@ mod tests {
         assert_eq!(replay.take(&once(65, "x", 100), at(100)), Err(ReplayError::Full));
         assert_eq!(replay.take(&once(1, "x", 400), at(400)), Ok(()));
         assert_eq!(replay.taken.lock().unwrap().for_key.len(), 1);
+    }
+
+    #[test]
+    fn a_token_may_be_made_by_a_clock_that_is_further_ahead() {
+        let tokens = Replay::of_tokens(at(1000));
+        assert_eq!(tokens.take(&once(1, "a", 2040), at(2000)), Ok(()));
+        assert_eq!(tokens.take(&once(1, "a", 2040), at(2050)), Err(ReplayError::Again));
+        assert_eq!(tokens.take(&once(1, "b", 2141), at(2050)), Err(ReplayError::Ahead(90)));
+    }
+
+    /// Whoever makes a key for each request fills its network's part, and strangers together their half.
+    #[test]
+    fn a_flood_of_keys_leaves_the_owners_their_room() {
+        let replay = Replay::new(at(0));
+        let take = |network: u8, key: u32, is_owner| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&key.to_be_bytes());
+            let once = Once { key: OwnerKey(bytes), from: sender(network, is_owner), ..once(0, "x", 100) };
+            replay.take(&once, at(100))
+        };
+        for key in 0..MAX_FOR_NETWORK {
+            assert_eq!(take(1, key, false), Ok(()));
+        }
+        assert_eq!(take(1, MAX_FOR_NETWORK, false), Err(ReplayError::TooManyForNetwork));
+        assert_eq!(take(1, MAX_FOR_NETWORK, true), Ok(()), "an owner in the same network");
+        for key in MAX_FOR_NETWORK..MAX_OF_STRANGERS as u32 {
+            assert_eq!(take((key / MAX_FOR_NETWORK + 1) as u8, key + 1, false), Ok(()));
+        }
+        assert_eq!(take(99, 0x0100_0000, false), Err(ReplayError::Full));
+        assert_eq!(take(99, 0x0100_0000, true), Ok(()));
     }
 
     #[derive(Clone, Debug)]

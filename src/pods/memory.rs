@@ -4,16 +4,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    AddedCredential, Binding, Blob, Credential, CredentialLimits, CredentialName, Digest, MAX_BINDINGS,
-    OwnerKey, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
-    binding::too_many_bindings,
+    AddedCredential, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
+    PodIdChanged, PodIdRecord, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
+    pod_ids::{PodIdCounts, day_of},
 };
 
 /// Bookkeeping for one pod beside its blob and its name.
@@ -31,7 +31,7 @@ struct Pods {
     by_slug: BTreeMap<Slug, (PodRecord, Bytes)>,
     /// The same slugs by owner key.
     owned: BTreeMap<OwnerKey, BTreeSet<Slug>>,
-    bindings: BTreeMap<String, Binding>,
+    pod_ids: PodIds,
     credentials: BTreeMap<(OwnerKey, CredentialName), Credential>,
     credential_of_secret: BTreeMap<Digest, (OwnerKey, CredentialName)>,
     /// With what is kept beside blobs.
@@ -39,6 +39,40 @@ struct Pods {
     kept: Usage,
     kept_of: BTreeMap<OwnerKey, Usage>,
     quotas: Quotas,
+}
+
+/// The states of pod ids.
+#[derive(Debug, Default)]
+struct PodIds {
+    by_id: BTreeMap<String, PodIdRecord>,
+    anonymous: u64,
+    owned: u64,
+    owned_by: BTreeMap<OwnerKey, u64>,
+    /// For how long brokers have run on this registry.
+    seconds: u64,
+}
+
+impl PodIds {
+    fn change(&mut self, pod_id: String, change: PodIdChange) -> PodIdChanged {
+        let before = self.by_id.get(&pod_id).copied();
+        let after = PodIdRecord::after(before, change, day_of(self.seconds))?;
+        let [was, is] = [before, after].map(|record| record.map(|record| record.state));
+        let key = was.or(is).and_then(|state| state.owner_key()).or(is.and_then(|state| state.owner_key()));
+        let of_key = key.and_then(|key| self.owned_by.get(&key).copied()).unwrap_or_default();
+        let counts = PodIdCounts { anonymous: self.anonymous, owned: self.owned, of_key };
+        let counts = counts.after(was, is)?;
+        (self.anonymous, self.owned) = (counts.anonymous, counts.owned);
+        match key {
+            Some(key) if counts.of_key == 0 => drop(self.owned_by.remove(&key)),
+            Some(key) => drop(self.owned_by.insert(key, counts.of_key)),
+            None => {}
+        }
+        match after {
+            Some(record) => drop(self.by_id.insert(pod_id, record)),
+            None => drop(self.by_id.remove(&pod_id)),
+        }
+        Ok(after)
+    }
 }
 
 impl MemoryRegistry {
@@ -245,23 +279,33 @@ impl Registry for MemoryRegistry {
         Ok(range.take(limit).map(|(_, (record, _))| record.clone()).collect())
     }
 
-    async fn binding(&self, pod_id: &str) -> Result<Option<Binding>, RegistryError> {
-        Ok(self.read().bindings.get(pod_id).copied())
+    async fn pod_id(&self, pod_id: &str) -> Result<Option<PodIdRecord>, RegistryError> {
+        Ok(self.read().pod_ids.by_id.get(pod_id).copied())
     }
 
-    async fn bind(&self, pod_id: &str, binding: Binding) -> Result<Binding, RegistryError> {
-        let mut pods = self.write();
-        let held = pods.bindings.get(pod_id).copied();
-        if held.is_none() && pods.bindings.len() as u64 >= MAX_BINDINGS {
-            return Err(too_many_bindings());
-        }
-        let binding = binding.after(held);
-        pods.bindings.insert(pod_id.into(), binding);
-        Ok(binding)
+    async fn change_pod_ids(
+        &self,
+        changes: Vec<(String, PodIdChange)>,
+    ) -> Result<Vec<PodIdChanged>, RegistryError> {
+        let pod_ids = &mut self.write().pod_ids;
+        Ok(changes.into_iter().map(|(pod_id, change)| pod_ids.change(pod_id, change)).collect())
     }
 
-    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
-        Ok(self.write().bindings.remove(pod_id).is_some())
+    async fn list_pod_ids(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, PodIdRecord)>, RegistryError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let pods = self.read();
+        let range = pods.pod_ids.by_id.range::<str, _>((from, Bound::Unbounded));
+        Ok(range.take(limit).map(|(pod_id, record)| (pod_id.clone(), *record)).collect())
+    }
+
+    async fn pod_ids_ran(&self, ran: Duration) -> Result<u64, RegistryError> {
+        let pod_ids = &mut self.write().pod_ids;
+        pod_ids.seconds += ran.as_secs();
+        Ok(day_of(pod_ids.seconds))
     }
 
     async fn add_credential(

@@ -3,7 +3,6 @@
 //! An upload goes from [`manifest`] (find, decode, verify) as a [`VerifiedPod`] into a [`Registry`]; a download
 //! comes from there. [`MemoryRegistry`] and [`RedbRegistry`] are the registries of the broker itself.
 
-mod binding;
 mod blob;
 mod blobs;
 mod cbor;
@@ -13,6 +12,7 @@ mod hits;
 mod janitor;
 mod manifest;
 mod memory;
+mod pod_ids;
 mod quota;
 mod record;
 mod redb;
@@ -25,10 +25,8 @@ mod signed;
 mod subdomain;
 mod tables;
 
-pub(crate) use self::binding::MAX_BINDINGS;
 pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{
-    binding::{Binding, BoundBy},
     blob::Blob,
     credential::{
         AddedCredential, Credential, CredentialLimits, CredentialName, CredentialPodIds, NotACredentialName,
@@ -38,6 +36,9 @@ pub use self::{
     janitor::{Janitor, Moment, Report, Rules},
     manifest::{Rejected, VerifiedPod},
     memory::MemoryRegistry,
+    pod_ids::{
+        BoundBy, Holder, NetworkTag, PodIdChange, PodIdChanged, PodIdRecord, PodIdRefused, PodIdState,
+    },
     quota::{QuotaExceeded, Quotas, Usage},
     record::{Digest, OwnerKey, PodRecord, Slug},
     redb::{OpenError, RedbRegistry},

@@ -1,12 +1,16 @@
 //! The extension point: where pods are kept.
 
-use std::{error::Error, io, time::SystemTime};
+use std::{
+    error::Error,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 
 use super::{
-    AddedCredential, Binding, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey,
-    PodRecord, QuotaExceeded, Quotas, Slug, Usage, VerifiedPod,
+    AddedCredential, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
+    PodIdChanged, PodIdRecord, PodRecord, QuotaExceeded, Quotas, Slug, Usage, VerifiedPod,
 };
 
 /// Records that are looked through at a time.
@@ -117,23 +121,38 @@ pub trait Registry: Send + Sync + 'static {
     /// At most `limit` records in the order of their slugs, from the first one after `after`.
     async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError>;
 
-    /// Which owner key a pod id is bound to. A registry that does not bring this and [`Registry::bind`] binds nothing.
-    async fn binding(&self, pod_id: &str) -> Result<Option<Binding>, RegistryError> {
+    /// Returns the record of a pod id; `None` if it is free. To a registry that does not bring the methods about pod ids,
+    /// all of them are free.
+    async fn pod_id(&self, pod_id: &str) -> Result<Option<PodIdRecord>, RegistryError> {
         let _ = pod_id;
         Ok(None)
     }
 
-    /// Binds a pod id, if it is not bound to another key, as [`Binding::after`] says; the binding that holds. Once this
-    /// returns it is as safe as a pod.
-    async fn bind(&self, pod_id: &str, binding: Binding) -> Result<Binding, RegistryError> {
-        let _ = (pod_id, binding);
-        Err(RegistryError::Unsupported("bind pod ids to owner keys"))
+    /// Changes the states of pod ids as [`PodIdRecord::after`] says, one after the other, each as long as it is allowed.
+    /// Returns the records afterwards. Once this returns they are as safe as a pod.
+    async fn change_pod_ids(
+        &self,
+        changes: Vec<(String, PodIdChange)>,
+    ) -> Result<Vec<PodIdChanged>, RegistryError> {
+        let _ = changes;
+        Err(RegistryError::Unsupported("keep states of pod ids"))
     }
 
-    /// Lets a pod id be anybody's again; whether it was bound.
-    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
-        let _ = pod_id;
-        Ok(false)
+    /// Returns at most `limit` pod ids that are not free in their order, from the first one after `after`.
+    async fn list_pod_ids(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, PodIdRecord)>, RegistryError> {
+        let _ = (after, limit);
+        Ok(Vec::new())
+    }
+
+    /// Adds to the time for which brokers have run on this registry, by which unused pod ids expire. Returns the day of
+    /// that time. Called about once an hour.
+    async fn pod_ids_ran(&self, ran: Duration) -> Result<u64, RegistryError> {
+        let _ = ran;
+        Ok(0)
     }
 
     /// Keeps a credential, if its name, its secret and `limits` allow it. Once this returns [`AddedCredential::Added`] it

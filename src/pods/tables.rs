@@ -6,7 +6,6 @@
 //! | `hits` | slug | downloads |
 //! | `last_hits` | slug | when the last of them was, in seconds since 1970 |
 //! | `blobs` | SHA-256 | how many pods have this blob |
-//! | `bindings` | pod id | a version byte, then the owner key that it is bound to, as JSON; made with the first one |
 //! | `credentials`, `credential_names` | | as `credential_tables` says |
 //! | `owners` | owner key | how many pods it has, and bytes of their blobs |
 //! | `owned` | owner key, slug | nothing: an index of the records by owner key |
@@ -15,9 +14,11 @@
 //! | `meta` | `pods`, `bytes` | how many pods there are, and bytes of their blobs |
 //!
 //! What owners have is counted in the transaction that changes it. Pods with the same blob have the same owner, because
-//! the owner key is within the blob: so its bytes count once, for that owner and for all.
+//! the owner key is within the blob: so its bytes count once, for that owner and for all. What is kept of pod ids is in
+//! tables of its own ([`pod_ids`]).
 
 mod indexes;
+pub mod pod_ids;
 
 use std::{
     collections::BTreeSet,
@@ -25,22 +26,18 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableError,
-    WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::indexes::owned_records;
-use super::{Binding, Digest, MAX_BINDINGS, OwnerKey, PodRecord, QuotaExceeded, Quotas, Slug, Usage};
+use super::{Digest, OwnerKey, PodRecord, QuotaExceeded, Quotas, Slug, Usage};
 
 const PODS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pods");
 const HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("hits");
 const LAST_HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("last_hits");
 const OWNERS: TableDefinition<'_, &[u8; 32], (u64, u64)> = TableDefinition::new("owners");
 const BLOBS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("blobs");
-const BINDINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bindings");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The version of the tables that this broker writes.
@@ -82,6 +79,7 @@ pub fn upgrade(db: &Database, now: SystemTime) -> Result<(), redb::Error> {
     }
     if found < 3 {
         indexes::build(&txn)?;
+        pod_ids::adopt_bindings(&txn)?;
     }
     txn.open_table(META)?.insert("schema", SCHEMA)?;
     Ok(txn.commit()?)
@@ -266,33 +264,6 @@ fn let_go(blobs: &mut Table<'_, &'static [u8; 32], u64>, digest: Digest) -> Resu
     }
     blobs.remove(&digest.0)?;
     Ok(Removed::LastOf(digest))
-}
-
-/// Binds a pod id as [`Binding::after`] says. Nothing where the table is full.
-pub fn bind(txn: &WriteTransaction, pod_id: &str, binding: Binding) -> Result<Option<Binding>, redb::Error> {
-    let mut bindings = txn.open_table(BINDINGS)?;
-    let held = stored(&bindings, pod_id)?;
-    if held.is_none() && bindings.len()? >= MAX_BINDINGS {
-        return Ok(None);
-    }
-    let binding = binding.after(held);
-    if held != Some(binding) {
-        bindings.insert(pod_id, encode(&binding).as_slice())?;
-    }
-    Ok(Some(binding))
-}
-
-/// Lets a pod id be anybody's again; whether it was bound.
-pub fn unbind(txn: &WriteTransaction, pod_id: &str) -> Result<bool, redb::Error> {
-    Ok(txn.open_table(BINDINGS)?.remove(pod_id)?.is_some())
-}
-
-/// What a pod id is bound to.
-pub fn binding(db: &Database, pod_id: &str) -> Result<Option<Binding>, redb::Error> {
-    match db.begin_read()?.open_table(BINDINGS) {
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        table => stored(&table?, pod_id),
-    }
 }
 
 /// Adds to the hits of the pods that are there.

@@ -1,27 +1,63 @@
 //! Who may register a pod id: asked before an origin gets it, and answered by whoever knows of owners.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 
-/// What somebody who registers a pod id has shown.
+use super::directory::{Admitted, Place, Registration};
+
+/// What a registration is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing that a present holder has not: if there is one, it is asked whether it is still there.
-    Anybody,
-    /// A key to which nothing binds the pod id yet. It is handed back once the pod id is registered, if nobody held it.
-    Claimant(Key),
-    /// That it acts for the owner: it gets the pod id at once.
-    Owner,
+    /// The pod id has no owner: a holder that is there keeps it. With the key that was proven, if any.
+    Open(Option<Key>),
+    /// The pod id is owned by this key, which was proven.
+    Owner(Key),
 }
 
-/// The key that somebody has shown; nothing to this module but a name.
+/// An owner key; nothing to this module but a name.
 pub type Key = [u8; 32];
 
 /// Decides about registrations at one socket.
 #[async_trait]
 pub trait Admission: Send + Sync {
-    /// What a registration of `pod_id` with `token` is good for, or a sentence that says why it is refused.
+    /// Returns what a registration of `pod_id` with `token` is good for.
+    ///
+    /// # Errors
+    ///
+    /// Returns a sentence that says why it is refused.
     async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String>;
 
-    /// A claimant got a pod id that nobody held. Its socket is told so when this returns.
-    async fn registered(&self, pod_id: &str, claimant: Key);
+    /// Records that the socket holds a pod id, after it proved `proof`. Its client is told so when this returns. Returns
+    /// whether there is a record now.
+    ///
+    /// # Errors
+    ///
+    /// Returns a sentence if the pod id has got another owner meanwhile.
+    async fn registered(&self, pod_id: &str, proof: Option<Key>) -> Result<bool, String>;
+
+    /// The network of the socket's client, if it is known.
+    fn network(&self) -> Option<IpAddr>;
+}
+
+impl Standing {
+    /// Returns the key that was proven, if any.
+    pub fn proof(&self) -> Option<Key> {
+        match self {
+            Self::Open(proof) => *proof,
+            Self::Owner(key) => Some(*key),
+        }
+    }
+}
+
+/// Carries out a registration at the socket in `place`, as far as `admission` allows, and has it recorded.
+pub async fn register(place: &Place, admission: &dyn Admission, registration: Registration) -> Admitted {
+    let Registration { pod, token } = registration;
+    let standing = admission.standing(&pod, token.as_deref()).await;
+    let proof = standing.as_ref().ok().and_then(Standing::proof);
+    let admitted = place.admit(pod.clone(), standing, admission.network());
+    if let Admitted::Holds = admitted {
+        place.registered(&pod, admission.registered(&pod, proof).await);
+    }
+    admitted
 }

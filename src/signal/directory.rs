@@ -3,17 +3,22 @@
 //! This is the one place that knows where a pod's origin is. A socket hands its frames in and finds what is meant
 //! for it in its [`Outbox`]; nothing else passes between the two.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::{ArcSwap, Guard};
 use serde_json::value::RawValue;
+use tokio::sync::Notify;
 
+pub use super::state::Holder;
 use super::{
     admission::Standing,
-    contest::Contest,
+    contest::{Contest, Newcomer},
     outbox::{Close, Outbox, Pushed},
     state::{PodId, Refusal, Registered, Role, SocketId, State},
     wire::{self, Frame, FrameError, Id, Kind},
@@ -111,9 +116,35 @@ impl Directory {
         self.lock().stop()
     }
 
-    /// The time that the holder of a pod id had to show that it is there is over.
-    pub(super) fn decide(&self, pod: &PodId, contest: u64) {
-        self.lock().decide(pod, contest);
+    /// The origin that holds a pod id.
+    pub fn holder(&self, pod: &str) -> Option<Holder> {
+        self.lock().holder(pod)
+    }
+
+    /// All pod ids that are held, with the origins that hold them.
+    pub fn holders(&self) -> Vec<(PodId, Holder)> {
+        self.lock().holders().map(|(pod, holder)| (pod.clone(), *holder)).collect()
+    }
+
+    /// The registration of a pod id by a socket is on record.
+    pub fn recorded(&self, socket: SocketId, pod: &str) {
+        self.lock().recorded(socket, pod);
+    }
+
+    /// Returns what is notified when a newcomer that waited got its pod id: see [`Directory::take_promoted`].
+    pub fn any_promoted(&self) -> Arc<Notify> {
+        self.lock().any_promoted()
+    }
+
+    /// Takes the pod ids that newcomers got, and that are not on record yet, with those that hold them.
+    pub fn take_promoted(&self) -> Vec<(PodId, Holder)> {
+        self.lock().take_promoted()
+    }
+
+    /// The time that the holder of a pod id had to show that it is there is over. Returns the round that goes on, or
+    /// `None` if the contest is over.
+    pub(super) fn end_round(&self, pod: &PodId, contest: u64, seen: u64) -> Option<u64> {
+        self.lock().end_round(pod, contest, seen)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -156,30 +187,46 @@ impl Place {
         None
     }
 
+    /// The number of the socket.
+    #[cfg(test)]
+    pub fn id(&self) -> SocketId {
+        self.id
+    }
+
     /// The peer was heard of: whoever waits for one of its pod ids waits in vain.
     pub fn is_there(&self) {
         self.directory.lock().is_there(self.id);
     }
 
     /// Carries out a registration as its standing allows, or tells the sender why it was not admitted.
-    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>) -> Admitted {
+    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>, network: Option<IpAddr>) -> Admitted {
         let mut state = self.directory.lock();
         let registered = match (state.role(self.id), admitted) {
             (Role::Replaced, _) => return Admitted::NotYet,
             (_, Err(sentence)) => Err(Refusal::NotAdmitted(sentence)),
-            (_, Ok(standing)) => state.register(self.id, pod.clone(), standing),
+            (_, Ok(standing)) => state.register(pod.clone(), Newcomer { socket: self.id, standing, network }),
         };
         drop(state);
         match registered {
             Ok(Registered::Holds) => Admitted::Holds,
             Ok(Registered::Waits(None)) => Admitted::NotYet,
             Ok(Registered::Waits(Some(number))) => {
-                Admitted::Contests(Contest { directory: self.directory.clone(), pod, number })
+                Admitted::Contests(Contest { directory: self.directory.clone(), pod, number, round: 0 })
             }
             Err(refusal) => {
                 self.refuse(None, Kind::Register, &refusal);
                 Admitted::NotYet
             }
+        }
+    }
+
+    /// What the admission made of a registration that was carried out: whether it is on record, or why the socket must
+    /// give the pod id up.
+    pub fn registered(&self, pod: &str, recorded: Result<bool, String>) {
+        match recorded {
+            Ok(true) => self.directory.recorded(self.id, pod),
+            Ok(false) => {}
+            Err(sentence) => self.refuse(None, Kind::Register, &Refusal::NotAdmitted(sentence)),
         }
     }
 

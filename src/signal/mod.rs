@@ -16,10 +16,10 @@
 //! | any | a frame of an unknown kind, or JSON that is no object | dropped |
 //! | origin that was replaced | anything | dropped |
 //! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
-//! | new | `register` with an owner token that is wrong, or without one where one is needed | the reason, then closed with 1008 |
-//! | new | `register` with a pod id that another origin holds, and a token of the key that the pod id belongs to | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
+//! | new | `register` with a proof of an owner key that is wrong, or without one where one is needed | the reason, then closed with 1008 |
+//! | new | `register` with a proof of the key that owns the pod id, while an origin holds it that did not prove that key | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
 //! | new | `register` with a pod id that another origin holds and for which 16 newcomers wait | `pod id is held`, then closed with 4003 |
-//! | new | any other `register` with a pod id that another origin holds | it is a newcomer that waits; the other is pinged |
+//! | new | any other `register` with a pod id that another origin holds | it is a newcomer that waits, and one that stands by if it proved the key that owns the pod id; the other is pinged |
 //! | new, waits | anything | dropped |
 //! | new | `register` with any other pod id | it becomes an origin and holds the pod id; it is told `registered` |
 //! | new | `offer` | it becomes a visitor, and the rows of a visitor hold for this offer already |
@@ -53,9 +53,10 @@
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | the holder sends anything but a close frame, be it a pong | the newcomers that wait for its pod ids are told `pod id is held` and closed with 4003 |
-//! | nothing came from the holder for `takeover_timeout` since the first newcomer began to wait | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
-//! | the holder's socket ends | the first newcomer that waits gets the pod id and is told `registered`; the others are told `pod id is held` and closed with 4003 |
+//! | the holder sends anything but a close frame, be it a pong | the newcomers that wait for its pod ids are told `pod id is held` and closed with 4003, except those that stand by |
+//! | a newcomer stands by, and the holder has answered for `takeover_timeout` | the holder is pinged again |
+//! | nothing came from the holder for `takeover_timeout` since it was pinged for a newcomer that waits | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
+//! | the holder's socket ends | the first newcomer that waits gets the pod id and is told `registered`; the others are told `pod id is held` and closed with 4003, except those that stand by |
 //! | a newcomer's socket ends | it waits no more |
 //!
 //! # How sessions end
@@ -71,7 +72,7 @@
 //! frame without a session id and would believe themselves registered.
 
 pub mod admission;
-mod contest;
+pub mod contest;
 pub mod directory;
 pub mod farewell;
 mod intake;

@@ -22,7 +22,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    admission::{Admission, Standing},
+    admission::{self, Admission},
     directory::{Admitted, Directory, Place, Registration},
     intake::Intake,
     outbox::{Budget, Close, Next, Outbox},
@@ -211,18 +211,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn register(&mut self, Registration { pod, token }: Registration) {
-        let standing = self.admission.standing(&pod, token.as_deref()).await;
-        let claimant = match &standing {
-            Ok(Standing::Claimant(key)) => Some(*key),
-            _ => None,
-        };
-        match (self.place.admit(pod.clone(), standing), claimant) {
-            (Admitted::Holds, Some(key)) => self.admission.registered(&pod, key).await,
-            (Admitted::Contests(contest), _) => {
-                tokio::spawn(contest.decide_after(self.takeover_timeout));
-            }
-            (Admitted::Holds | Admitted::NotYet, _) => {}
+    async fn register(&mut self, registration: Registration) {
+        let admitted = admission::register(&self.place, &*self.admission, registration).await;
+        if let Admitted::Contests(contest) = admitted {
+            tokio::spawn(contest.decide(self.takeover_timeout));
         }
     }
 

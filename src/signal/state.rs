@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::Notify;
+
 use super::{
     contest::Contests,
     outbox::{Close, Outbox},
@@ -12,6 +14,8 @@ use super::{
 };
 
 mod holders;
+
+pub use self::holders::Holder;
 
 pub type SocketId = u64;
 pub type PodId = Arc<str>;
@@ -21,8 +25,11 @@ pub type SessionId = Arc<str>;
 #[derive(Debug, Default)]
 pub struct State {
     sockets: HashMap<SocketId, Socket>,
-    origins: HashMap<PodId, SocketId>,
+    origins: HashMap<PodId, Holder>,
     contests: Contests,
+    /// Pod ids that newcomers got after they had waited, and that nobody has asked about since.
+    promoted: Vec<PodId>,
+    any_promoted: Arc<Notify>,
     sessions: usize,
     /// The broker stops: nobody stays.
     stopping: bool,
@@ -160,7 +167,35 @@ impl State {
 
     /// Whether a socket holds a pod id.
     pub fn holds(&self, id: SocketId, pod: &str) -> bool {
-        self.origins.get(pod) == Some(&id)
+        self.origins.get(pod).is_some_and(|holder| holder.socket == id)
+    }
+
+    /// The origin that holds a pod id.
+    pub fn holder(&self, pod: &str) -> Option<Holder> {
+        self.origins.get(pod).copied()
+    }
+
+    /// The origins that hold pod ids.
+    pub fn holders(&self) -> impl Iterator<Item = (&PodId, &Holder)> {
+        self.origins.iter()
+    }
+
+    /// The registration of a pod id by this socket is on record.
+    pub fn recorded(&mut self, id: SocketId, pod: &str) {
+        if let Some(holder) = self.origins.get_mut(pod).filter(|holder| holder.socket == id) {
+            holder.recorded = true;
+        }
+    }
+
+    /// Returns what is notified when a newcomer that waited got its pod id.
+    pub fn any_promoted(&self) -> Arc<Notify> {
+        self.any_promoted.clone()
+    }
+
+    /// Takes the pod ids that newcomers got, with those that hold them.
+    pub fn take_promoted(&mut self) -> Vec<(PodId, Holder)> {
+        let promoted = std::mem::take(&mut self.promoted).into_iter();
+        promoted.filter_map(|pod| self.holder(&pod).map(|holder| (pod, holder))).collect()
     }
 
     fn socket(&mut self, id: SocketId) -> &mut Socket {
@@ -180,7 +215,7 @@ impl State {
         pod: PodId,
         limit: u32,
     ) -> Result<Arc<Outbox>, Refusal> {
-        let origin = self.origins.get(&pod).copied();
+        let origin = self.origins.get(&pod).map(|holder| holder.socket);
         if let Role::Visitor { sessions, .. } = self.role(visitor) {
             let full = sessions.len() >= limit as usize;
             match sessions.get_mut(session_id) {

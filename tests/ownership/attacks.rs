@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 
 use crate::{
-    proof::{BROKER, Owner, broker, later},
+    proof::{BROKER, Owner, UP, broker, later},
     support::{
         frames,
         raw::{Answer, ask},
@@ -97,7 +97,7 @@ async fn replay_across_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let start = async || {
         let clock = gemmapod_signal::Clock::default();
-        clock.set_ahead(Duration::from_secs(20));
+        clock.set_ahead(UP);
         let config = crate::support::server::config(&format!("public_url = \"{BROKER}\""));
         let registry = gemmapod_signal::RedbRegistry::open(directory.path()).unwrap();
         let builder = gemmapod_signal::SignalServer::builder().config(config).registry(registry);

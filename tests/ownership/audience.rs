@@ -1,13 +1,11 @@
 //! The address that proofs are made for where no `public_url` is set, on a listener of both families.
 
-use std::time::Duration;
-
 use gemmapod_signal::{Clock, MemoryRegistry, SignalServer};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    proof::{Owner, later, register},
+    proof::{Owner, UP, later, register},
     support::{
         raw::{ask, upload_head},
         server::{TestServer, config},
@@ -23,7 +21,7 @@ async fn proofs_are_for_the_address_that_the_client_reached() {
         .registry(MemoryRegistry::new(64 << 20))
         .clock(clock.clone());
     let server = TestServer::from(builder).await;
-    clock.pass(Duration::from_secs(20));
+    clock.pass(UP);
     let port = server.addresses[0].port();
     for (host, name) in [
         ("127.0.0.1", "127.0.0.1"),

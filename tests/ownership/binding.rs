@@ -7,9 +7,10 @@ use std::{
 };
 
 use gemmapod_signal::{Clock, RedbRegistry, SignalServer};
+use reqwest::Method;
 
 use crate::{
-    proof::{BROKER, Owner, broker, later, register},
+    proof::{BROKER, Owner, UP, broker, later, register},
     support::{
         frames::{self, refusal, registered},
         server::{TestServer, config},
@@ -141,20 +142,20 @@ async fn a_binding_outlives_a_restart_and_a_token_that_was_taken_once_does_not_c
     let directory = tempfile::tempdir().unwrap();
     let owner = Owner::new();
     let (server, clock) = broker_on(directory.path()).await;
-    clock.pass(Duration::from_secs(20));
+    clock.pass(UP);
     let once = owner.token_once("pod", later());
     drop(taken(&server, "pod", &once).await);
     server.stop().await;
 
     let (server, clock) = broker_on(directory.path()).await;
     // The time goes on across the restart.
-    clock.set_ahead(Duration::from_secs(21));
+    clock.set_ahead(UP + Duration::from_secs(1));
     assert_eq!(refused(&server, frames::register("pod")).await, NEEDS_TOKEN);
     taken(&server, "pod", &owner.token("pod")).await;
     server.stop().await;
 
     let clock = Clock::default();
-    clock.set_ahead(Duration::from_secs(21));
+    clock.set_ahead(UP + Duration::from_secs(1));
     let config = config(&format!("public_url = \"{BROKER}\""));
     let registry = registry(directory.path());
     let builder = SignalServer::builder().config(config).registry(registry).clock(clock.clone());
@@ -188,31 +189,38 @@ async fn a_binding_comes_back_with_a_restored_backup() {
     server.stop().await;
 }
 
+/// Anybody can upload a pod that names any pod id.
 #[tokio::test]
-async fn an_upload_says_whose_token_counts() {
-    for by in ["dartc", "webrtc"] {
-        let server = broker("").await;
-        let (owner, stranger) = (Owner::new(), Owner::new());
-        server.store(owner.reachable("pod", by)).await;
-        server.store(stranger.reachable("pod", by)).await;
-        // Today's hosts have no token, and are let in as ever.
-        drop(server.origin("pod").await);
-        assert_eq!(refused(&server, register("pod", &stranger.token("pod"))).await, OTHER_KEY);
-        drop(server.origin("pod").await);
-        // With the owner's own first token it is the owner's only.
+async fn an_upload_says_nothing_about_a_pod_id() {
+    for (by, bind) in [("dartc", "first-use"), ("webrtc", "first-use"), ("dartc", "uploads")] {
+        let server = broker(&format!("[signal]\nbind = {bind:?}")).await;
+        let (owner, uploader) = (Owner::new(), Owner::new());
+        server.store(uploader.reachable("pod", by)).await;
         drop(taken(&server, "pod", &owner.token("pod")).await);
-        assert_eq!(refused(&server, frames::register("pod")).await, NEEDS_TOKEN);
+        assert_eq!(refused(&server, register("pod", &uploader.token("pod"))).await, OTHER_KEY);
     }
 }
 
+/// What `PUT` brings is signed, body and all.
 #[tokio::test]
-async fn an_upload_binds_where_uploads_bind() {
+async fn a_signed_upload_binds_a_free_pod_id_where_uploads_bind() {
     let server = broker("[signal]\nbind = \"uploads\"").await;
     let owner = Owner::new();
-    drop(server.origin("pod").await);
-    server.store(owner.reachable("pod", "dartc")).await;
-    assert_eq!(refused(&server, frames::register("pod")).await, NEEDS_TOKEN);
-    taken(&server, "pod", &owner.token("pod")).await;
+    let slug = server.store(owner.pod("mine").html()).await;
+    let put = async |pod_id: &str| {
+        let html = owner.reachable(pod_id, "dartc");
+        let put = owner.signed(&server, Method::PUT, &format!("/{slug}"), Some(&html), later());
+        assert_eq!(put.send().await.unwrap().status(), 200);
+    };
+    drop(server.origin("used").await);
+    let held = server.origin("held").await;
+    for pod_id in ["used", "held", "free"] {
+        put(pod_id).await;
+    }
+    drop(server.origin("used").await);
+    drop(held);
+    assert_eq!(refused(&server, frames::register("free")).await, NEEDS_TOKEN);
+    taken(&server, "free", &owner.token("free")).await;
 }
 
 #[tokio::test]

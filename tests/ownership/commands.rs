@@ -250,12 +250,44 @@ fn an_operator_unbinds_a_pod_id_whose_owner_has_lost_the_key() {
     assert_eq!(in_use.status.code(), Some(1));
     assert!(text(&in_use.stderr).contains("in use by another broker"), "{in_use:?}");
     assert!(broker.terminate().success());
-    assert_eq!(text(&unbind("pod").stdout), "the pod id \"pod\" is anybody's again");
+    assert_eq!(text(&unbind("pod").stdout), "the pod id \"pod\" is free");
     let again = unbind("pod");
     assert_eq!(again.status.code(), Some(1));
-    assert!(text(&again.stderr).contains("is not bound to any owner key"), "{again:?}");
+    assert!(text(&again.stderr).contains("is free already"), "{again:?}");
     let broker = self::broker(&home);
     assert!(registered(&broker, frames::register("pod")));
+}
+
+#[test]
+fn an_owner_claims_a_pod_id_and_gives_it_up() {
+    let home = Home::new();
+    let broker = broker(&home);
+    let url = broker.url("");
+    let ask = |command: &str, pod_id: &str| {
+        until_taken(|| home.run(&[command, pod_id, "--key", "owner.key", "--broker", &url]))
+    };
+    let strange = "a pod/id?of %2f ü";
+    for pod_id in ["pod", strange] {
+        let claimed = ask("claim", pod_id);
+        assert!(claimed.status.success(), "{claimed:?}");
+        assert_eq!(text(&claimed.stdout), format!("the pod id {pod_id:?} belongs to {}", home.owner.key()));
+        let released = ask("unbind", pod_id);
+        assert_eq!(text(&released.stdout), format!("the pod id {pod_id:?} is free"), "{released:?}");
+        let again = ask("unbind", pod_id);
+        assert_eq!(again.status.code(), Some(1));
+        assert!(text(&again.stderr).ends_with("this pod id does not belong to any owner key"), "{again:?}");
+    }
+}
+
+#[test]
+fn unbind_makes_no_data_directory() {
+    let home = Home::new();
+    let mistyped = home.run(&["unbind", "pod", "-d", "dta"]);
+    assert_eq!(mistyped.status.code(), Some(2));
+    assert!(text(&mistyped.stderr).contains("there is no registry in dta: name"), "{mistyped:?}");
+    assert!(!home.path("dta").exists());
+    let half = home.run(&["unbind", "pod", "--broker", "http://127.0.0.1:1"]);
+    assert_eq!(text(&half.stderr), "gemmapod-signal: --key FILE is missing");
 }
 
 fn install(package: &str) {

@@ -7,6 +7,7 @@ mod commands;
 mod credentials;
 mod owned;
 mod proof;
+mod states;
 #[path = "../support/mod.rs"]
 mod support;
 mod takeover;

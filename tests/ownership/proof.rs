@@ -107,20 +107,28 @@ impl Owner {
     }
 }
 
-/// When what is signed in a test was signed: long enough after the broker's start.
+/// Long enough after a broker's start: one-time tokens are taken after 90 seconds, signed requests after ten.
+pub const UP: Duration = Duration::from_secs(100);
+
+/// When what is signed in a test was signed.
 pub fn later() -> SystemTime {
-    SystemTime::now() + Duration::from_secs(20)
+    SystemTime::now() + UP
 }
 
-/// A broker that the world knows as [`BROKER`], with the settings in `toml`, twenty seconds after its start.
+/// A broker that the world knows as [`BROKER`], with the settings in `toml`, some time after its start.
 pub async fn broker(toml: &str) -> TestServer {
+    broker_and_clock(toml).await.0
+}
+
+/// The same with the clock that it goes by.
+pub async fn broker_and_clock(toml: &str) -> (TestServer, gemmapod_signal::Clock) {
     let clock = gemmapod_signal::Clock::default();
     let config = config(&format!("public_url = \"{BROKER}\"\n{toml}"));
     let registry = gemmapod_signal::MemoryRegistry::new(64 << 20);
     let builder = SignalServer::builder().config(config).registry(registry).clock(clock.clone());
     let server = TestServer::from(builder).await;
-    clock.pass(Duration::from_secs(20));
-    server
+    clock.pass(UP);
+    (server, clock)
 }
 
 /// A registration with a token.

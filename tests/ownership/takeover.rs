@@ -180,24 +180,48 @@ async fn a_newcomer_that_waits_is_not_heard() {
     newcomer.expect(frames::refusal("already initialized")).await;
 }
 
+/// Two hosts with one proof: the second waits without a word, and serves when the first is gone.
 #[tokio::test]
-async fn an_owner_token_replaces_at_once() {
+async fn a_host_of_the_same_owner_stands_by() {
     let server = broker("[signal]\ntakeover_timeout = \"1h\"").await;
     let owner = Owner::new();
-    server.store(owner.reachable("pod", "dartc")).await;
-    let mut squatter = server.origin("pod").await;
-    let mut waits = newcomer(&server, "pod").await;
-    assert!(squatter.stream.next().await.unwrap().unwrap().is_ping());
-    let mut host = server.connect().await;
-    host.send(register("pod", &owner.token("pod"))).await;
-    host.expect(frames::registered("pod")).await;
-    assert_eq!(waits.closed().await, close(HELD));
-    assert_eq!(squatter.closed().await, close(REPLACED));
-    // The host that comes back with the same token gets its pod back at once, too.
-    let mut again = server.connect().await;
-    again.send(register("pod", &owner.token("pod"))).await;
-    again.expect(frames::registered("pod")).await;
-    assert_eq!(host.closed().await, close(REPLACED));
+    let mut holder = server.connect().await;
+    holder.send(register("pod", &owner.token("pod"))).await;
+    holder.expect(frames::registered("pod")).await;
+    let mut second = server.connect().await;
+    second.send(register("pod", &owner.token("pod"))).await;
+    let mut third = server.connect().await;
+    let mut holder = answer_pings(holder).await;
+    let mut visitor = server.visitor(&mut holder, "pod", "s").await;
+    third.send(register("pod", &owner.token("pod"))).await;
+    let holder = answer_pings(holder).await;
+    // As of a process that was killed: the system ends its connection.
+    drop(holder);
+    second.expect(frames::registered("pod")).await;
+    visitor.expect(frames::error("s", "origin offline")).await;
+    visitor.send(frames::offer("pod", "t", "AGAIN")).await;
+    second.expect(frames::offered("t", "AGAIN")).await;
+    drop(second);
+    third.expect(frames::registered("pod")).await;
+}
+
+/// However often the holder has answered before.
+#[tokio::test]
+async fn a_host_that_stands_by_replaces_a_holder_that_falls_silent() {
+    let server = broker("[signal]\ntakeover_timeout = \"500ms\"").await;
+    let owner = Owner::new();
+    let mut holder = server.connect().await;
+    holder.send(register("pod", &owner.token("pod"))).await;
+    holder.expect(frames::registered("pod")).await;
+    let mut second = server.connect().await;
+    second.send(register("pod", &owner.token("pod"))).await;
+    for _ in 0..3 {
+        holder = answer_pings(holder).await;
+    }
+    drop_packets(&holder);
+    second.expect(frames::registered("pod")).await;
+    let_packets_through(&holder);
+    assert_eq!(holder.closed().await, close(REPLACED));
 }
 
 /// Anybody can make a key: one to which nothing binds the pod id does no more than no key at all, and binds nothing

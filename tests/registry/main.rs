@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use gemmapod_signal::{
-    Binding, BoundBy, MemoryRegistry, OwnerKey, PodRecord, RedbRegistry, Registry, RegistryError, Slug,
-    VerifiedPod,
+    MemoryRegistry, OwnerKey, PodIdChange, PodIdRefused, PodRecord, RedbRegistry, Registry, RegistryError,
+    Slug, VerifiedPod,
 };
 
 use credentials::credentials_are_kept_until_they_are_revoked;
@@ -53,7 +53,8 @@ promises! {
     pods_put_at_the_same_time_are_all_there,
     another_version_takes_the_place_of_the_one_of_the_same_owner,
     only_the_version_that_is_expected_is_replaced,
-    the_first_key_that_is_bound_stays,
+    pod_ids_have_states,
+    one_key_owns_a_thousand_pod_ids_and_no_more,
     the_pods_of_an_owner_are_listed,
     credentials_are_kept_until_they_are_revoked,
 }
@@ -300,23 +301,48 @@ async fn another_version_takes_the_place_of_the_one_of_the_same_owner(registry: 
     assert!(is_there(&*registry, twin.record(), twin.blob()).await);
 }
 
-async fn the_first_key_that_is_bound_stays(registry: Arc<impl Registry>) {
-    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    let binding = |key, by, since| Binding { owner_key: OwnerKey([key; 32]), by, since: at(since) };
-    let upload = binding(1, BoundBy::Upload, 1);
-    assert_eq!(registry.binding("pod").await.unwrap(), None);
-    assert_eq!(registry.bind("pod", upload).await.unwrap(), upload);
-    assert_eq!(registry.bind("pod", binding(2, BoundBy::Registration, 2)).await.unwrap(), upload);
-    assert_eq!(registry.binding("pod").await.unwrap(), Some(upload));
-    let registered = Binding { by: BoundBy::Registration, ..upload };
-    assert_eq!(registry.bind("pod", binding(1, BoundBy::Registration, 3)).await.unwrap(), registered);
-    assert_eq!(registry.bind("pod", binding(1, BoundBy::Upload, 4)).await.unwrap(), registered);
-    assert_eq!(registry.binding("pod").await.unwrap(), Some(registered));
-    assert!(registry.unbind("pod").await.unwrap());
-    assert!(!registry.unbind("pod").await.unwrap());
-    assert_eq!(registry.binding("pod").await.unwrap(), None);
-    assert_eq!(registry.binding("").await.unwrap(), None);
-    assert_eq!(registry.bind("", upload).await.unwrap(), upload);
+async fn pod_ids_have_states(registry: Arc<impl Registry>) {
+    let [mine, theirs] = [1, 2].map(|key| OwnerKey([key; 32]));
+    let change = async |pod_id: &str, change| {
+        let changed = registry.change_pod_ids(vec![(pod_id.into(), change)]).await.unwrap();
+        assert_eq!(changed.len(), 1);
+        changed[0]
+    };
+    let registered = |proof| PodIdChange::Registered { proof, network: None };
+    assert_eq!(registry.pod_id("pod").await.unwrap(), None);
+    let owned = change("pod", registered(Some(mine))).await.unwrap();
+    assert_eq!(owned.unwrap().state.owner_key(), Some(mine));
+    assert_eq!(change("pod", registered(Some(theirs))).await, Err(PodIdRefused::OtherOwner));
+    assert_eq!(registry.pod_id("pod").await.unwrap(), owned);
+    let anonymous = change("", registered(None)).await.unwrap();
+    assert_eq!(change("", registered(Some(mine))).await, Ok(anonymous));
+    let all = vec![("".into(), anonymous.unwrap()), ("pod".into(), owned.unwrap())];
+    assert_eq!(registry.list_pod_ids(None, 9).await.unwrap(), all);
+    assert_eq!(registry.list_pod_ids(Some(""), 9).await.unwrap(), all[1..]);
+    assert_eq!(registry.list_pod_ids(None, 1).await.unwrap(), all[..1]);
+    // Several changes are one after the other.
+    let changes = [PodIdChange::Released { key: mine }, registered(None), PodIdChange::Unbound];
+    let changed =
+        registry.change_pod_ids(changes.map(|change| ("pod".into(), change)).to_vec()).await.unwrap();
+    assert!(matches!(changed[..], [Ok(None), Ok(Some(_)), Ok(None)]), "{changed:?}");
+    // Time passes while a broker runs.
+    assert_eq!(registry.pod_ids_ran(Duration::from_hours(30 * 24 - 1)).await.unwrap(), 29);
+    assert_eq!(change("", PodIdChange::Expired).await, Ok(anonymous));
+    assert_eq!(registry.pod_ids_ran(Duration::from_hours(1)).await.unwrap(), 30);
+    assert_eq!(change("", PodIdChange::Expired).await, Ok(None));
+    assert_eq!(registry.list_pod_ids(None, 9).await.unwrap(), []);
+}
+
+async fn one_key_owns_a_thousand_pod_ids_and_no_more(registry: Arc<impl Registry>) {
+    let key = OwnerKey([1; 32]);
+    let registered = |n: u32| (n.to_string(), PodIdChange::Registered { proof: Some(key), network: None });
+    let changed = registry.change_pod_ids((0..1001).map(registered).collect()).await.unwrap();
+    assert!(changed[..1000].iter().all(Result::is_ok));
+    assert_eq!(changed[1000], Err(PodIdRefused::TooManyOfKey));
+    let released = vec![("7".into(), PodIdChange::Released { key }), registered(1000), registered(1001)];
+    let changed = registry.change_pod_ids(released).await.unwrap();
+    assert!(changed[0].is_ok() && changed[1].is_ok(), "{changed:?}");
+    assert_eq!(changed[2], Err(PodIdRefused::TooManyOfKey));
 }
 
 async fn the_pods_of_an_owner_are_listed(registry: Arc<impl Registry>) {

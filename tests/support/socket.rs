@@ -44,6 +44,14 @@ impl Socket {
         Self::upgraded(tcp, &format!("ws://{address}/signal"), authorization).await
     }
 
+    /// One that a proxy hands over, which says that `client` sends it.
+    pub async fn forwarded(address: &str, client: &str) -> Self {
+        let mut request = format!("ws://{address}/signal").into_client_request().unwrap();
+        request.headers_mut().insert("x-forwarded-for", client.parse().unwrap());
+        let (stream, _) = client_async(request, TcpStream::connect(address).await.unwrap()).await.unwrap();
+        Self { stream }
+    }
+
     async fn over(tcp: TcpStream, address: &str, path: &str) -> Result<Self, Error> {
         tcp.set_nodelay(true)?;
         let (stream, _) = client_async(format!("ws://{address}{path}"), tcp).await?;

@@ -23,7 +23,7 @@ mod writer;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -35,8 +35,8 @@ use self::{
     writer::{Done, Job},
 };
 use super::{
-    AddedCredential, Binding, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey,
-    PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod, binding::too_many_bindings,
+    AddedCredential, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
+    PodIdChanged, PodIdRecord, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
     credential_tables, tables,
 };
 
@@ -171,26 +171,41 @@ impl Registry for RedbRegistry {
             .await
     }
 
-    async fn binding(&self, pod_id: &str) -> Result<Option<Binding>, RegistryError> {
+    async fn pod_id(&self, pod_id: &str) -> Result<Option<PodIdRecord>, RegistryError> {
         let pod_id = pod_id.to_owned();
-        self.blocking(move |store| store.read(|database| tables::binding(database, &pod_id))).await
+        self.blocking(move |store| store.read(|database| tables::pod_ids::record(database, &pod_id))).await
     }
 
-    async fn bind(&self, pod_id: &str, binding: Binding) -> Result<Binding, RegistryError> {
-        // Most registrations find what is kept already: only the others wait for the disk.
-        if let Some(held) = self.binding(pod_id).await?
-            && binding.after(Some(held)) == held
-        {
-            return Ok(held);
+    async fn change_pod_ids(
+        &self,
+        changes: Vec<(String, PodIdChange)>,
+    ) -> Result<Vec<PodIdChanged>, RegistryError> {
+        // Most registrations change nothing: only the others wait for the disk.
+        let preview = move |store: &Store| {
+            let preview = store.read(|database| tables::pod_ids::preview(database, &changes))?;
+            Ok((changes, preview))
+        };
+        let (changes, (unchanged, writes)) = self.blocking(preview).await?;
+        if !writes {
+            return Ok(unchanged);
         }
-        let pod_id = pod_id.to_owned();
-        let bound = self.write(|done| Job::Bind { pod_id, binding, done }).await?;
-        bound.ok_or_else(too_many_bindings)
+        self.write(|done| Job::PodIds { changes, done }).await
     }
 
-    async fn unbind(&self, pod_id: &str) -> Result<bool, RegistryError> {
-        let pod_id = pod_id.to_owned();
-        self.write(|done| Job::Unbind { pod_id, done }).await
+    async fn list_pod_ids(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, PodIdRecord)>, RegistryError> {
+        let after = after.map(ToOwned::to_owned);
+        let read = move |store: &Store| {
+            store.read(|database| tables::pod_ids::records(database, after.as_deref(), limit))
+        };
+        self.blocking(read).await
+    }
+
+    async fn pod_ids_ran(&self, ran: Duration) -> Result<u64, RegistryError> {
+        self.write(|done| Job::PodIdsRan { ran, done }).await
     }
 
     async fn add_credential(

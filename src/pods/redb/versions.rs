@@ -1,13 +1,11 @@
 //! Versions and bindings when a write of the database fails: what was acknowledged is so, what was refused is as before
 //! or as after, and whole.
 
-use std::time::SystemTime;
-
 use super::{
     faults::{EIO, ENOSPC, Fault, Kind},
     lives::{directory, disk, files, open},
 };
-use crate::pods::{Binding, BoundBy, OwnerKey, Registry, VerifiedPod, signed::Pod};
+use crate::pods::{OwnerKey, PodIdChange, PodIdRecord, RedbRegistry, Registry, VerifiedPod, signed::Pod};
 
 /// A pod and another version of it.
 fn versions() -> [VerifiedPod; 2] {
@@ -27,10 +25,15 @@ async fn life(fault: Option<Fault>, luck: u64) -> (u64, bool) {
     let registry = open(directory.path(), &disk).unwrap();
     registry.put_pod(old.clone()).await.unwrap();
     disk.arm(fault);
-    let binding =
-        Binding { owner_key: OwnerKey([1; 32]), by: BoundBy::Registration, since: SystemTime::UNIX_EPOCH };
+    let key = OwnerKey([1; 32]);
+    let bind = async |registry: &RedbRegistry| {
+        let registered = PodIdChange::Registered { proof: Some(key), network: None };
+        let changed = registry.change_pod_ids(vec![("pod".into(), registered)]).await;
+        changed.map(|mut changed| changed.pop().unwrap().unwrap())
+    };
+    let owner = |record: Option<PodIdRecord>| record.and_then(|record| record.state.owner_key());
     let replaced = registry.replace_pod(new.clone()).await;
-    let bound = registry.bind("pod", binding).await;
+    let bound = bind(&registry).await;
     let operations = disk.operations();
     let _ = registry.close().await;
     let fired = disk.fired();
@@ -49,16 +52,16 @@ async fn life(fault: Option<Fault>, luck: u64) -> (u64, bool) {
         Ok(found) => assert!(found && is_new, "{context}: an acknowledged version is lost"),
         Err(_) => assert!(fired, "{context}"),
     }
-    let kept = registry.binding("pod").await.unwrap();
+    let kept = owner(registry.pod_id("pod").await.unwrap());
     match bound {
-        Ok(bound) => assert_eq!((bound, kept), (binding, Some(binding)), "{context}"),
-        Err(_) => assert!(fired && kept.is_none_or(|kept| kept == binding), "{context}"),
+        Ok(bound) => assert_eq!((owner(bound), kept), (Some(key), Some(key)), "{context}"),
+        Err(_) => assert!(fired && kept.is_none_or(|kept| kept == key), "{context}"),
     }
     // It goes on from there.
     let [_, newer] = versions();
     assert!(!registry.replace_pod(newer).await.unwrap(), "{context}: it is another owner's");
     assert!(registry.replace_pod(new.clone()).await.unwrap(), "{context}");
-    assert_eq!(registry.bind("pod", binding).await.unwrap(), binding, "{context}");
+    assert_eq!(owner(bind(&registry).await.unwrap()), Some(key), "{context}");
     (operations, fired)
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -14,8 +14,8 @@ use super::{
     tables::{self, Removed},
 };
 use crate::pods::{
-    AddedCredential, Binding, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, QuotaExceeded,
-    blobs::StagedBlob, credential_tables,
+    AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
+    PodIdChanged, QuotaExceeded, blobs::StagedBlob, credential_tables,
 };
 
 /// Writes that share one transaction at most.
@@ -35,15 +35,13 @@ pub enum Job {
         staged: Option<StagedBlob>,
         done: Done<bool>,
     },
-    /// Nothing is answered where there is no room for another.
-    Bind {
-        pod_id: String,
-        binding: Binding,
-        done: Done<Option<Binding>>,
+    PodIds {
+        changes: Vec<(String, PodIdChange)>,
+        done: Done<Vec<PodIdChanged>>,
     },
-    Unbind {
-        pod_id: String,
-        done: Done<bool>,
+    PodIdsRan {
+        ran: Duration,
+        done: Done<u64>,
     },
     AddCredential {
         credential: Credential,
@@ -76,7 +74,8 @@ enum Outcome {
     Done,
     /// Whether it found what it was about.
     Found(bool),
-    Bound(Option<Binding>),
+    PodIds(Vec<PodIdChanged>),
+    Day(u64),
     AddedCredential(AddedCredential),
     Revoked(Option<Credential>),
     NoRoom(QuotaExceeded),
@@ -128,11 +127,11 @@ impl Writer {
                         (
                             Job::Delete { done, .. }
                             | Job::DeleteVersion { done, .. }
-                            | Job::Replace { done, .. }
-                            | Job::Unbind { done, .. },
+                            | Job::Replace { done, .. },
                             Outcome::Found(found),
                         ) => answer(done, Ok(found)),
-                        (Job::Bind { done, .. }, Outcome::Bound(bound)) => answer(done, Ok(bound)),
+                        (Job::PodIds { done, .. }, Outcome::PodIds(changed)) => answer(done, Ok(changed)),
+                        (Job::PodIdsRan { done, .. }, Outcome::Day(day)) => answer(done, Ok(day)),
                         (Job::AddCredential { done, .. }, Outcome::AddedCredential(added)) => {
                             answer(done, Ok(added))
                         }
@@ -154,8 +153,8 @@ impl Writer {
                         }
                         // One of the two versions is there, and either is a whole one.
                         Job::Replace { record, .. } => drop(self.unused.insert(record.digest)),
-                        Job::Bind { .. }
-                        | Job::Unbind { .. }
+                        Job::PodIds { .. }
+                        | Job::PodIdsRan { .. }
                         | Job::AddCredential { .. }
                         | Job::RevokeCredential { .. }
                         | Job::Hits { .. }
@@ -222,10 +221,10 @@ impl Writer {
                             }
                         }
                     }
-                    Job::Bind { pod_id, binding, .. } => {
-                        (Outcome::Bound(tables::bind(&txn, pod_id, *binding)?), None)
+                    Job::PodIds { changes, .. } => {
+                        (Outcome::PodIds(tables::pod_ids::change(&txn, changes)?), None)
                     }
-                    Job::Unbind { pod_id, .. } => (Outcome::Found(tables::unbind(&txn, pod_id)?), None),
+                    Job::PodIdsRan { ran, .. } => (Outcome::Day(tables::pod_ids::ran(&txn, *ran)?), None),
                     Job::AddCredential { credential, limits, .. } => {
                         let added = credential_tables::add(&txn, credential, *limits)?;
                         (Outcome::AddedCredential(added), None)
@@ -302,11 +301,11 @@ impl Job {
     fn refuse(self, error: &RegistryError) {
         match self {
             Self::Put { done, .. } | Self::Hits { done, .. } => answer(done, Err(repeat(error))),
-            Self::Delete { done, .. }
-            | Self::DeleteVersion { done, .. }
-            | Self::Replace { done, .. }
-            | Self::Unbind { done, .. } => answer(done, Err(repeat(error))),
-            Self::Bind { done, .. } => answer(done, Err(repeat(error))),
+            Self::Delete { done, .. } | Self::DeleteVersion { done, .. } | Self::Replace { done, .. } => {
+                answer(done, Err(repeat(error)))
+            }
+            Self::PodIds { done, .. } => answer(done, Err(repeat(error))),
+            Self::PodIdsRan { done, .. } => answer(done, Err(repeat(error))),
             Self::AddCredential { done, .. } => answer(done, Err(repeat(error))),
             Self::RevokeCredential { done, .. } => answer(done, Err(repeat(error))),
         }

@@ -42,13 +42,34 @@ pub struct Model {
     limits: Limits,
     pub sockets: Vec<Socket>,
     sessions: Vec<Session>,
-    /// Which newcomer waits for which pod id, in the order in which they came.
-    newcomers: Vec<(String, usize)>,
+    /// Which newcomer waits for which pod id, in the order in which they came, and for which owner it stands by.
+    newcomers: Vec<(String, usize, Option<u8>)>,
+    /// The owners that the holders of pod ids have proved.
+    proofs: Vec<(String, u8)>,
+    /// Of pod ids that newcomers wait for: whether their holder was asked.
+    contests: Vec<(String, Asked)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asked {
+    /// It has answered, or is new.
+    No,
+    /// In the course of this round: it has all of the next.
+    Late,
+    /// Before this round.
+    Yes,
 }
 
 impl Model {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, sockets: Vec::new(), sessions: Vec::new(), newcomers: Vec::new() }
+        Self {
+            limits,
+            sockets: Vec::new(),
+            sessions: Vec::new(),
+            newcomers: Vec::new(),
+            proofs: Vec::new(),
+            contests: Vec::new(),
+        }
     }
 
     /// Lets a socket in; its number.
@@ -89,20 +110,36 @@ impl Model {
     /// A sign of life, which need not be a frame.
     pub fn heard(&mut self, me: usize) {
         for pod in pods(&self.sockets[me].role).to_vec() {
-            self.refuse_newcomers(&pod);
+            self.refuse_newcomers(&pod, false);
+            self.asked(&pod, |_| Asked::No);
         }
     }
 
+    /// A round ends.
     pub fn decide(&mut self, pod: &str) {
-        if self.newcomers.iter().any(|(contested, _)| contested == pod) {
+        let Some((_, asked)) = self.contests.iter().find(|(contested, _)| contested == pod) else { return };
+        if *asked == Asked::Yes {
             let holder = self.holder(pod).expect("only pod ids that are held are contested");
             self.close(holder, 4001);
             self.lose_all(holder);
+        } else {
+            self.asked(pod, |_| Asked::Yes);
         }
     }
 
+    fn asked(&mut self, pod: &str, now: impl Fn(Asked) -> Asked) {
+        let of_pod = self.contests.iter_mut().filter(|(contested, _)| contested == pod);
+        of_pod.for_each(|(_, asked)| *asked = now(*asked));
+    }
+
+    /// A contest without newcomers is over.
+    fn forget_contests(&mut self) {
+        let newcomers = &self.newcomers;
+        self.contests.retain(|(contested, _)| newcomers.iter().any(|(pod, ..)| pod == contested));
+    }
+
     fn waits(&self, me: usize) -> bool {
-        self.newcomers.iter().any(|(_, newcomer)| *newcomer == me)
+        self.newcomers.iter().any(|(_, newcomer, _)| *newcomer == me)
     }
 
     fn holder(&self, pod: &str) -> Option<usize> {
@@ -111,33 +148,40 @@ impl Model {
 
     /// Takes everything from a socket; whoever waits for what it held gets it.
     fn lose_all(&mut self, me: usize) {
-        self.newcomers.retain(|(_, newcomer)| *newcomer != me);
+        self.newcomers.retain(|(_, newcomer, _)| *newcomer != me);
+        self.forget_contests();
         self.end_sessions_of_origin(me);
         let lost = pods(&self.sockets[me].role).to_vec();
         self.sockets[me].role = Role::Replaced;
         for pod in lost {
-            if let Some(at) = self.newcomers.iter().position(|(contested, _)| *contested == pod) {
-                let (_, first) = self.newcomers.remove(at);
-                self.hold(first, &pod);
+            self.proofs.retain(|(held, _)| *held != pod);
+            if let Some(at) = self.newcomers.iter().position(|(contested, ..)| *contested == pod) {
+                let (_, first, owner) = self.newcomers.remove(at);
+                self.hold(first, &pod, owner);
             }
-            self.refuse_newcomers(&pod);
+            self.refuse_newcomers(&pod, false);
+            self.asked(&pod, |_| Asked::No);
         }
     }
 
-    fn refuse_newcomers(&mut self, pod: &str) {
-        let (refused, left): (Vec<_>, _) =
-            std::mem::take(&mut self.newcomers).into_iter().partition(|(contested, _)| contested == pod);
+    /// Refuses who waits for a pod id, and with `all` who stands by for it too.
+    fn refuse_newcomers(&mut self, pod: &str, all: bool) {
+        let (refused, left): (Vec<_>, _) = std::mem::take(&mut self.newcomers)
+            .into_iter()
+            .partition(|(contested, _, owner)| contested == pod && (all || owner.is_none()));
         self.newcomers = left;
-        for (_, newcomer) in refused {
+        self.forget_contests();
+        for (_, newcomer, _) in refused {
             self.tell(newcomer, None, "pod id is held");
             self.close(newcomer, 4003);
         }
     }
 
-    fn hold(&mut self, me: usize, pod: &str) {
+    fn hold(&mut self, me: usize, pod: &str, owner: Option<u8>) {
         let mut held = pods(&self.sockets[me].role).to_vec();
         held.push(pod.into());
         self.sockets[me].role = Role::Origin(held);
+        self.proofs.extend(owner.map(|owner| (pod.into(), owner)));
         self.send(me, format!(r#"{{"t":"registered","podId":{}}}"#, Value::from(pod)));
     }
 
@@ -179,27 +223,32 @@ impl Model {
                 return Ok(());
             }
         };
+        let proven = self.proofs.iter().find(|(held, _)| *held == pod).map(|(_, owner)| *owner);
+        let waiting = self.newcomers.iter().filter(|(contested, ..)| *contested == pod).count();
         match self.holder(&pod) {
             Some(holder) if holder == me => return Err("already initialized".into()),
-            Some(holder) if ask.token => {
-                self.refuse_newcomers(&pod);
+            Some(holder) if ask.owner.is_some() && ask.owner != proven => {
+                self.refuse_newcomers(&pod, true);
                 self.close(holder, 4001);
                 self.lose_all(holder);
             }
-            Some(_)
-                if self.newcomers.iter().filter(|(contested, _)| *contested == pod).count() == NEWCOMERS =>
-            {
+            Some(_) if waiting == NEWCOMERS => {
                 self.tell(me, None, "pod id is held");
                 self.close(me, 4003);
                 return Ok(());
             }
             Some(_) => {
-                self.newcomers.push((pod, me));
+                let begins = |asked| if asked == Asked::No { Asked::Late } else { asked };
+                match waiting {
+                    0 => self.contests.push((pod.clone(), Asked::Yes)),
+                    _ => self.asked(&pod, begins),
+                }
+                self.newcomers.push((pod, me, ask.owner));
                 return Ok(());
             }
             None => {}
         }
-        self.hold(me, &pod);
+        self.hold(me, &pod, ask.owner);
         Ok(())
     }
 

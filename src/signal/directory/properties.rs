@@ -95,12 +95,8 @@ impl Both {
                 self.model.heard(me);
             }
             Step::Decide { pod } => {
-                let contests = std::mem::take(&mut self.contests).into_iter();
                 // Those that are over change nothing.
-                let (due, later) = contests.partition(|contest| &*contest.pod == pod);
-                self.contests = later;
-                let due: Vec<Contest> = due;
-                due.into_iter().for_each(Contest::decide);
+                self.contests.retain_mut(|contest| &*contest.pod != pod || contest.end_round());
                 self.model.begin_step();
                 self.model.decide(pod);
             }
@@ -127,8 +123,9 @@ impl Both {
         // Each payload says who sent it in which step.
         ask.payload = ask.payload.map(|padding| json!([me, at, padding]).to_string());
         let admitted = place.handle(&render(&ask)).map(|Registration { pod, token }| {
-            let standing = if token.is_some() { Standing::Owner } else { Standing::Anybody };
-            place.admit(pod, Ok(standing))
+            let owner = token.map(|token| [token.parse().unwrap(); 32]);
+            let standing = owner.map_or(Standing::Open(None), Standing::Owner);
+            place.admit(pod, Ok(standing), None)
         });
         if let Some(Admitted::Contests(contest)) = admitted {
             self.contests.push(contest);

@@ -47,8 +47,8 @@ pub struct Ask {
     pub pod: Id,
     pub session: Id,
     pub payload: Option<String>,
-    /// Whether a registration comes with a right owner token.
-    pub token: bool,
+    /// The owner whose proof a registration comes with.
+    pub owner: Option<u8>,
 }
 
 /// One step; sockets are seats that a new socket takes when the one before left.
@@ -70,7 +70,7 @@ pub enum Step {
     Heard {
         seat: usize,
     },
-    /// The time is over in which the holder of a pod id had to show that it is there.
+    /// The time of a round is over in which the holder of a pod id had to show that it is there.
     Decide {
         pod: &'static str,
     },
@@ -107,8 +107,8 @@ pub fn step() -> impl Strategy<Value = Step> {
             4 | 5 => Step::Decide { pod: PODS[n % PODS.len()] },
             _ => {
                 let payload = if n == 0 { None } else { Some("x".repeat(n % 4 * 20)) };
-                let token = n % 3 == 0;
-                Step::Ask { seat, ask: Ask { kind, pod, session, payload, token } }
+                let owner = [Some(1), Some(2)].get(n % 5).copied().flatten();
+                Step::Ask { seat, ask: Ask { kind, pod, session, payload, owner } }
             }
         },
     )
@@ -144,8 +144,8 @@ pub fn render(ask: &Ask) -> Vec<u8> {
             Id::Text(text) => frame += &format!(r#","{name}":{}"#, Value::from(&**text)),
         }
     }
-    if ask.token && ask.kind == Kind::Register {
-        frame += r#","ownerToken":"right""#;
+    if let (Some(owner), Kind::Register) = (ask.owner, ask.kind) {
+        frame += &format!(r#","ownerToken":"{owner}""#);
     }
     if let Some(payload) = &ask.payload {
         frame += &format!(r#","{field}":{payload}"#);

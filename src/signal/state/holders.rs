@@ -1,52 +1,89 @@
 //! Who holds a pod id, and how it passes to another.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use super::{PodId, Refusal, Registered, Role, SocketId, State};
-use crate::signal::{admission::Standing, contest::Entered, outbox::Close, wire};
+use crate::signal::{
+    admission::{Key, Standing},
+    contest::{Entered, Newcomer, RoundEnd},
+    outbox::Close,
+    wire,
+};
+
+/// Promotions that are remembered until somebody asks.
+const MAX_PROMOTED: usize = 4096;
+
+/// The origin that holds a pod id.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder {
+    pub socket: SocketId,
+    /// The owner key that it proved when it registered the pod id.
+    pub proof: Option<Key>,
+    /// The network of its client, if it is known.
+    pub network: Option<IpAddr>,
+    /// Whether the registration is on record.
+    pub recorded: bool,
+}
 
 impl State {
-    /// Makes a socket that has room an origin, or one more pod its own. Where another holds the pod id, an owner
-    /// replaces it, and anybody else waits until it is known whether the holder is still there.
-    pub fn register(&mut self, id: SocketId, pod: PodId, standing: Standing) -> Result<Registered, Refusal> {
-        match (self.origins.get(&pod).copied(), standing) {
-            (None, _) => {}
-            (Some(holder), _) if holder == id => return Err(Refusal::AlreadyInitialized),
-            (Some(holder), Standing::Owner) => {
-                self.refuse_newcomers(&pod);
-                self.replace(holder);
-            }
-            (Some(holder), Standing::Anybody | Standing::Claimant(_)) => {
-                let begun = match self.contests.enter(&pod, id) {
-                    Entered::Full => return Err(Refusal::Held),
-                    Entered::Joined => None,
-                    Entered::Begun(number) => Some(number),
-                };
-                self.socket(id).contests = Some(pod);
-                self.sockets[&holder].outbox.ask();
-                return Ok(Registered::Waits(begun));
-            }
+    /// Makes a socket that has room an origin, or one more pod its own. Where another holds the pod id, the owner
+    /// replaces it unless it proved the same key, and anybody else waits until it is known whether the holder is still
+    /// there.
+    pub fn register(&mut self, pod: PodId, newcomer: Newcomer) -> Result<Registered, Refusal> {
+        let Some(holder) = self.origins.get(&pod).copied() else {
+            self.take(newcomer, pod);
+            return Ok(Registered::Holds);
+        };
+        if holder.socket == newcomer.socket {
+            return Err(Refusal::AlreadyInitialized);
         }
-        self.take(id, pod);
-        Ok(Registered::Holds)
+        if let Standing::Owner(key) = newcomer.standing
+            && holder.proof != Some(key)
+        {
+            self.contests.end(&pod).into_iter().for_each(|other| self.refuse(other));
+            self.replace(holder.socket);
+            self.take(newcomer, pod);
+            return Ok(Registered::Holds);
+        }
+        let begun = match self.contests.enter(&pod, newcomer) {
+            Entered::Full => return Err(Refusal::Held),
+            Entered::Joined => None,
+            Entered::Begun(number) => Some(number),
+        };
+        self.socket(newcomer.socket).contests = Some(pod);
+        self.sockets[&holder.socket].outbox.ask();
+        Ok(Registered::Waits(begun))
     }
 
-    /// A socket was heard of: the newcomers that wait for its pod ids wait in vain.
+    /// A socket was heard of: the newcomers that wait for its pod ids wait in vain, except those that stand by.
     pub fn is_there(&mut self, holder: SocketId) {
         let Role::Origin { pods, .. } = self.role(holder) else { return };
         for pod in pods.clone() {
-            self.refuse_newcomers(&pod);
+            self.contests.answered(&pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
         }
     }
 
-    /// The time that the holder of a pod id had to show that it is there is over.
-    pub fn decide(&mut self, pod: &PodId, contest: u64) {
-        if let (true, Some(holder)) = (self.contests.goes_on(pod, contest), self.origins.get(pod).copied()) {
-            self.replace(holder);
+    /// The time that the holder of a pod id had to show that it is there, since it was asked in round `seen`, is over.
+    /// Returns the round that goes on, or `None` if the contest is over.
+    pub fn end_round(&mut self, pod: &PodId, contest: u64, seen: u64) -> Option<u64> {
+        match (self.contests.end_round(pod, contest, seen), self.origins.get(pod).copied()) {
+            (RoundEnd::Next { round, ask }, Some(holder)) => {
+                if ask {
+                    self.sockets[&holder.socket].outbox.ask();
+                }
+                Some(round)
+            }
+            (RoundEnd::Silent, Some(holder)) => {
+                self.replace(holder.socket);
+                // Others that stand by wait for the next holder.
+                Some(seen)
+            }
+            (RoundEnd::Over, _) | (_, None) => None,
         }
     }
 
-    fn take(&mut self, id: SocketId, pod: PodId) {
+    fn take(&mut self, newcomer: Newcomer, pod: PodId) {
+        let Newcomer { socket: id, standing, network } = newcomer;
         match self.role(id) {
             Role::Origin { pods, .. } => pods.push(pod.clone()),
             role => *role = Role::Origin { pods: vec![pod.clone()], sessions: HashMap::new() },
@@ -56,25 +93,24 @@ impl State {
         // A socket that does not read is closed by its outbox.
         let _ = socket.outbox.push(wire::registered(&pod));
         tracing::info!(pod_id = &*pod, "origin registered");
-        self.origins.insert(pod, id);
+        self.origins.insert(pod, Holder { socket: id, proof: standing.proof(), network, recorded: false });
     }
 
     /// A pod id has no holder any more: the first who waits for it gets it.
     pub(super) fn vacate(&mut self, pod: &PodId) {
         self.origins.remove(pod);
-        let mut newcomers = self.contests.end(pod).into_iter();
-        if let Some(first) = newcomers.next() {
+        if let Some(first) = self.contests.next(pod) {
             self.take(first, pod.clone());
+            if self.promoted.len() < MAX_PROMOTED {
+                self.promoted.push(pod.clone());
+                self.any_promoted.notify_one();
+            }
         }
-        newcomers.for_each(|newcomer| self.refuse(newcomer));
+        self.contests.answered(pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
     }
 
-    fn refuse_newcomers(&mut self, pod: &PodId) {
-        self.contests.end(pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
-    }
-
-    fn refuse(&mut self, newcomer: SocketId) {
-        let socket = self.socket(newcomer);
+    fn refuse(&mut self, newcomer: Newcomer) {
+        let socket = self.socket(newcomer.socket);
         socket.contests = None;
         let _ = socket.outbox.push(wire::error(None, &Refusal::Held.to_string()));
         socket.outbox.close(Close::HELD);

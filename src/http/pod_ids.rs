@@ -1,0 +1,91 @@
+//! Pod ids and the keys that own them: `PUT /owner/:key/pod-ids/:podId` claims one, `DELETE` gives it up. Each is proved
+//! by a signature of the owner key over the request.
+
+use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
+use salvo::{Request, Response, handler, http::StatusCode};
+
+use super::{
+    App,
+    error::HttpError,
+    owned::{signed, take_once},
+};
+use crate::{
+    net::{client::network_of, path::normalize},
+    owner::pod_ids::NotClaimed,
+    pods::{OwnerKey, PodIdRefused, RegistryError},
+};
+
+/// `PUT /owner/:key/pod-ids/:podId`.
+pub struct Claim(pub Arc<App>);
+
+/// `DELETE /owner/:key/pod-ids/:podId`.
+pub struct Release(pub Arc<App>);
+
+#[handler]
+impl Claim {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let (key, pod_id) = asked_for(app, request).await?;
+        let network = network_of(request, &app.live.load().trusted_proxies);
+        app.owners.claim(&pod_id, key, network).await?;
+        tracing::info!(%pod_id, owner_key = %key, "pod id claimed by its owner");
+        response.status_code(StatusCode::NO_CONTENT);
+        Ok(())
+    }
+}
+
+#[handler]
+impl Release {
+    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let Self(app) = self;
+        let (key, pod_id) = asked_for(app, request).await?;
+        app.owners.release(&pod_id, key).await?;
+        tracing::info!(%pod_id, owner_key = %key, "pod id given up by its owner");
+        response.status_code(StatusCode::NO_CONTENT);
+        Ok(())
+    }
+}
+
+/// Returns the key and the pod id in the path of a request that this key signed, and that is taken for the first time.
+async fn asked_for(app: &App, request: &Request) -> Result<(OwnerKey, String), HttpError> {
+    let path = normalize(request.uri().path());
+    let path = path.strip_prefix("/owner/").ok_or(HttpError::NotFound)?;
+    let (key, pod_id) = path.split_once("/pod-ids/").ok_or(HttpError::NotFound)?;
+    let key: OwnerKey = key.parse().map_err(|_| HttpError::NotFound)?;
+    let pod_id = percent_decode_str(pod_id).decode_utf8().map_err(|_| {
+        HttpError::new(StatusCode::BAD_REQUEST, "expected the pod id in the path as percent-encoded UTF-8")
+    })?;
+    let signed = signed(app, &app.live.load_full(), request, false)?;
+    if signed.key != key {
+        let message = "sign with the key in the path: nobody else can do this for it";
+        return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+    }
+    let is_owner = app.owners.owns(&pod_id, key).await? || app.registry.usage(Some(&key)).await?.pods > 0;
+    take_once(app, request, &signed, is_owner)?;
+    Ok((key, pod_id.into_owned()))
+}
+
+impl From<NotClaimed> for HttpError {
+    fn from(refused: NotClaimed) -> Self {
+        let status = match &refused {
+            NotClaimed::Off => StatusCode::FORBIDDEN,
+            NotClaimed::Length => StatusCode::BAD_REQUEST,
+            NotClaimed::TooManyOfNetwork => StatusCode::TOO_MANY_REQUESTS,
+            NotClaimed::Refused(PodIdRefused::OtherOwner) => StatusCode::FORBIDDEN,
+            NotClaimed::Refused(PodIdRefused::NotOwned) => StatusCode::NOT_FOUND,
+            NotClaimed::Refused(PodIdRefused::NotHeld | PodIdRefused::OtherNetwork) => StatusCode::CONFLICT,
+            NotClaimed::Refused(_) => StatusCode::INSUFFICIENT_STORAGE,
+            NotClaimed::Registry(RegistryError::Full(_)) => {
+                let message = "this broker has no room left to record the pod id";
+                return Self::new(StatusCode::INSUFFICIENT_STORAGE, message);
+            }
+            NotClaimed::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        match refused {
+            NotClaimed::Registry(error) => Self::Registry(error),
+            refused => Self::new(status, refused.to_string()),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! How pod ids change their states: registrations, claims, signed uploads, and time.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{MAX_RECORDED, Owners};
+use crate::{
+    config::BindMode,
+    pods::{Holder, NetworkTag, OwnerKey, PodIdChange, PodIdChanged, PodIdRefused, RegistryError},
+    signal::directory,
+};
+
+/// How often pod ids that are held are marked as used, and unused ones are looked for.
+const ROUND: Duration = Duration::from_hours(1);
+/// Pod ids that are looked at or changed at a time.
+const PAGE: usize = 512;
+
+/// Why a registration is not on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRecorded {
+    /// The pod id belongs to another key than the one that was proven.
+    OtherOwner,
+    /// There is no room, or the registry failed. The pod id is as it was.
+    Failed,
+}
+
+/// Why a claim or a release is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum NotClaimed {
+    /// The broker keeps no states.
+    #[error("pod ids do not belong to owner keys on this broker: signal.bind is \"off\"")]
+    Off,
+    /// The pod id cannot have a state.
+    #[error("expected a pod id of 1 to {MAX_RECORDED} bytes")]
+    Length,
+    /// The network added too many today.
+    #[error("too many new pod ids from this network today: try again tomorrow")]
+    TooManyOfNetwork,
+    /// The table of states does not allow it.
+    #[error(transparent)]
+    Refused(#[from] PodIdRefused),
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl Owners {
+    fn mode(&self) -> BindMode {
+        self.live.load().signal.bind
+    }
+
+    /// Records that an origin holds a pod id, after it proved `proof`.
+    pub(super) async fn record(
+        &self,
+        pod_id: &str,
+        proof: Option<OwnerKey>,
+        network: Option<IpAddr>,
+    ) -> Result<(), NotRecorded> {
+        let mode = self.mode();
+        if mode == BindMode::Off || pod_id.len() > MAX_RECORDED {
+            return Err(NotRecorded::Failed);
+        }
+        let registered = PodIdChange::Registered {
+            proof,
+            network: network.map(|network| NetworkTag::new(pod_id, network)),
+        };
+        match self.add(pod_id, mode, registered, network).await {
+            Ok(_) | Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => Ok(()),
+            Err(NotClaimed::Refused(PodIdRefused::OtherOwner)) => Err(NotRecorded::OtherOwner),
+            Err(NotClaimed::Registry(error)) => {
+                tracing::warn!(%error, pod_id, "a registration was not recorded");
+                Err(NotRecorded::Failed)
+            }
+            // Anybody can bring that about, so that it must not fill the log.
+            Err(error) => {
+                tracing::debug!(%error, pod_id, "a registration was not recorded");
+                Err(NotRecorded::Failed)
+            }
+        }
+    }
+
+    /// Carries out a change that may add a record.
+    async fn add(
+        &self,
+        pod_id: &str,
+        mode: BindMode,
+        change: PodIdChange,
+        network: Option<IpAddr>,
+    ) -> Result<(), NotClaimed> {
+        let before = self.registry.pod_id(pod_id).await?;
+        let mut changes = Vec::with_capacity(2);
+        let is_free = before.is_none_or(|record| mode != BindMode::Uploads && record.state.is_by_upload());
+        if is_free {
+            if !self.new_records.take(network, self.clock.running()) {
+                return Err(NotClaimed::TooManyOfNetwork);
+            }
+            changes.push((pod_id.to_owned(), PodIdChange::UploadIgnored));
+            if before.is_none() {
+                changes.pop();
+            }
+        }
+        changes.push((pod_id.to_owned(), change));
+        let changed: Option<PodIdChanged> = self.registry.change_pod_ids(changes).await?.pop();
+        changed.transpose()?;
+        Ok(())
+    }
+
+    /// Makes a pod id owned by a key that signed for it, in a request from `network`.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotClaimed`].
+    pub async fn claim(
+        &self,
+        pod_id: &str,
+        key: OwnerKey,
+        network: Option<IpAddr>,
+    ) -> Result<(), NotClaimed> {
+        let mode = self.checked(pod_id)?;
+        let holder = match self.directory.holder(pod_id) {
+            None => Holder::Nobody,
+            // What reaches the broker from this host itself may come from anywhere, through a proxy or a tunnel.
+            Some(holder) => match network.filter(|network| !network.is_loopback()) {
+                Some(network) if holder.network == Some(network) => {
+                    Holder::SameNetwork(NetworkTag::new(pod_id, network))
+                }
+                _ => Holder::OtherNetwork,
+            },
+        };
+        self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, network).await
+    }
+
+    /// Returns whether a pod id belongs to a key.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registry fails.
+    pub async fn owns(&self, pod_id: &str, key: OwnerKey) -> Result<bool, RegistryError> {
+        Ok(self.owner(pod_id, self.mode()).await? == Some(key))
+    }
+
+    /// Makes a pod id free that belongs to a key that signed for it.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotClaimed`].
+    pub async fn release(&self, pod_id: &str, key: OwnerKey) -> Result<(), NotClaimed> {
+        self.checked(pod_id)?;
+        let released = vec![(pod_id.to_owned(), PodIdChange::Released { key })];
+        self.registry.change_pod_ids(released).await?.pop().transpose()?;
+        Ok(())
+    }
+
+    fn checked(&self, pod_id: &str) -> Result<BindMode, NotClaimed> {
+        match self.mode() {
+            BindMode::Off => Err(NotClaimed::Off),
+            _ if pod_id.is_empty() || pod_id.len() > MAX_RECORDED => Err(NotClaimed::Length),
+            mode => Ok(mode),
+        }
+    }
+
+    /// A pod that names a pod id was uploaded with a request that `key` signed: with `signal.bind = "uploads"` a free pod
+    /// id that no origin holds becomes owned. The upload does not depend on it.
+    pub async fn uploaded_signed(&self, pod_id: &str, key: OwnerKey) {
+        let is_held = self.directory.holder(pod_id).is_some();
+        if self.mode() != BindMode::Uploads || pod_id.len() > MAX_RECORDED || is_held {
+            return;
+        }
+        let uploaded = vec![(pod_id.to_owned(), PodIdChange::Uploaded { key })];
+        match self.registry.change_pod_ids(uploaded).await {
+            Ok(_) | Err(RegistryError::Unsupported(_)) => {}
+            Err(error) => tracing::warn!(%error, pod_id, "a signed upload did not bind its pod id"),
+        }
+    }
+
+    /// Keeps the records of pod ids up to date until `stop`: those that are held are used, those that newcomers got are
+    /// recorded, and unused ones expire.
+    pub async fn keep_records(self: Arc<Self>, stop: CancellationToken) {
+        let promoted = self.directory.any_promoted();
+        let (mut counted, mut day) = (self.clock.running(), 0);
+        let mut due = self.clock.after(ROUND);
+        loop {
+            tokio::select! {
+                () = self.clock.wait(due) => {
+                    due = self.clock.after(ROUND);
+                    let ran = Duration::from_secs((self.clock.running() - counted).as_secs());
+                    counted += ran;
+                    match self.round(ran, day).await {
+                        Ok(today) => day = today,
+                        Err(RegistryError::Unsupported(_)) => {}
+                        Err(error) => tracing::warn!(%error, "the records of pod ids were not kept up to date"),
+                    }
+                }
+                () = promoted.notified() => {
+                    let promoted = self.directory.take_promoted();
+                    self.record_held(promoted).await;
+                }
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// One round after brokers ran for another `ran`, the last one of which was on day `before`. Returns the day.
+    pub(super) async fn round(&self, ran: Duration, before: u64) -> Result<u64, RegistryError> {
+        if self.mode() == BindMode::Off {
+            return Ok(before);
+        }
+        let day = self.registry.pod_ids_ran(ran).await?;
+        let (recorded, others): (Vec<_>, Vec<_>) =
+            self.directory.holders().into_iter().partition(|(_, holder)| holder.recorded);
+        for page in recorded.chunks(PAGE) {
+            let held = page.iter().map(|(pod_id, _)| (pod_id.to_string(), PodIdChange::Held)).collect();
+            self.registry.change_pod_ids(held).await?;
+        }
+        self.record_held(others).await;
+        if day != before {
+            self.expire(day).await?;
+        }
+        Ok(day)
+    }
+
+    pub(super) async fn record_held(&self, held: Vec<(Arc<str>, directory::Holder)>) {
+        for (pod_id, holder) in held {
+            let proof = holder.proof.map(OwnerKey);
+            if self.record(&pod_id, proof, holder.network).await.is_ok() {
+                self.directory.recorded(holder.socket, &pod_id);
+            }
+        }
+    }
+
+    /// Makes pod ids free that were not used for too long.
+    async fn expire(&self, day: u64) -> Result<(), RegistryError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.registry.list_pod_ids(after.as_deref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            after = page.last().map(|(pod_id, _)| pod_id.clone());
+            let unused = page
+                .into_iter()
+                .filter(|(pod_id, record)| record.is_expired(day) && self.directory.holder(pod_id).is_none());
+            let expired: Vec<_> = unused.map(|(pod_id, _)| (pod_id, PodIdChange::Expired)).collect();
+            if !expired.is_empty() {
+                tracing::info!(pod_ids = expired.len(), "pod ids are free that were not used for long");
+                self.registry.change_pod_ids(expired).await?;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The states of pod ids. The tables are made with the first of them.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `pod_ids` | pod id | a version byte, then a [`PodIdRecord`] as JSON |
+//! | `pod_id_owners` | owner key | how many pod ids it owns |
+//! | `pod_id_meta` | `anonymous`, `owned` | how many pod ids are in that state |
+//! | `pod_id_meta` | `seconds` | for how long brokers have run on this registry |
+
+use std::{ops::Bound, time::Duration};
+
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableError,
+    WriteTransaction,
+};
+use serde::Deserialize;
+
+use super::{decode, encode, stored};
+use crate::pods::{
+    BoundBy, OwnerKey, PodIdChange, PodIdChanged, PodIdRecord, PodIdState,
+    pod_ids::{PodIdCounts, day_of},
+};
+
+const POD_IDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pod_ids");
+const OWNERS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("pod_id_owners");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("pod_id_meta");
+/// Of brokers up to 0.1.0: pod id, and a version byte with a [`Binding`] as JSON.
+const BINDINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bindings");
+
+/// What a broker up to 0.1.0 wrote about a pod id.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Binding {
+    owner_pubkey: OwnerKey,
+    by: BoundBy,
+}
+
+/// The tables in a transaction that writes.
+struct Tables<'txn> {
+    pod_ids: Table<'txn, &'static str, &'static [u8]>,
+    owners: Table<'txn, &'static [u8; 32], u64>,
+    meta: Table<'txn, &'static str, u64>,
+}
+
+impl<'txn> Tables<'txn> {
+    fn open(txn: &'txn WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self {
+            pod_ids: txn.open_table(POD_IDS)?,
+            owners: txn.open_table(OWNERS)?,
+            meta: txn.open_table(META)?,
+        })
+    }
+
+    fn number(&self, name: &str) -> Result<u64, redb::Error> {
+        Ok(self.meta.get(name)?.map_or(0, |number| number.value()))
+    }
+
+    fn owned_by(&self, key: &OwnerKey) -> Result<u64, redb::Error> {
+        Ok(self.owners.get(&key.0)?.map_or(0, |number| number.value()))
+    }
+
+    fn change(&mut self, pod_id: &str, change: PodIdChange, day: u64) -> Result<PodIdChanged, redb::Error> {
+        let before: Option<PodIdRecord> = stored(&self.pod_ids, pod_id)?;
+        let after = match PodIdRecord::after(before, change, day) {
+            Ok(after) if after != before => after,
+            unchanged => return Ok(unchanged),
+        };
+        match self.count(before.map(|record| record.state), after.map(|record| record.state))? {
+            Ok(()) => {}
+            Err(full) => return Ok(Err(full)),
+        }
+        match after {
+            Some(record) => self.pod_ids.insert(pod_id, encode(&record).as_slice())?,
+            None => self.pod_ids.remove(pod_id)?,
+        };
+        Ok(Ok(after))
+    }
+
+    /// Counts a change of one pod id, if there is room for it.
+    fn count(
+        &mut self,
+        before: Option<PodIdState>,
+        after: Option<PodIdState>,
+    ) -> Result<Result<(), crate::pods::PodIdRefused>, redb::Error> {
+        let owners = [before, after].map(|state| state.and_then(|state| state.owner_key()));
+        let of_key = match owners {
+            [Some(key), _] | [None, Some(key)] => self.owned_by(&key)?,
+            [None, None] => 0,
+        };
+        let counts =
+            PodIdCounts { anonymous: self.number("anonymous")?, owned: self.number("owned")?, of_key };
+        let counts = match counts.after(before, after) {
+            Ok(counts) => counts,
+            Err(full) => return Ok(Err(full)),
+        };
+        self.meta.insert("anonymous", counts.anonymous)?;
+        self.meta.insert("owned", counts.owned)?;
+        if let [Some(key), _] | [None, Some(key)] = owners {
+            match counts.of_key {
+                0 => drop(self.owners.remove(&key.0)?),
+                owned => drop(self.owners.insert(&key.0, owned)?),
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Changes the states of pod ids, one after the other.
+pub fn change(
+    txn: &WriteTransaction,
+    changes: &[(String, PodIdChange)],
+) -> Result<Vec<PodIdChanged>, redb::Error> {
+    let mut tables = Tables::open(txn)?;
+    let day = day_of(tables.number("seconds")?);
+    changes.iter().map(|(pod_id, change)| tables.change(pod_id, *change, day)).collect()
+}
+
+/// Returns what the changes would come to, and whether any of them writes something; counts are not looked at.
+pub fn preview(
+    db: &Database,
+    changes: &[(String, PodIdChange)],
+) -> Result<(Vec<PodIdChanged>, bool), redb::Error> {
+    let (mut changed, mut writes) = (Vec::with_capacity(changes.len()), false);
+    let day = day(db)?;
+    for (pod_id, change) in changes {
+        let before = record(db, pod_id)?;
+        let after = PodIdRecord::after(before, *change, day);
+        writes |= after.is_ok_and(|after| after != before);
+        changed.push(after);
+    }
+    Ok((changed, writes))
+}
+
+/// Adds to the time for which brokers have run on this registry; returns the day.
+pub fn ran(txn: &WriteTransaction, ran: Duration) -> Result<u64, redb::Error> {
+    let mut tables = Tables::open(txn)?;
+    let seconds = tables.number("seconds")?.saturating_add(ran.as_secs());
+    tables.meta.insert("seconds", seconds)?;
+    Ok(day_of(seconds))
+}
+
+fn day(db: &Database) -> Result<u64, redb::Error> {
+    match db.begin_read()?.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(0),
+        meta => Ok(day_of(meta?.get("seconds")?.map_or(0, |seconds| seconds.value()))),
+    }
+}
+
+/// Returns the record of a pod id; `None` if it is free.
+pub fn record(db: &Database, pod_id: &str) -> Result<Option<PodIdRecord>, redb::Error> {
+    match db.begin_read()?.open_table(POD_IDS) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        pod_ids => stored(&pod_ids?, pod_id),
+    }
+}
+
+/// Returns at most `limit` pod ids with their records in their order, from the first one after `after`.
+pub fn records(
+    db: &Database,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, PodIdRecord)>, redb::Error> {
+    let pod_ids = match db.begin_read()?.open_table(POD_IDS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        pod_ids => pod_ids?,
+    };
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    pod_ids
+        .range::<&str>((from, Bound::Unbounded))?
+        .take(limit)
+        .map(|entry| {
+            let (pod_id, value) = entry?;
+            Ok((pod_id.value().to_owned(), decode(value.value())?))
+        })
+        .collect()
+}
+
+/// Takes over the bindings of a broker up to 0.1.0: all of them are owned pod ids. Those that an upload made count only
+/// with `signal.bind = "uploads"`.
+pub fn adopt_bindings(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    {
+        let bindings = txn.open_table(BINDINGS)?;
+        if bindings.is_empty()? {
+            drop(bindings);
+            txn.delete_table(BINDINGS)?;
+            return Ok(());
+        }
+        let mut tables = Tables::open(txn)?;
+        let last_used = day_of(tables.number("seconds")?);
+        for entry in bindings.iter()? {
+            let (pod_id, value) = entry?;
+            let Binding { owner_pubkey, by } = decode(value.value())?;
+            let state = PodIdState::Owned { owner_pubkey, by };
+            if tables.count(None, Some(state))?.is_ok() {
+                let record = PodIdRecord { state, last_used };
+                tables.pod_ids.insert(pod_id.value(), encode(&record).as_slice())?;
+            }
+        }
+    }
+    txn.delete_table(BINDINGS)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    /// As a broker of schema 2 left them.
+    #[test]
+    fn bindings_of_an_older_broker_become_owned_pod_ids() {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let key = OwnerKey([7; 32]);
+        let binding = |by: &str| {
+            format!(
+                "\u{1}{{\"ownerPubkey\":\"{key}\",\"by\":\"{by}\",\"since\":\"2026-11-20T10:00:00.000Z\"}}"
+            )
+        };
+        let txn = database.begin_write().unwrap();
+        {
+            txn.open_table(super::super::META).unwrap().insert("schema", 2).unwrap();
+            txn.open_table(super::super::PODS).unwrap();
+            let mut bindings = txn.open_table(BINDINGS).unwrap();
+            bindings.insert("uploaded", binding("upload").as_bytes()).unwrap();
+            bindings.insert("registered", binding("registration").as_bytes()).unwrap();
+        }
+        txn.commit().unwrap();
+        super::super::upgrade(&database, SystemTime::UNIX_EPOCH).unwrap();
+        let state = |by| PodIdState::Owned { owner_pubkey: key, by };
+        let of = |pod_id| record(&database, pod_id).unwrap().map(|record| record.state);
+        assert_eq!(of("uploaded"), Some(state(BoundBy::Upload)));
+        assert_eq!(of("registered"), Some(state(BoundBy::Registration)));
+        let txn = database.begin_write().unwrap();
+        assert_eq!(Tables::open(&txn).unwrap().owned_by(&key).unwrap(), 2);
+        let released = [("registered".into(), PodIdChange::Released { key })];
+        assert_eq!(change(&txn, &released).unwrap(), [Ok(None)]);
+        assert!(!txn.delete_table(BINDINGS).unwrap());
+    }
+}
