@@ -14,6 +14,8 @@ use super::{
 
 /// Newcomers that wait for one pod id.
 const MAX_NEWCOMERS: usize = 16;
+/// A holder is asked no more often than this, whatever `takeover_timeout` is.
+const SHORTEST_ROUND: Duration = Duration::from_millis(50);
 
 /// All contests, by the pod id that is contested.
 #[derive(Debug, Default)]
@@ -167,7 +169,7 @@ impl Contest {
     /// Replaces the holder once it leaves a question unanswered for `patience`, as long as anybody waits.
     pub async fn decide(mut self, patience: Duration) {
         loop {
-            sleep(patience).await;
+            sleep(patience.max(SHORTEST_ROUND)).await;
             if !self.end_round() {
                 return;
             }

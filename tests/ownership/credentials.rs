@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    proof::{BROKER, Owner, broker, later, register},
+    proof::{BROKER, Owner, UP, broker, later, register},
     support::{
         credential::{UNKNOWN, basic, closed},
         frames,
@@ -392,7 +392,7 @@ async fn a_registry_without_credentials_says_so() {
     let server =
         TestServer::from(SignalServer::builder().config(config).registry(registry).clock(clock.clone()))
             .await;
-    clock.pass(std::time::Duration::from_secs(20));
+    clock.pass(UP);
     let (status, told) = Owner::new().try_add(&server, "home", "secret").await;
     assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
     assert_eq!(sentence(&told), "this broker's registry cannot keep credentials");
