@@ -12,10 +12,11 @@ use crate::{
 /// Paths of every route, of nothing, and of pods that are not there.
 fn routes(slug: &str) -> Vec<String> {
     let (pod, meta) = (format!("/{slug}"), format!("/{slug}/meta"));
-    let owner = format!("/owner/{}/pods", "a".repeat(64));
+    let owner = ["pods", "credentials", "credentials/name", "pod-ids/pod"];
+    let owner = owner.map(|rest| format!("/owner/{}/{rest}", "a".repeat(64)));
     let challenge = "/.well-known/acme-challenge/token".to_owned();
     let others = ["/", "/health", "/pods", "/signal", "/nothing/here", "/AAAAAAAAAAAA", "/AAAAAAAAAAAA/meta"];
-    [pod, meta, owner, challenge].into_iter().chain(others.map(Into::into)).collect()
+    [pod, meta, challenge].into_iter().chain(owner).chain(others.map(Into::into)).collect()
 }
 
 #[tokio::test]
