@@ -359,14 +359,14 @@ impl<'a> World<'a> {
     /// Once the strangers have gone, each victim that worked within the last weeks is registered again.
     async fn nobody_is_locked_out(&mut self) -> Result<(), TestCaseError> {
         self.hosts.clear();
-        for victim in 0..2 {
+        for (victim, pod) in PODS.into_iter().enumerate().take(2) {
             if !self.is_remembered(victim) {
                 continue;
             }
             self.connect(victim, Shown::Token).await;
             let host = self.hosts.last().expect("it has just come");
             let told = host.outbox.try_next().unwrap_or_default();
-            prop_assert!(self.holds(host), "{} is locked out: {}", PODS[victim], told);
+            prop_assert!(self.holds(host), "{} is locked out: {}", pod, told);
             let told: Value = serde_json::from_str(&told).unwrap();
             prop_assert_eq!(&told["t"], "registered");
         }
