@@ -2,9 +2,14 @@
 
 mod support;
 
+use gemmapod_signal::{MemoryRegistry, SignalServer};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use support::{pod::Pod, server::TestServer};
+use support::{
+    pod::Pod,
+    server::{TestServer, config},
+    signed,
+};
 use tokio_tungstenite::{
     connect_async,
     tungstenite::{Error, client::IntoClientRequest},
@@ -12,7 +17,8 @@ use tokio_tungstenite::{
 
 /// A broker behind a proxy, so that a test can be any client.
 async fn server(limits: &str) -> TestServer {
-    TestServer::with(&format!("trusted_proxies = [\"127.0.0.1\"]\n[limits]\n{limits}")).await
+    let config = config(&format!("trusted_proxies = [\"127.0.0.1\"]\n[limits]\n{limits}"));
+    signed::server(SignalServer::builder().registry(MemoryRegistry::new(64 << 20)).config(config)).await
 }
 
 /// A request of the client at `address`.
@@ -37,6 +43,14 @@ async fn read(server: &TestServer, address: &str, path: &str) -> u16 {
 
 async fn upload(server: &TestServer, address: &str, pod: &Pod) -> Response {
     ask(server, address, Method::POST, "/pods", Some(pod.html())).await
+}
+
+/// The same, signed by the pod's owner.
+async fn upload_signed(server: &TestServer, address: &str, pod: &Pod) -> Response {
+    let html = pod.html();
+    let signature = signed::signature(server, pod, &html);
+    let post = server.http.post(server.url("/pods")).header("x-forwarded-for", address).headers(signature);
+    post.header("content-type", "text/html").body(html).send().await.unwrap()
 }
 
 async fn refused(response: Response, name: &str, quota: u64, sentence: &str) {
@@ -84,15 +98,17 @@ async fn uploads_are_limited_for_an_address_for_a_64_for_an_owner_and_in_all() {
     .await;
     let pod = Pod::named("p");
     for host in 1..=3 {
-        assert_eq!(upload(&server, &format!("2001:db8::{host}"), &pod).await.status(), 200);
+        assert_eq!(upload_signed(&server, &format!("2001:db8::{host}"), &pod).await.status(), 200);
     }
-    let answer = upload(&server, "2001:db8::4", &pod).await;
+    let answer = upload_signed(&server, "2001:db8::4", &pod).await;
     assert_eq!(answer.headers()["access-control-allow-origin"], "*", "a page may read why it was refused");
     refused(answer, "uploads-per-address", 3, OF_ADDRESS).await;
-    assert_eq!(upload(&server, "2001:db8:0:1::1", &pod).await.status(), 200);
+    assert_eq!(upload_signed(&server, "2001:db8:0:1::1", &pod).await.status(), 200);
     let of_owner = "too many uploads of this owner key; try again later";
-    refused(upload(&server, "2001:db8:0:1::1", &pod).await, "uploads-per-owner", 4, of_owner).await;
-    for host in 1..=4 {
+    refused(upload_signed(&server, "2001:db8:0:1::1", &pod).await, "uploads-per-owner", 4, of_owner).await;
+    // A copy of the owner's page is no upload of the owner's.
+    assert_eq!(upload(&server, "2001:db8:0:1::1", &pod).await.status(), 200);
+    for host in 1..=3 {
         let taken = upload(&server, &format!("192.0.2.{host}"), &Pod::named("other")).await;
         assert_eq!(taken.status(), 200, "{host}");
     }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use gemmapod_signal::{OpenError, RedbRegistry, Registry, VerifiedPod};
+use gemmapod_signal::{OpenError, OwnerKey, RedbRegistry, Registry, Usage, VerifiedPod};
 use redb::{Database, TableDefinition};
 
 use support::{
@@ -102,7 +102,12 @@ fn make_older(file: &Path, schema: u64) {
             meta.remove("bytes").unwrap();
             txn.delete_table(TableDefinition::<&[u8; 32], (u64, u64)>::new("owners")).unwrap();
             txn.delete_table(TableDefinition::<&str, u64>::new("last_hits")).unwrap();
+        } else {
+            // What anybody uploaded counted for the owner in the manifest.
+            let mut owners = txn.open_table(TableDefinition::<&[u8; 32], (u64, u64)>::new("owners")).unwrap();
+            owners.insert(&[7; 32], (2, 1000)).unwrap();
         }
+        txn.delete_table(TableDefinition::<&[u8; 32], u64>::new("signed_blobs")).unwrap();
     }
     txn.commit().unwrap();
 }
@@ -116,14 +121,14 @@ async fn tables_of_an_older_broker_are_brought_up_to_date() {
         let twin = Pod::named("a").html();
         let pods = [&twin, &twin, &Pod::named("b").html()]
             .map(|html| VerifiedPod::verify(html.clone().into(), 1 << 20).unwrap());
+        let signed = |pod: &VerifiedPod| pod.clone().signed_by(pod.record().owner_key).unwrap();
         for pod in &pods {
             registry.put_pod(pod.clone()).await.unwrap();
         }
         registry.bump_hits(&[(pods[0].record().slug, 3)], UNIX_EPOCH).await.unwrap();
         let owner = pods[0].record().owner_key;
-        let (all, of_owner) =
-            (registry.usage(None).await.unwrap(), registry.usage(Some(&owner)).await.unwrap());
-        assert_eq!((all.pods, of_owner.pods, of_owner.bytes), (3, 2, twin.len() as u64));
+        let all = registry.usage(None).await.unwrap();
+        assert_eq!(all.pods, 3);
         let mut owned = [pods[0].record().slug, pods[1].record().slug];
         owned.sort();
         registry.close().await.unwrap();
@@ -131,7 +136,13 @@ async fn tables_of_an_older_broker_are_brought_up_to_date() {
         for _ in 0..2 {
             let registry = RedbRegistry::open(directory.path()).unwrap();
             assert_eq!(registry.usage(None).await.unwrap(), all);
-            assert_eq!(registry.usage(Some(&owner)).await.unwrap(), of_owner);
+            for key in [owner, OwnerKey([7; 32])] {
+                assert_eq!(
+                    registry.usage(Some(&key)).await.unwrap(),
+                    Usage::default(),
+                    "no upload was signed"
+                );
+            }
             let listed = registry.list_owned(&owner, None, 9).await.unwrap();
             assert_eq!(listed.iter().map(|record| record.slug).collect::<Vec<_>>(), owned);
             let hit = registry.get_record(&pods[0].record().slug).await.unwrap().unwrap();
@@ -142,6 +153,15 @@ async fn tables_of_an_older_broker_are_brought_up_to_date() {
             assert_eq!(registry.get_record(&pods[1].record().slug).await.unwrap().unwrap().last_hit, None);
             registry.close().await.unwrap();
         }
+        let registry = RedbRegistry::open(directory.path()).unwrap();
+        assert!(registry.replace_pod(signed(&pods[0])).await.unwrap());
+        let of_owner = Usage { pods: 1, bytes: twin.len() as u64 };
+        assert_eq!(registry.usage(Some(&owner)).await.unwrap(), of_owner);
+        assert!(registry.delete(&pods[1].record().slug).await.unwrap());
+        assert_eq!(registry.usage(Some(&owner)).await.unwrap(), of_owner);
+        assert!(registry.delete(&pods[0].record().slug).await.unwrap());
+        assert_eq!(registry.usage(Some(&owner)).await.unwrap(), Usage::default());
+        registry.close().await.unwrap();
     }
 }
 

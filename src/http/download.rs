@@ -15,7 +15,7 @@ use super::{
     App, compression,
     conditions::{Conditions, precondition_failed},
     error::HttpError,
-    isolation,
+    isolation, meta,
 };
 use crate::{
     config::Config,
@@ -154,6 +154,7 @@ fn fence(response: &mut Response, record: &PodRecord, config: &Config) {
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert("x-pod-owner", owner);
+    headers.insert(meta::POD_UPLOAD, HeaderValue::from_static(meta::upload_of(record)));
 }
 
 /// The slug in a path of the form `/SLUG` and `suffix`.

@@ -95,6 +95,7 @@ impl From<NotTaken> for HttpError {
             NotTaken::Closed | NotTaken::OtherOwner(_) => {
                 Self::new(StatusCode::FORBIDDEN, refused.to_string())
             }
+            NotTaken::Unsigned => Self::NotSigned(refused.to_string()),
             NotTaken::NoToken | NotTaken::WrongToken => Self::NoToken(refused.to_string()),
             NotTaken::Unusable(cause) => {
                 tracing::error!("no upload is taken: {cause}");

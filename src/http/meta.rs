@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use salvo::{
     Request, Response, handler,
-    http::{HeaderValue, header},
+    http::{HeaderName, HeaderValue, header},
 };
 use serde::Serialize;
 
@@ -14,6 +14,14 @@ use super::{
     error::{HttpError, render_json},
 };
 use crate::pods::{HitCounter, PodRecord};
+
+/// Says whether the owner signed the upload, and so the page; if not, `x-pod-owner` is only whose manifest is in it.
+pub const POD_UPLOAD: HeaderName = HeaderName::from_static("x-pod-upload");
+
+/// Returns how the pod was uploaded, as clients are told.
+pub fn upload_of(record: &PodRecord) -> &'static str {
+    if record.upload_signed { "signed" } else { "unsigned" }
+}
 
 pub struct Meta(pub Arc<App>);
 
@@ -61,9 +69,11 @@ impl Meta {
         if record.is_over(self.0.clock.now()) {
             return Err(HttpError::NotFound);
         }
+        let upload = HeaderValue::from_static(upload_of(&record));
         let body = Body::of(record, &self.0.hits);
         drop(steady);
         let headers = response.headers_mut();
+        headers.insert(POD_UPLOAD, upload);
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(response, &body);

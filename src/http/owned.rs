@@ -14,7 +14,8 @@ use super::{
     conditions::{Conditions, precondition_failed},
     download::{etags, slug_of},
     error::{HttpError, render_json},
-    meta, upload,
+    meta,
+    upload::{self, SignedUpload},
 };
 use crate::{
     config::Config,
@@ -25,7 +26,6 @@ use crate::{
     owner::{
         audience::{Reached, plain_origin},
         components::Parts,
-        digest::Announced,
         replay::{Once, ReplayError, Sender},
         signature::{self, VerifiedRequest},
     },
@@ -84,41 +84,48 @@ impl Replace {
         let Self(app) = self;
         let slug = slug_of(request, "")?;
         let config = app.live.load_full();
-        let signed = signed(app, &config, request, true)?;
-        let announced = Announced::read(request.headers())
-            .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let before = own(app, &slug, &signed).await?;
-        take_once(app, request, &signed, true)?;
+        let signed = SignedUpload::verify(app, &config, request)?;
+        let key = signed.request.key;
+        let before = own(app, &slug, &signed.request).await?;
+        take_once(app, request, &signed.request, true)?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;
-        let pod = upload::receive(app, &config, request, body, Some(announced)).await?;
-        if pod.record().owner_key != signed.key {
-            let message = "the new version is signed by another owner key than the one that it replaces";
-            return Err(HttpError::new(StatusCode::FORBIDDEN, message));
-        }
+        let format = upload::admit(app, &config, request, Some(key), true).await?;
+        let pod = upload::receive(app, &config, request, body, format, Some(signed)).await?;
         let pod = pod.with_slug(slug);
         let answer = upload::Answer::of(&pod, &config, request);
         let pod_id = pod.pod_id().map(ToOwned::to_owned);
         app.janitor.uploads(slug, app.clock.running());
-        let is_replaced = if conditions.is_empty() {
-            app.registry.replace_pod(pod).await?
+        let charge = upload::charge(app, &config, request, &pod)?;
+        let replaced = if conditions.is_empty() {
+            app.registry.replace_pod(pod).await
         } else {
-            app.registry.replace_version(pod, &before).await?
+            app.registry.replace_version(pod, &before).await
         };
-        if !is_replaced {
+        charge.keep_if(matches!(replaced, Ok(true)));
+        if !replaced? {
             return Err(gone_or_changed(app, &slug, &conditions).await?);
         }
         if let Some(pod_id) = pod_id {
-            app.owners.uploaded_signed(&pod_id, signed.key).await;
+            app.owners.uploaded_signed(&pod_id, key).await;
         }
         tracing::info!(%slug, bytes = answer.blob_size, "pod replaced by its owner");
         Ok(answer)
     }
 }
 
+/// A pod in its owner's list.
+#[derive(Serialize)]
+struct Owned {
+    #[serde(flatten)]
+    meta: meta::Body,
+    /// `signed`, or `unsigned` for a page that anybody may have put around a copy of the owner's manifest.
+    upload: &'static str,
+}
+
 #[derive(Serialize)]
 struct Page {
-    pods: Vec<meta::Body>,
+    pods: Vec<Owned>,
     /// The slug to give as `after` for the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Slug>,
@@ -144,7 +151,11 @@ impl Mine {
         }
         let next = (records.len() > PAGE).then(|| records[PAGE - 1].slug);
         records.truncate(PAGE);
-        let pods = records.into_iter().map(|record| meta::Body::of(record, &app.hits)).collect();
+        let owned = |record: PodRecord| Owned {
+            upload: meta::upload_of(&record),
+            meta: meta::Body::of(record, &app.hits),
+        };
+        let pods = records.into_iter().map(owned).collect();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(response, &Page { pods, next });
         Ok(())

@@ -19,16 +19,20 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use self::format::Format;
+pub use self::format::Format;
 use super::{
     App,
     error::{HttpError, render_json},
+    owned::{self, take_once},
 };
 use crate::{
     config::{Config, Lifetime, PodSettings, UploadPolicy},
-    net::{client::Client, path::normalize},
-    owner::digest::{Announced, DigestError},
-    pods::VerifiedPod,
+    net::{client::Client, limits::Charge, path::normalize},
+    owner::{
+        digest::{Announced, DigestError},
+        signature::{SIGNATURE, SIGNATURE_INPUT, VerifiedRequest},
+    },
+    pods::{OwnerKey, VerifiedPod},
 };
 
 /// How much of a refused body is read, and for how long.
@@ -93,34 +97,88 @@ impl Upload {
             return Err(HttpError::NotFound);
         }
         let config = app.live.load_full();
-        let mut pod = receive(app, &config, request, body, None).await?;
+        let signed = signed(app, &config, request)?;
+        let format =
+            admit(app, &config, request, signed.as_ref().map(|signed| signed.request.key), false).await?;
+        if let Some(signed) = &signed {
+            let is_owner = app.registry.usage(Some(&signed.request.key)).await?.pods > 0;
+            take_once(app, request, &signed.request, is_owner)?;
+        }
+        let mut pod = receive(app, &config, request, body, format, signed).await?;
         if let Some(Lifetime(lifetime)) = config.uploads.lifetime {
             pod = pod.with_lifetime(lifetime);
         }
         let answer = Answer::of(&pod, &config, request);
+        let (pod_id, owner_key) = (pod.pod_id().map(ToOwned::to_owned), pod.record().owner_key);
+        let is_signed = pod.record().upload_signed;
         app.janitor.uploads(pod.record().slug, app.clock.running());
-        app.registry.put_pod(pod).await?;
-        tracing::info!(slug = answer.id, bytes = answer.blob_size, "pod uploaded");
+        let charge = charge(app, &config, request, &pod)?;
+        let stored = app.registry.put_pod(pod).await;
+        charge.keep_if(stored.is_ok());
+        stored?;
+        if let Some(pod_id) = pod_id.filter(|_| is_signed) {
+            app.owners.uploaded_signed(&pod_id, owner_key).await;
+        }
+        tracing::info!(slug = answer.id, bytes = answer.blob_size, signed = is_signed, "pod uploaded");
         Ok(answer)
     }
 }
 
-/// Reads and verifies a pod that this broker takes, and whose bytes are those that were announced.
+/// A signature over an upload, and the digest of the body that it covers.
+pub struct SignedUpload {
+    pub request: VerifiedRequest,
+    pub digest: Announced,
+}
+
+impl SignedUpload {
+    /// Verifies the signature of a request.
+    pub fn verify(app: &App, config: &Config, request: &Request) -> Result<Self, HttpError> {
+        let verified = owned::signed(app, config, request, true)?;
+        let digest = Announced::read(request.headers())
+            .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+        Ok(Self { request: verified, digest })
+    }
+}
+
+/// Returns the signature of an upload that may do without one. One that is there must be right.
+fn signed(app: &App, config: &Config, request: &Request) -> Result<Option<SignedUpload>, HttpError> {
+    let headers = request.headers();
+    let is_signed = headers.contains_key(SIGNATURE) || headers.contains_key(SIGNATURE_INPUT);
+    is_signed.then(|| SignedUpload::verify(app, config, request)).transpose()
+}
+
+/// Checks what the head of an upload says, before its body is read: the form, and whether this broker takes uploads of
+/// `signer`. The owner of a pod that is there needs no token for another version of it.
+pub async fn admit(
+    app: &App,
+    config: &Arc<Config>,
+    request: &Request,
+    signer: Option<OwnerKey>,
+    is_version: bool,
+) -> Result<Format, HttpError> {
+    let format = Format::of(request)?;
+    let needs_no_token = is_version && config.uploads.policy == UploadPolicy::Token;
+    let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes().to_vec());
+    let (access, config) = (app.upload_access.clone(), config.clone());
+    let check = move || {
+        if !needs_no_token {
+            access.at_the_door(&config.uploads, authorization.as_deref())?;
+        }
+        access.of_owner(&config.uploads, signer)
+    };
+    blocking(check).await??;
+    Ok(format)
+}
+
+/// Reads and verifies a pod. If the upload was signed, the body is the one that was signed, and the pod is the signer's.
 pub async fn receive(
     app: &App,
     config: &Arc<Config>,
     request: &Request,
     body: &mut ReqBody,
-    announced: Option<Announced>,
+    format: Format,
+    signed: Option<SignedUpload>,
 ) -> Result<VerifiedPod, HttpError> {
-    let format = Format::of(request)?;
-    // The owner of a pod that was taken needs no token for another version of it.
-    if announced.is_none() || config.uploads.policy != UploadPolicy::Token {
-        let (access, config) = (app.upload_access.clone(), config.clone());
-        let authorization =
-            request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes().to_vec());
-        blocking(move || access.at_the_door(&config.uploads, authorization.as_deref())).await??;
-    }
     let limit = config.pods.max_blob.as_u64();
     let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
     if length.is_some_and(|length| length > limit) {
@@ -131,20 +189,29 @@ pub async fn receive(
     let _turn = app.uploads.load_full().enter(client.address, memory).await?;
     let body = read(body, length, &config.pods).await?;
     let max_manifest = config.pods.max_manifest.as_u64() as usize;
-    let (access, config) = (app.upload_access.clone(), config.clone());
     let verify = move || {
-        if let Some(announced) = announced {
+        if let Some(signed) = &signed {
             let wrong = |error: DigestError| HttpError::new(StatusCode::BAD_REQUEST, error.to_string());
-            announced.check(&body).map_err(wrong)?;
+            signed.digest.check(&body).map_err(wrong)?;
         }
         let pod = VerifiedPod::verify(format.html(body)?, max_manifest)?;
-        access.of_owner(&config.uploads, pod.record().owner_key)?;
-        Ok::<_, HttpError>(pod)
+        match signed {
+            Some(signed) => pod.signed_by(signed.request.key).ok_or_else(|| {
+                let message = "the pod is signed by another owner key than the one that signed the request";
+                HttpError::new(StatusCode::FORBIDDEN, message)
+            }),
+            None => Ok(pod),
+        }
     };
-    let pod = blocking(verify).await??;
+    blocking(verify).await?
+}
+
+/// Charges a pod to its client and, if its owner signed the upload, to the owner key.
+pub fn charge(app: &App, config: &Config, request: &Request, pod: &VerifiedPod) -> Result<Charge, HttpError> {
     let record = pod.record();
-    app.limits.check_pod(&record.owner_key.0, client.address, record.blob_size)?;
-    Ok(pod)
+    let owner = record.upload_signed.then_some(&record.owner_key.0);
+    let client = Client::of(request, &config.trusted_proxies);
+    Ok(app.limits.charge_pod(owner, client.address, record.blob_size)?)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HttpError> {

@@ -4,7 +4,7 @@ use std::{path::Path, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -100,6 +100,8 @@ pub struct Listed {
     pub hits: u64,
     /// From when on it is not served any more.
     pub expires: Option<String>,
+    /// `signed`, or `unsigned` if anybody may have put the page around a copy of the owner's manifest.
+    pub upload: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -137,18 +139,23 @@ impl OwnerClient {
         &self.broker
     }
 
-    /// Uploads a pod under a new slug, with an upload token if the broker wants one.
+    /// Uploads a pod of this owner under a new slug, with an upload token if the broker wants one.
     ///
     /// # Errors
     ///
     /// The broker does not take it, or does not answer.
-    pub async fn upload(&self, html: Bytes, token: Option<&str>) -> Result<Taken, ClientError> {
-        let mut request =
-            Request::post(format!("{}/pods", self.broker)).header(header::CONTENT_TYPE, "text/html");
+    pub async fn upload(
+        &self,
+        secret: &OwnerSecret,
+        html: Bytes,
+        token: Option<&str>,
+    ) -> Result<Taken, ClientError> {
+        let body = ("text/html", html);
+        let mut request = self.sign(secret, Method::POST, "/pods", Some(&body));
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        self.read(self.ask(request.body(Full::new(html))).await?)
+        self.read(self.ask(request.body(Full::new(body.1))).await?)
     }
 
     /// Puts another version in place of the pod under `slug`.
@@ -220,24 +227,31 @@ impl OwnerClient {
         path_and_query: &str,
         body: Option<(&'static str, Bytes)>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
+        let request = self.sign(secret, method, path_and_query, body.as_ref());
+        let body = body.map(|(_, body)| body).unwrap_or_default();
+        self.ask(request.body(Full::new(body))).await
+    }
+
+    /// Begins a request that is signed, with the fields that the signature needs.
+    fn sign(
+        &self,
+        secret: &OwnerSecret,
+        method: Method,
+        path_and_query: &str,
+        body: Option<&(&'static str, Bytes)>,
+    ) -> request::Builder {
         let headers = HeaderMap::new();
         let parts = Parts { method: &method, origin: &self.broker, path_and_query, headers: &headers };
-        let fields = signature::sign(
-            secret,
-            &parts,
-            body.as_ref().map(|(_, body)| &**body),
-            &nonce(),
-            SystemTime::now(),
-        );
+        let body = body.map(|(_, body)| &**body);
+        let fields = signature::sign(secret, &parts, body, &nonce(), SystemTime::now());
         let mut request = Request::builder().method(&method).uri(format!("{}{path_and_query}", self.broker));
         for (name, value) in fields {
             request = request.header(name, value);
         }
-        let body = body.map(|(content_type, body)| {
-            request = std::mem::take(&mut request).header(header::CONTENT_TYPE, content_type);
-            body
-        });
-        self.ask(request.body(Full::new(body.unwrap_or_default()))).await
+        if let Some((content_type, _)) = body {
+            request = request.header(header::CONTENT_TYPE, *content_type);
+        }
+        request
     }
 
     async fn ask(

@@ -22,7 +22,13 @@ pub enum NotTaken {
     /// The token is not one of those that are known.
     #[error("the upload token is not known to this broker")]
     WrongToken,
-    /// The pod is signed by another key.
+    /// The request is not signed. A manifest proves nothing about who sends it: it is public.
+    #[error(
+        "this broker takes uploads of certain owners only, signed with the owner key: \
+            use gemmapod-signal pods put, or sign the request as RFC 9421 says"
+    )]
+    Unsigned,
+    /// It is signed by another key.
     #[error("this broker takes pods of certain owners only, and {0} is not one of them")]
     OtherOwner(OwnerKey),
     /// A file of keys or tokens cannot be used; the cause is for the log.
@@ -68,13 +74,17 @@ impl UploadAccess {
         }
     }
 
-    /// Whether a pod of this owner is taken. Waits for the disk.
+    /// Checks that uploads are taken that `signer` signed, or nobody. Waits for the disk.
     ///
     /// # Errors
     ///
-    /// It is not.
-    pub fn of_owner(&self, settings: &UploadSettings, owner_key: OwnerKey) -> Result<(), NotTaken> {
-        if settings.policy != UploadPolicy::Owners || settings.owners.contains(&owner_key) {
+    /// Returns an error if they are not.
+    pub fn of_owner(&self, settings: &UploadSettings, signer: Option<OwnerKey>) -> Result<(), NotTaken> {
+        if settings.policy != UploadPolicy::Owners {
+            return Ok(());
+        }
+        let owner_key = signer.ok_or(NotTaken::Unsigned)?;
+        if settings.owners.contains(&owner_key) {
             return Ok(());
         }
         match &settings.owners_file {
@@ -141,12 +151,15 @@ mod tests {
         let (_directory, mut settings) = with_file("owners_file", "owners", &file);
         settings.owners.0.push(ALICE);
         access.at_the_door(&settings, None).unwrap();
-        access.of_owner(&settings, ALICE).unwrap();
-        access.of_owner(&settings, BOB).unwrap();
+        access.of_owner(&settings, Some(ALICE)).unwrap();
+        access.of_owner(&settings, Some(BOB)).unwrap();
+        assert!(matches!(access.of_owner(&settings, None), Err(NotTaken::Unsigned)));
         let other = OwnerKey([3; 32]);
-        assert!(matches!(access.of_owner(&settings, other), Err(NotTaken::OtherOwner(key)) if key == other));
+        assert!(
+            matches!(access.of_owner(&settings, Some(other)), Err(NotTaken::OtherOwner(key)) if key == other)
+        );
         let (_directory, broken) = with_file("owners_file", "owners", "Bob");
-        let refused = access.of_owner(&broken, BOB).unwrap_err();
+        let refused = access.of_owner(&broken, Some(BOB)).unwrap_err();
         let NotTaken::Unusable(cause) = refused else { panic!("{refused}") };
         assert!(cause.to_string().ends_with("line 1: expected an owner key of 64 hex digits"), "{cause}");
     }
@@ -193,7 +206,8 @@ mod tests {
         let access = UploadAccess::default();
         let open = UploadSettings::default();
         access.at_the_door(&open, None).unwrap();
-        access.of_owner(&open, ALICE).unwrap();
+        access.of_owner(&open, Some(ALICE)).unwrap();
+        access.of_owner(&open, None).unwrap();
         let closed = settings("policy = \"closed\"");
         assert!(matches!(access.at_the_door(&closed, Some(b"Bearer x")), Err(NotTaken::Closed)));
     }

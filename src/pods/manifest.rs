@@ -119,6 +119,7 @@ impl VerifiedPod {
             last_hit: None,
             updated_at: None,
             expires: None,
+            upload_signed: false,
         };
         Ok(Self { record, blob: html, pod_id: manifest.pod_id })
     }
@@ -127,6 +128,12 @@ impl VerifiedPod {
     pub fn with_slug(mut self, slug: Slug) -> Self {
         self.record.slug = slug;
         self
+    }
+
+    /// Returns the same pod as one whose upload was signed by `uploader`, or `None` if it is another owner's.
+    pub fn signed_by(mut self, uploader: OwnerKey) -> Option<Self> {
+        self.record.upload_signed = true;
+        (self.record.owner_key == uploader).then_some(self)
     }
 
     /// The same pod, which is not served any more after `lifetime`.

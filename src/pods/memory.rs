@@ -102,10 +102,13 @@ impl MemoryRegistry {
             return Err(self.full());
         }
         let usage = [pods.kept, pods.kept_of.get(&record.owner_key).copied().unwrap_or_default()];
-        let [kept, kept_of] = usage.map(|usage| usage.without(before).with(&record));
+        let kept = usage[0].without(before).with(Some(&record));
+        let kept_of = usage[1].without(before.filter(is_signed)).with(Some(&record).filter(is_signed));
         pods.quotas.check(usage, [kept, kept_of])?;
         (pods.bytes, pods.kept) = (bytes, kept);
-        pods.kept_of.insert(record.owner_key, kept_of);
+        if kept_of.pods > 0 {
+            pods.kept_of.insert(record.owner_key, kept_of);
+        }
         pods.owned.entry(record.owner_key).or_default().insert(record.slug);
         pods.by_slug.insert(record.slug, (record, blob));
         Ok(())
@@ -133,7 +136,7 @@ impl Pods {
         self.bytes -= cost(&record);
         self.kept = self.kept.without(Some(&record));
         if let Some(of_owner) = self.kept_of.get_mut(&record.owner_key) {
-            *of_owner = of_owner.without(Some(&record));
+            *of_owner = of_owner.without(Some(&record).filter(is_signed));
             if of_owner.pods == 0 {
                 self.kept_of.remove(&record.owner_key);
             }
@@ -180,7 +183,8 @@ impl Pods {
 }
 
 impl Usage {
-    fn with(self, record: &PodRecord) -> Self {
+    fn with(self, record: Option<&PodRecord>) -> Self {
+        let Some(record) = record else { return self };
         Self { pods: self.pods + 1, bytes: self.bytes + record.blob_size }
     }
 
@@ -188,6 +192,11 @@ impl Usage {
         let Some(record) = record else { return self };
         Self { pods: self.pods - 1, bytes: self.bytes - record.blob_size }
     }
+}
+
+/// Whether a pod counts for its owner.
+fn is_signed(record: &&PodRecord) -> bool {
+    record.upload_signed
 }
 
 fn cost(record: &PodRecord) -> u64 {

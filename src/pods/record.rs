@@ -167,6 +167,10 @@ pub struct PodRecord {
     /// From when on it is not served any more.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "some_iso8601")]
     pub expires: Option<SystemTime>,
+    /// Whether its owner signed the upload, and so the whole page. Otherwise only the manifest is known to be the
+    /// owner's, a copy of which anybody can put into another page.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub upload_signed: bool,
 }
 
 impl PodRecord {
@@ -265,6 +269,7 @@ mod tests {
             last_hit: None,
             updated_at: None,
             expires: None,
+            upload_signed: false,
         };
         let json = serde_json::to_string(&record).unwrap();
         assert_eq!(

@@ -102,12 +102,15 @@ pub trait Registry: Send + Sync + 'static {
         let _ = quotas;
     }
 
-    /// How much is kept, of one owner or of all.
+    /// How much is kept, of all or of one owner. For an owner, only pods whose upload was signed count.
     async fn usage(&self, owner_key: Option<&OwnerKey>) -> Result<Usage, RegistryError> {
         let (mut usage, mut after) = (Usage::default(), None);
         loop {
             let page = self.list(after.as_ref(), PAGE).await?;
-            for record in page.iter().filter(|record| owner_key.is_none_or(|key| record.owner_key == *key)) {
+            let counts = |record: &&PodRecord| {
+                owner_key.is_none_or(|key| record.upload_signed && record.owner_key == *key)
+            };
+            for record in page.iter().filter(counts) {
                 usage.pods += 1;
                 usage.bytes += record.blob_size;
             }

@@ -6,38 +6,40 @@
 //! | `hits` | slug | downloads |
 //! | `last_hits` | slug | when the last of them was, in seconds since 1970 |
 //! | `blobs` | SHA-256 | how many pods have this blob |
+//! | `signed_blobs` | SHA-256 | how many of them were uploaded with a signature |
 //! | `credentials`, `credential_names` | | as `credential_tables` says |
-//! | `owners` | owner key | how many pods it has, and bytes of their blobs |
+//! | `owners` | owner key | how many pods it uploaded with a signature, and bytes of their blobs |
 //! | `owned` | owner key, slug | nothing: an index of the records by owner key |
 //! | `expiring` | milliseconds since 1970, slug | nothing: an index of the records that expire, by when they do |
 //! | `meta` | `schema` | the version of all this |
 //! | `meta` | `pods`, `bytes` | how many pods there are, and bytes of their blobs |
 //!
-//! What owners have is counted in the transaction that changes it. Pods with the same blob have the same owner, because
-//! the owner key is within the blob: so its bytes count once, for that owner and for all. What is kept of pod ids is in
-//! tables of its own ([`pod_ids`]).
+//! [`accounts`] counts, [`indexes`] finds records by other keys. What is kept of pod ids is in tables of its own
+//! ([`pod_ids`]).
 
+mod accounts;
 mod indexes;
 pub mod pod_ids;
 
 use std::{
-    collections::BTreeSet,
     ops::Bound,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::indexes::owned_records;
-use super::{Digest, OwnerKey, PodRecord, QuotaExceeded, Quotas, Slug, Usage};
+use self::accounts::Accounts;
+pub use self::{
+    accounts::{Removed, has_blob, usage},
+    indexes::owned_records,
+};
+use super::{PodRecord, QuotaExceeded, Quotas, Slug};
 
 const PODS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pods");
 const HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("hits");
 const LAST_HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("last_hits");
-const OWNERS: TableDefinition<'_, &[u8; 32], (u64, u64)> = TableDefinition::new("owners");
-const BLOBS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("blobs");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The version of the tables that this broker writes.
@@ -60,8 +62,7 @@ pub fn create(db: Database) -> Result<(), redb::Error> {
     txn.open_table(PODS)?;
     txn.open_table(HITS)?;
     txn.open_table(LAST_HITS)?;
-    txn.open_table(OWNERS)?;
-    txn.open_table(BLOBS)?;
+    Accounts::open(&txn)?;
     indexes::build(&txn)?;
     txn.commit()?;
     Ok(db.close()?)
@@ -75,9 +76,11 @@ pub fn upgrade(db: &Database, now: SystemTime) -> Result<(), redb::Error> {
     }
     let txn = begin(db)?;
     if found < 2 {
-        count_usage(&txn, now)?;
+        date_hits(&txn, now)?;
     }
     if found < 3 {
+        // Whether an upload was signed was not known before: such pods count for no owner.
+        accounts::rebuild(&txn)?;
         indexes::build(&txn)?;
         pod_ids::adopt_bindings(&txn)?;
     }
@@ -85,72 +88,13 @@ pub fn upgrade(db: &Database, now: SystemTime) -> Result<(), redb::Error> {
     Ok(txn.commit()?)
 }
 
-/// From schema 1 to 2: counts what owners have. Pods that were fetched count as fetched at `now`: when they were is not
-/// known.
-fn count_usage(txn: &WriteTransaction, now: SystemTime) -> Result<(), redb::Error> {
+/// From schema 1 to 2: pods that were fetched count as fetched at `now`, because it is not known when they were.
+fn date_hits(txn: &WriteTransaction, now: SystemTime) -> Result<(), redb::Error> {
     let (mut last_hits, hits) = (txn.open_table(LAST_HITS)?, txn.open_table(HITS)?);
     for entry in hits.iter()? {
         last_hits.insert(entry?.0.value(), seconds(now))?;
     }
-    txn.open_table(OWNERS)?;
-    let mut counted = BTreeSet::new();
-    for entry in txn.open_table(PODS)?.iter()? {
-        let record: PodRecord = decode(entry?.1.value())?;
-        let is_first = counted.insert(record.digest);
-        let count = |usage| added(usage, 1, if is_first { record.blob_size } else { 0 });
-        account(txn, &record.owner_key, &Quotas::default(), count)?.ok();
-    }
     Ok(())
-}
-
-/// What is kept of one owner, or of all.
-pub fn usage(db: &Database, owner_key: Option<&OwnerKey>) -> Result<Usage, redb::Error> {
-    let txn = db.begin_read()?;
-    match owner_key {
-        Some(key) => usage_of(&txn.open_table(OWNERS)?, key),
-        None => usage_of_all(&txn.open_table(META)?),
-    }
-}
-
-fn usage_of(
-    owners: &impl ReadableTable<&'static [u8; 32], (u64, u64)>,
-    owner_key: &OwnerKey,
-) -> Result<Usage, redb::Error> {
-    let (pods, bytes) = owners.get(&owner_key.0)?.map_or((0, 0), |usage| usage.value());
-    Ok(Usage { pods, bytes })
-}
-
-fn usage_of_all(meta: &impl ReadableTable<&'static str, u64>) -> Result<Usage, redb::Error> {
-    let number = |key| Ok::<_, redb::Error>(meta.get(key)?.map_or(0, |number| number.value()));
-    Ok(Usage { pods: number("pods")?, bytes: number("bytes")? })
-}
-
-/// Counts a change of what an owner has, and all with it, unless the quotas forbid it.
-fn account(
-    txn: &WriteTransaction,
-    owner_key: &OwnerKey,
-    quotas: &Quotas,
-    change: impl Fn(Usage) -> Usage,
-) -> Result<Result<(), QuotaExceeded>, redb::Error> {
-    let (mut owners, mut meta) = (txn.open_table(OWNERS)?, txn.open_table(META)?);
-    let before = [usage_of_all(&meta)?, usage_of(&owners, owner_key)?];
-    let after = before.map(change);
-    if let Err(exceeded) = quotas.check(before, after) {
-        return Ok(Err(exceeded));
-    }
-    let [all, owner] = after;
-    meta.insert("pods", all.pods)?;
-    meta.insert("bytes", all.bytes)?;
-    if owner.pods == 0 {
-        owners.remove(&owner_key.0)?;
-    } else {
-        owners.insert(&owner_key.0, (owner.pods, owner.bytes))?;
-    }
-    Ok(Ok(()))
-}
-
-fn added(usage: Usage, pods: u64, bytes: u64) -> Usage {
-    Usage { pods: usage.pods + pods, bytes: usage.bytes + bytes }
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -164,7 +108,7 @@ pub fn begin(db: &Database) -> Result<WriteTransaction, redb::Error> {
     Ok(txn)
 }
 
-/// Adds a record, and one to the count of its blob, unless the quotas forbid it; a record that is there stays as it is.
+/// Adds a record, unless the quotas forbid it; a record that is there stays as it is.
 pub fn insert(
     txn: &WriteTransaction,
     record: &PodRecord,
@@ -174,29 +118,15 @@ pub fn insert(
     if pods.get(record.slug.as_str())?.is_some() {
         return Ok(Ok(()));
     }
-    let mut blobs = txn.open_table(BLOBS)?;
-    let twins = blobs.get(&record.digest.0)?.map_or(0, |pods| pods.value());
-    let bytes = if twins == 0 { record.blob_size } else { 0 };
-    let room = account(txn, &record.owner_key, quotas, |usage| added(usage, 1, bytes))?;
+    let room = Accounts::open(txn)?.insert(record, quotas)?;
     if room.is_ok() {
         pods.insert(record.slug.as_str(), encode(record).as_slice())?;
-        blobs.insert(&record.digest.0, twins + 1)?;
         indexes::add(txn, record)?;
     }
     Ok(room)
 }
 
-/// What removing a record leaves.
-pub enum Removed {
-    /// There was no such pod.
-    Nothing,
-    /// Other pods have the same blob.
-    RecordOnly,
-    /// No pod has the blob any more.
-    LastOf(Digest),
-}
-
-/// Removes a record, and one from the count of its blob.
+/// Removes a record.
 pub fn remove(txn: &WriteTransaction, slug: &Slug) -> Result<Removed, redb::Error> {
     let removed = txn.open_table(PODS)?.remove(slug.as_str())?.map(|value| decode(value.value()));
     let record: Option<PodRecord> = removed.transpose()?;
@@ -204,11 +134,7 @@ pub fn remove(txn: &WriteTransaction, slug: &Slug) -> Result<Removed, redb::Erro
     txn.open_table(HITS)?.remove(slug.as_str())?;
     txn.open_table(LAST_HITS)?.remove(slug.as_str())?;
     indexes::remove(txn, &record)?;
-    let removed = let_go(&mut txn.open_table(BLOBS)?, record.digest)?;
-    let bytes = if let Removed::LastOf(_) = removed { record.blob_size } else { 0 };
-    let less = |usage: Usage| Usage { pods: usage.pods - 1, bytes: usage.bytes - bytes };
-    account(txn, &record.owner_key, &Quotas::default(), less)?.ok();
-    Ok(removed)
+    Accounts::open(txn)?.remove(&record)
 }
 
 /// The same for this version of a pod.
@@ -235,35 +161,11 @@ pub fn replace(
     let is_expected = |before: &PodRecord| expected.is_none_or(|expected| before.is_version_of(expected));
     let Some(before) = before.filter(is_expected) else { return Ok(Ok(None)) };
     let Some(record) = record.clone().in_place_of(&before) else { return Ok(Ok(None)) };
-    if record.digest == before.digest {
+    let room = Accounts::open(txn)?.replace(&before, &record, quotas)?;
+    if room.is_ok() {
         pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
-        return Ok(Ok(Some(Removed::RecordOnly)));
     }
-    let mut blobs = txn.open_table(BLOBS)?;
-    let count = |blobs: &Table<'_, _, _>, digest: Digest| {
-        Ok::<_, redb::Error>(blobs.get(&digest.0)?.map_or(0, |pods| pods.value()))
-    };
-    let (twins, twins_before) = (count(&blobs, record.digest)?, count(&blobs, before.digest)?);
-    let more = if twins == 0 { record.blob_size } else { 0 };
-    let less = if twins_before > 1 { 0 } else { before.blob_size };
-    let change = |usage: Usage| Usage { bytes: usage.bytes - less + more, ..usage };
-    if let Err(exceeded) = account(txn, &record.owner_key, quotas, change)? {
-        return Ok(Err(exceeded));
-    }
-    pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
-    blobs.insert(&record.digest.0, twins + 1)?;
-    Ok(Ok(Some(let_go(&mut blobs, before.digest)?)))
-}
-
-/// Takes one from the count of a blob.
-fn let_go(blobs: &mut Table<'_, &'static [u8; 32], u64>, digest: Digest) -> Result<Removed, redb::Error> {
-    let pods = blobs.get(&digest.0)?.map_or(0, |pods| pods.value());
-    if pods > 1 {
-        blobs.insert(&digest.0, pods - 1)?;
-        return Ok(Removed::RecordOnly);
-    }
-    blobs.remove(&digest.0)?;
-    Ok(Removed::LastOf(digest))
+    Ok(room.map(Some))
 }
 
 /// Adds to the hits of the pods that are there.
@@ -311,11 +213,6 @@ pub fn records(db: &Database, after: Option<&Slug>, limit: usize) -> Result<Vec<
             with_hits(decode(value.value())?, &hits, &last_hits)
         })
         .collect()
-}
-
-/// Whether any pod has this blob.
-pub fn has_blob(db: &Database, digest: &Digest) -> Result<bool, redb::Error> {
-    Ok(db.begin_read()?.open_table(BLOBS)?.get(&digest.0)?.is_some())
 }
 
 pub(super) fn encode(record: &impl Serialize) -> Vec<u8> {

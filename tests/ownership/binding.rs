@@ -219,6 +219,8 @@ async fn a_signed_upload_binds_a_free_pod_id_where_uploads_bind() {
     }
     drop(server.origin("used").await);
     drop(held);
+    owner.upload(&server, &owner.reachable("posted", "dartc")).await;
+    assert_eq!(refused(&server, frames::register("posted")).await, NEEDS_TOKEN);
     assert_eq!(refused(&server, frames::register("free")).await, NEEDS_TOKEN);
     taken(&server, "free", &owner.token("free")).await;
 }

@@ -83,10 +83,10 @@ fn an_owner_puts_replaces_lists_and_deletes_pods() {
             ["pods"].iter().chain(args).chain(&["--key", "owner.key", "--broker", &url]).copied().collect();
         home.run(&all)
     };
-    let put = pods(&["put", "agent.html"]);
+    let put = until_taken(|| pods(&["put", "agent.html"]));
     assert!(put.status.success(), "{put:?}");
     let slug = text(&put.stdout).rsplit('/').next().unwrap().to_owned();
-    let list = until_taken(|| pods(&["list"]));
+    let list = pods(&["list"]);
     assert!(text(&list.stdout).contains(&slug) && text(&list.stdout).ends_with("mine"), "{list:?}");
     fs::write(home.path("new.html"), home.owner.pod("newer").html()).unwrap();
     let replaced = pods(&["put", "new.html", "--slug", &slug]);

@@ -208,7 +208,7 @@ async fn a_credential_for_some_pod_ids_registers_no_other() {
 async fn credentials_are_listed_to_their_owner_without_their_secrets() {
     let server = broker("").await;
     let (owner, other) = (Owner::new(), Owner::new());
-    server.store(owner.pod("mine").html()).await;
+    owner.upload(&server, &owner.pod("mine").html()).await;
     let path = owner.credentials();
     assert_eq!(owner.ask(&server, Method::GET, &path, None).await.1, json!({ "credentials": [] }));
     owner.add(&server, "home", "secret").await;
@@ -301,7 +301,7 @@ async fn what_is_no_credential_is_refused_with_a_sentence() {
 async fn a_key_that_owns_nothing_has_two_and_an_owner_sixteen() {
     let server = broker("").await;
     let (newcomer, owner) = (Owner::new(), Owner::new());
-    server.store(owner.pod("mine").html()).await;
+    owner.upload(&server, &owner.pod("mine").html()).await;
     for (who, most, says) in
         [(&newcomer, 2, "upload a pod of this key first"), (&owner, 16, "revoke one first")]
     {
@@ -326,7 +326,7 @@ async fn a_key_that_owns_nothing_has_two_and_an_owner_sixteen() {
 async fn an_address_makes_few_credentials_for_keys_that_own_nothing() {
     let server = broker(NOBODY_EXEMPT).await;
     let owner = Owner::new();
-    server.store(owner.pod("mine").html()).await;
+    owner.upload(&server, &owner.pod("mine").html()).await;
     for number in 0..10 {
         Owner::new().add(&server, "home", &number.to_string()).await;
     }
@@ -340,7 +340,7 @@ async fn an_address_makes_few_credentials_for_keys_that_own_nothing() {
 async fn a_new_version_with_a_credential_in_its_signal_url_is_refused() {
     let server = broker("").await;
     let owner = Owner::new();
-    let slug = server.store(owner.pod("mine").html()).await;
+    let slug = owner.upload(&server, &owner.pod("mine").html()).await;
     let text = |text: &str| ciborium::Value::Text(text.into());
     let at = vec![(text("signal_url"), text("wss://home:secret@pods.example.org/signal"))];
     let transport = ciborium::Value::Map(vec![(text("dartc"), ciborium::Value::Map(at))]);

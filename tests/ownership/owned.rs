@@ -99,6 +99,7 @@ async fn an_owner_lists_their_own_pods() {
     let (status, body) = list(&path).await;
     assert_eq!((status, slugs(&body)), (StatusCode::OK, mine.clone()));
     assert_eq!(body["pods"][0]["ownerPubkey"], owner.key());
+    assert_eq!(body["pods"][0]["upload"], "unsigned");
     assert!(body["next"].is_null());
     assert_eq!(slugs(&list(&format!("{path}?after={}", mine[0])).await.1), mine[1..]);
     assert_eq!(list(&format!("{path}?after=x")).await.0, StatusCode::BAD_REQUEST);

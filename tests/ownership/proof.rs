@@ -93,6 +93,13 @@ impl Owner {
         }
     }
 
+    /// Uploads a pod that must be taken, signed; its slug.
+    pub async fn upload(&self, server: &TestServer, html: &str) -> String {
+        let answer = self.signed(server, Method::POST, "/pods", Some(html), later()).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
     pub fn signature(
         &self,
         method: &Method,

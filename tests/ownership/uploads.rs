@@ -27,16 +27,19 @@ async fn of_certain_owners_who_are_listed_in_a_file_that_changes() {
     let settings =
         format!("[uploads]\npolicy = \"owners\"\nowners = [\"{}\"]\nowners_file = {file:?}", alice.key());
     let server = broker(&settings).await;
-    let (status, _) = upload(&server, alice.pod("a").html(), None).await;
-    assert_eq!(status, StatusCode::OK);
-    let (status, body) = upload(&server, bob.pod("b").html(), None).await;
+    let upload = async |owner: &Owner| {
+        let html = owner.pod("pod").html();
+        let post = owner.signed(&server, Method::POST, "/pods", Some(&html), later()).send().await.unwrap();
+        (post.status(), post.text().await.unwrap())
+    };
+    assert_eq!(upload(&alice).await.0, StatusCode::OK);
+    let (status, body) = upload(&bob).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(body.contains("takes pods of certain owners only"), "{body}");
     fs::write(&file, bob.key()).unwrap();
-    let (status, _) = upload(&server, bob.pod("b").html(), None).await;
-    assert_eq!(status, StatusCode::OK);
+    assert_eq!(upload(&bob).await.0, StatusCode::OK);
     fs::write(&file, "Bob").unwrap();
-    let (status, body) = upload(&server, bob.pod("b").html(), None).await;
+    let (status, body) = upload(&bob).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!body.contains("owners"), "the path is no client's business: {body}");
 }
@@ -56,6 +59,16 @@ async fn with_a_token() {
     assert!(body.contains("not known"), "{body}");
     let (status, body) = upload(&server, owner.pod("a").html(), Some("secret")).await;
     assert_eq!(status, StatusCode::OK);
+    // With a signature, too; but a signature is no token.
+    let html = owner.pod("c").html();
+    let post = |html: &String| owner.signed(&server, Method::POST, "/pods", Some(html), later());
+    let both = post(&html).bearer_auth("secret").send().await.unwrap();
+    assert_eq!(both.status(), StatusCode::OK);
+    let signed_slug = both.json::<serde_json::Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+    let meta = server.http.get(server.url(&format!("/{signed_slug}/meta"))).send().await.unwrap();
+    assert_eq!(meta.headers()["x-pod-upload"], "signed");
+    let no_token = post(&html).send().await.unwrap();
+    assert_eq!(no_token.status(), StatusCode::UNAUTHORIZED);
     // The owner of a pod that is there proves it with the key.
     let slug = serde_json::from_str::<serde_json::Value>(&body).unwrap()["id"].as_str().unwrap().to_owned();
     let new = owner.pod("b").html();

@@ -10,6 +10,7 @@ pub mod process;
 pub mod raw;
 pub mod server;
 pub mod siege;
+pub mod signed;
 pub mod socket;
 
 use std::{io::Write, time::Duration};

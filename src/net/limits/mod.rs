@@ -2,6 +2,7 @@
 //!
 //! The limiters are governor's (GCRA); what they know of single clients lies in tables of fixed size ([`table`]).
 
+mod charge;
 mod table;
 
 use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
+pub use self::charge::Charge;
 use self::table::Table;
 use super::crowd::{Counted, Crowd, group_of};
 use crate::config::{Config, LimitSettings, RateLimit};
@@ -87,6 +89,8 @@ pub struct Exceeded {
 struct Each<K: Hash + Eq + Clone> {
     policy: Policy,
     limiter: RateLimiter<K, Table<K>, DefaultClock>,
+    /// What the limiter knows, for what is given back.
+    table: Table<K>,
 }
 
 /// A limit for all clients together.
@@ -138,7 +142,9 @@ impl Policy {
 
 impl<K: Hash + Eq + Clone> Each<K> {
     fn new(policy: Policy) -> Self {
-        Self { policy, limiter: RateLimiter::new(policy.quota, Table::default(), DefaultClock::default()) }
+        let table = Table::default();
+        let limiter = RateLimiter::new(policy.quota, table.clone(), DefaultClock::default());
+        Self { policy, limiter, table }
     }
 
     fn check(&self, key: &K) -> Result<(), Exceeded> {
@@ -147,14 +153,19 @@ impl<K: Hash + Eq + Clone> Each<K> {
     }
 
     /// Counts `count` at once, or none.
-    fn check_many(&self, key: &K, count: u64) -> Result<(), Exceeded> {
+    fn check_many(&self, key: &K, count: NonZeroU32) -> Result<(), Exceeded> {
         let now = || self.limiter.clock().now();
-        let count = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
         match self.limiter.check_key_n(key, count) {
             Ok(counted) => counted.map_err(|until| self.policy.exceeded(until.wait_time_from(now()))),
             // More than is ever allowed.
             Err(_) => Err(self.policy.exceeded(DAY)),
         }
+    }
+
+    /// Takes `count` back that were counted.
+    fn give_back(&self, key: &K, count: NonZeroU32) {
+        let each = self.policy.quota.replenish_interval().max(Duration::from_nanos(1));
+        self.table.give_back(key, (each * count.get()).as_nanos() as u64);
     }
 }
 
@@ -319,22 +330,6 @@ impl Limits {
         pair.check(client)
     }
 
-    /// Counts a pod of `owner` of so many bytes, unless the owner, or the client today, had too many.
-    pub fn check_pod(&self, owner: &Key, client: Option<IpAddr>, bytes: u64) -> Result<(), Exceeded> {
-        let rules = self.rules.load();
-        if rules.is_exempt(client) {
-            return Ok(());
-        }
-        if let Some(limit) = &rules.uploads_per_owner {
-            limit.check(owner)?;
-        }
-        let Some(client) = client.map(group_of) else { return Ok(()) };
-        if let Some(limit) = &rules.kilobytes_per_day {
-            limit.check_many(&client, bytes.div_ceil(KILOBYTE))?;
-        }
-        rules.pods_per_day.as_ref().map_or(Ok(()), |limit| limit.check(&client))
-    }
-
     /// A place for one more socket of `client`; it is free again when what comes back is dropped.
     pub fn socket(&self, client: Option<IpAddr>) -> Result<Option<Counted>, Exceeded> {
         let rules = self.rules.load();
@@ -402,7 +397,9 @@ mod tests {
     fn an_owner_key_is_limited_at_any_address() {
         let limits = Limits::new(&settings("uploads_per_owner = \"1/day burst 3\""));
         let passed = |key| {
-            (0..9).filter(|n| limits.check_pod(&[key; 32], ip(&format!("192.0.2.{n}")), 1).is_ok()).count()
+            (0..9)
+                .filter(|n| limits.charge_pod(Some(&[key; 32]), ip(&format!("192.0.2.{n}")), 1).is_ok())
+                .count()
         };
         assert_eq!((passed(1), passed(2)), (3, 3));
     }
@@ -412,7 +409,7 @@ mod tests {
         let limits = Limits::new(&settings(
             "[quotas]\npods_per_address_and_day = 5\nbytes_per_address_and_day = \"1 MiB\"",
         ));
-        let check = |address: &str, bytes| limits.check_pod(&[1; 32], ip(address), bytes);
+        let check = |address: &str, bytes| limits.charge_pod(Some(&[1; 32]), ip(address), bytes).map(drop);
         let exceeded = check("192.0.2.1", (1 << 20) + 1).unwrap_err();
         assert_eq!((exceeded.name, exceeded.wait), ("bytes-per-address-and-day", DAY));
         check("192.0.2.1", 1 << 19).unwrap();
@@ -444,7 +441,7 @@ mod tests {
                 }
                 let mut owner = [0; 32];
                 owner[..8].copy_from_slice(&n.to_le_bytes());
-                let _ = limits.check_pod(&owner, address, 1000);
+                let _ = limits.charge_pod(Some(&owner), address, 1000);
             }
         });
         println!("{} bytes at most", taken.bytes_max);

@@ -9,7 +9,7 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash, RandomState},
     marker::PhantomData,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use governor::{nanos::Nanos, state::StateStore};
@@ -28,11 +28,17 @@ type Set = [u64; 2 * PLACES];
 /// Nothing until one of its sets is used.
 type Shard = Vec<Option<Box<Set>>>;
 
-/// A table of clients; the key is whatever stands for one.
+/// A table of clients; the key is whatever stands for one. Clones share what they know.
 pub struct Table<K> {
     hasher: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Arc<[Mutex<Shard>]>,
     keys: PhantomData<fn(K)>,
+}
+
+impl<K> Clone for Table<K> {
+    fn clone(&self) -> Self {
+        Self { hasher: self.hasher.clone(), shards: self.shards.clone(), keys: PhantomData }
+    }
 }
 
 impl<K> Default for Table<K> {
@@ -64,6 +70,19 @@ impl<K: Hash> StateStore for Table<K> {
         let place = place.unwrap_or_else(|| most_recovered(until));
         (keys[place], until[place]) = (key, next.into());
         Ok(outcome)
+    }
+}
+
+impl<K: Hash> Table<K> {
+    /// Takes back what `key` was charged: `charge` nanoseconds of recovery. A key that was forgotten owes nothing.
+    pub fn give_back(&self, key: &K, charge: u64) {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shards[hash as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Some(set)) = shard.get_mut(hash as usize / SHARDS % SETS_PER_SHARD) else { return };
+        let (keys, until) = set.split_at_mut(PLACES);
+        if let Some(place) = keys.iter().position(|other| *other == hash.max(1)) {
+            until[place] = until[place].saturating_sub(charge);
+        }
     }
 }
 

@@ -39,6 +39,7 @@ proptest! {
         // The last second that RFC 3339 can write is in the year 9999.
         millis in 0..253_402_300_800_000_u64,
         later in prop::option::of(0..253_402_300_800_000_u64),
+        upload_signed in any::<bool>(),
     ) {
         let record = PodRecord {
             slug: slug.parse().unwrap(),
@@ -52,6 +53,7 @@ proptest! {
             last_hit: None,
             updated_at: later.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
             expires: later.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis / 2)),
+            upload_signed,
         };
         let json = serde_json::to_string(&record).unwrap();
         prop_assert_eq!(serde_json::from_str::<PodRecord>(&json).unwrap(), record);

@@ -71,8 +71,14 @@ static PODS: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
     (0..OWNERS).map(of).collect()
 });
 
-fn pod(owner: usize, version: usize) -> VerifiedPod {
-    VerifiedPod::verify(PODS[owner][version].clone().into(), 1 << 20).unwrap()
+fn pod(owner: usize, version: usize, signed: bool) -> VerifiedPod {
+    let pod = VerifiedPod::verify(PODS[owner][version].clone().into(), 1 << 20).unwrap();
+    let owner_key = pod.record().owner_key;
+    if signed { pod.signed_by(owner_key).unwrap() } else { pod }
+}
+
+fn owner_key(owner: usize) -> OwnerKey {
+    pod(owner, 0, false).record().owner_key
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +86,7 @@ enum Step {
     Upload {
         owner: usize,
         version: usize,
+        signed: bool,
         lifetime: Option<u32>,
     },
     /// The same while the clock is wrong, which is set right at once.
@@ -90,6 +97,7 @@ enum Step {
     Replace {
         nth: prop::sample::Index,
         version: usize,
+        signed: bool,
     },
     Delete {
         nth: prop::sample::Index,
@@ -132,10 +140,11 @@ fn step() -> impl Strategy<Value = Step> {
     );
     let water = (0..6_000_u64, 0..6_000_u64).prop_map(|(a, b)| (a.max(b), a.min(b)));
     prop_oneof![
-        6 => (0..OWNERS, 0..VERSIONS, prop::option::weighted(0.2, seconds()))
-            .prop_map(|(owner, version, lifetime)| Step::Upload { owner, version, lifetime }),
+        6 => (0..OWNERS, 0..VERSIONS, any::<bool>(), prop::option::weighted(0.2, seconds()))
+            .prop_map(|(owner, version, signed, lifetime)| Step::Upload { owner, version, signed, lifetime }),
         2 => (0..OWNERS, -1_000_000_i64..1_000_000).prop_map(|(owner, wrong_by)| Step::Misdated { owner, wrong_by }),
-        2 => (index(), 0..VERSIONS).prop_map(|(nth, version)| Step::Replace { nth, version }),
+        2 => (index(), 0..VERSIONS, any::<bool>())
+            .prop_map(|(nth, version, signed)| Step::Replace { nth, version, signed }),
         2 => index().prop_map(|nth| Step::Delete { nth }),
         2 => index().prop_map(|nth| Step::Hit { nth }),
         1 => quotas.prop_map(Step::Quotas),
@@ -178,9 +187,11 @@ impl Model {
     }
 }
 
-/// Pods with the same bytes count once.
+/// Pods with the same bytes count once, and those whose upload was not signed for nobody.
 fn usage<'a>(pods: impl Iterator<Item = &'a PodRecord>, owner: Option<&OwnerKey>) -> Usage {
-    let pods: Vec<_> = pods.filter(|record| owner.is_none_or(|key| *key == record.owner_key)).collect();
+    let counts =
+        |record: &&PodRecord| owner.is_none_or(|key| record.upload_signed && *key == record.owner_key);
+    let pods: Vec<_> = pods.filter(counts).collect();
     let blobs: BTreeMap<_, _> = pods.iter().map(|record| (record.digest, record.blob_size)).collect();
     Usage { pods: pods.len() as u64, bytes: blobs.values().sum() }
 }
@@ -240,8 +251,8 @@ impl World {
 
     async fn take(&mut self, step: Step) {
         match step {
-            Step::Upload { owner, version, lifetime } => {
-                let mut pod = pod(owner, version).at(self.moment().date);
+            Step::Upload { owner, version, signed, lifetime } => {
+                let mut pod = pod(owner, version, signed).at(self.moment().date);
                 if let Some(lifetime) = lifetime {
                     pod = pod.with_lifetime(Duration::from_secs(lifetime.into()));
                 }
@@ -257,15 +268,14 @@ impl World {
             }
             Step::Misdated { owner, wrong_by } => {
                 let before = std::mem::replace(&mut self.wrong_by, wrong_by);
-                let upload = Step::Upload { owner, version: 0, lifetime: None };
+                let upload = Step::Upload { owner, version: 0, signed: true, lifetime: None };
                 Box::pin(self.take(upload)).await;
                 self.wrong_by = before;
             }
-            Step::Replace { nth, version } => {
+            Step::Replace { nth, version, signed } => {
                 let Some(before) = self.model.nth(&nth) else { return };
-                let owner =
-                    (0..OWNERS).find(|owner| pod(*owner, 0).record().owner_key == before.owner_key).unwrap();
-                let pod = pod(owner, version).at(self.moment().date).with_slug(before.slug);
+                let owner = (0..OWNERS).find(|owner| owner_key(*owner) == before.owner_key).unwrap();
+                let pod = pod(owner, version, signed).at(self.moment().date).with_slug(before.slug);
                 let record = pod.record().clone().in_place_of(&before).unwrap();
                 self.janitor.uploads(record.slug, self.moment().running);
                 let has_room = self.model.has_room(&record);
@@ -340,7 +350,7 @@ impl World {
         assert_eq!(accounted, self.model.usage(None));
         assert_eq!(accounted.bytes, bytes_in(self.directory.path()), "accounted and on disk");
         for owner in 0..OWNERS {
-            let key = pod(owner, 0).record().owner_key;
+            let key = owner_key(owner);
             assert_eq!(self.registry.usage(Some(&key)).await.unwrap(), self.model.usage(Some(&key)));
             let listed = self.registry.list_owned(&key, None, usize::MAX).await.unwrap();
             let listed: Vec<_> = listed.iter().map(|record| record.slug).collect();
