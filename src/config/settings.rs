@@ -289,7 +289,7 @@ settings! {
 
     /// Whose uploads are taken.
     uploads: UploadSettings {
-        /// `open` (everybody's), `owners` (pods signed by the keys below), `token` (with a bearer token) or `closed`. Owners can delete their pods under each of them.
+        /// `open` (everybody's), `owners` (uploads signed by the keys below), `token` (with a bearer token) or `closed`. Owners can delete their pods under each of them.
         policy: UploadPolicy = UploadPolicy::Open;
         /// Owner keys for `owners`.
         owners: List<OwnerKey> = List::default();
@@ -325,7 +325,7 @@ settings! {
         uploads: RateLimit = known("200/s burst 5000");
         /// Uploads of one client address (IPv6: of one /64).
         uploads_per_address: RateLimit = known("60/min burst 100");
-        /// Uploads of pods of one owner key.
+        /// Uploads that one owner key signed.
         uploads_per_owner: RateLimit = known("30/min burst 100");
         /// Requests for pods, for what is known of them, for `/health` and for whatever is not there, in all.
         reads: RateLimit = known("5000/s burst 50000");
@@ -349,9 +349,9 @@ settings! {
         pods: Option<u32> = None;
         /// Bytes of pods in all. Pods with the same bytes count once, as they are kept once.
         bytes: Option<ByteSize> = None;
-        /// Pods of one owner key.
+        /// Pods of one owner key, of those whose upload it signed.
         pods_per_owner: Option<u32> = None;
-        /// Bytes of pods of one owner key.
+        /// Bytes of the same pods.
         bytes_per_owner: Option<ByteSize> = None;
         /// Pods that one client address (IPv6: one /64) may upload in a day; each is free again a day later. Not for those in `limits.exempt`, and forgotten when the broker stops.
         pods_per_address_and_day: Option<u32> = Some(1_000);

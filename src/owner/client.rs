@@ -242,8 +242,8 @@ impl OwnerClient {
     ) -> request::Builder {
         let headers = HeaderMap::new();
         let parts = Parts { method: &method, origin: &self.broker, path_and_query, headers: &headers };
-        let body = body.map(|(_, body)| &**body);
-        let fields = signature::sign(secret, &parts, body, &nonce(), SystemTime::now());
+        let bytes = body.map(|(_, bytes)| &**bytes);
+        let fields = signature::sign(secret, &parts, bytes, &nonce(), SystemTime::now());
         let mut request = Request::builder().method(&method).uri(format!("{}{path_and_query}", self.broker));
         for (name, value) in fields {
             request = request.header(name, value);
