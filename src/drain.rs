@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use salvo::server::ServerHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{http::App, net::front::Entrance};
+use crate::{
+    http::App,
+    net::{front::Entrance, serving::StopServing},
+};
 
 /// How long a connection that was let in before the stop has to send its request.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -21,7 +23,7 @@ pub struct Drain {
     pub entrance: Entrance,
     /// Of each server: cancelled when it has got all connections that there will be.
     pub handed_over: [CancellationToken; 2],
-    pub servers: [ServerHandle; 2],
+    pub servers: [StopServing; 2],
 }
 
 impl Drain {
@@ -58,7 +60,7 @@ impl Drain {
         let _ = timeout_at(end, settled).await;
         self.entrance.silent.cancel();
         for server in &self.servers {
-            server.stop_graceful(end.saturating_duration_since(Instant::now()));
+            server.stop_by(end);
         }
     }
 }

@@ -134,9 +134,9 @@ fn run(flags: Flags, config: Config) -> ExitCode {
 
 async fn serve(flags: Flags, config: Config, log: LogHandle) -> Result<(), Box<dyn std::error::Error>> {
     let signals = Signals::catch()?;
-    let max_sockets = config.signal.max_sockets;
+    // Before it starts: it serves no more than the limit allows.
+    make_room_for(config.signal.max_sockets);
     let server = SignalServer::builder().config(config).bind().await?;
-    make_room_for(max_sockets);
     tokio::spawn(signals.obey(flags, server.handle(), log));
     tokio::spawn(systemd::keep_informed(server.handle()));
     server.serve().await?;

@@ -1,8 +1,8 @@
 //! Puts the parts together: listeners up, serve.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use salvo::{Router, Server};
+use salvo::Router;
 use tokio::{
     sync::{Notify, Semaphore},
     time::timeout,
@@ -18,6 +18,7 @@ use crate::{
     net::{
         front::{Entrance, Front},
         listener::{self, BindError, Listener},
+        serving::{HttpServer, StopServing},
     },
     pods::{MemoryRegistry, OpenError, RedbRegistry, Registry, RegistryError},
     signal::{
@@ -33,12 +34,6 @@ use crate::{
 
 /// How long the end waits for a round of the janitor.
 const JANITOR: Duration = Duration::from_millis(300);
-/// Bytes of a request's head, as in Node: thousands of unfinished ones must fit into memory.
-const MAX_HEAD: usize = 16 * 1024;
-/// Fields in a head: a head of HTTP/2 holds no more, where each counts 32 bytes beside its own (RFC 9113, section 6.5.2).
-const MAX_FIELDS: usize = MAX_HEAD / 32;
-/// Bytes that are read at a time, and that wait to be written to one connection.
-const MAX_BUFFER: usize = 32 * 1024;
 
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
@@ -83,9 +78,6 @@ pub enum StartError {
 /// The broker ended with something left undone.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Connections could not be served any more.
-    #[error("serving failed: {0}")]
-    Serve(#[from] io::Error),
     /// The registry could not be closed.
     #[error("closing the registry failed: {0}")]
     Registry(#[from] RegistryError),
@@ -133,7 +125,8 @@ impl Builder {
             budget: Budget::new(config.signal.max_queue_total.as_u64() as usize),
             intake: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
         };
-        let places = config.http.max_connections as usize;
+        let files = OpenFiles::of(&config);
+        let places = files.connections;
         let room = Arc::new(Semaphore::new(places));
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
@@ -144,7 +137,15 @@ impl Builder {
             Source::Off => None,
             _ => Some(Arc::new(tls::server_config(store).map_err(TlsError::from)?)),
         };
-        let app = App::new(live.clone(), registry, hub, workshop.store, workshop.http_challenges, clock);
+        let app = App::new(
+            live.clone(),
+            registry,
+            hub,
+            workshop.store,
+            workshop.http_challenges,
+            clock,
+            files.downloads,
+        );
         let entrance = Entrance {
             live,
             tls,
@@ -155,6 +156,22 @@ impl Builder {
             silent: CancellationToken::new(),
         };
         Ok(SignalServer { app, routes, listeners, entrance, certificates })
+    }
+}
+
+/// How the files that the process may open are shared out: what exceeds a share waits or is refused, while uploads and the
+/// registry still find one.
+struct OpenFiles {
+    connections: usize,
+    downloads: usize,
+}
+
+impl OpenFiles {
+    fn of(config: &Config) -> Self {
+        // Where the limit is unknown, the settings alone hold.
+        let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(u64::MAX) as usize;
+        let connections = config.http.max_connections as usize;
+        Self { connections: connections.min(files / 8 * 5), downloads: connections.min(files / 4) }
     }
 }
 
@@ -190,7 +207,7 @@ impl SignalServer {
     ///
     /// # Errors
     ///
-    /// Connections can no longer be served, or the registry could not be closed.
+    /// The registry could not be closed.
     pub async fn serve(self) -> Result<(), ServeError> {
         let Self { app, routes, listeners, entrance, certificates } = self;
         for listener in &listeners {
@@ -203,13 +220,14 @@ impl SignalServer {
             listeners.into_iter().partition(|listener| listener.listen.purpose == Purpose::Public);
         let (public, redirect) = (Front::open(public, &entrance), Front::open(redirect, &entrance));
         let handed_over = [public.handed_over(), redirect.handed_over()];
-        let (mut public, mut redirect) = (Server::new(public), Server::new(redirect));
-        for server in [&mut public, &mut redirect] {
-            server.http1_mut().max_header_size(MAX_HEAD).max_headers(MAX_FIELDS).max_buf_size(MAX_BUFFER);
-            server.http2_mut().max_header_list_size(MAX_HEAD as u32);
-        }
-        public.http2_mut().enable_connect_protocol();
-        let handles = [public.handle(), redirect.handle()];
+        let servers = [StopServing::default(), StopServing::default()];
+        let serving = |front, has_sockets, stop: &StopServing| HttpServer {
+            front,
+            live: app.live.clone(),
+            has_sockets,
+            stop: stop.clone(),
+        };
+        let (public, redirect) = (serving(public, true, &servers[0]), serving(redirect, false, &servers[1]));
 
         let stop = app.stop.clone();
         let hits_stop = CancellationToken::new();
@@ -220,23 +238,20 @@ impl SignalServer {
         let janitor = tokio::spawn(janitor::run(app.clone(), stop.child_token()));
         tokio::spawn(app.owners.clone().keep_records(stop.child_token()));
         tokio::spawn(certificates.run(stop.child_token()));
-        let drain = Drain { app: app.clone(), entrance, handed_over, servers: handles }.run();
+        let drain = Drain { app: app.clone(), entrance, handed_over, servers }.run();
         let serve = async {
-            let served = tokio::try_join!(
-                public.try_serve(http::service(&app, routes)),
-                redirect.try_serve(http::redirect_service(&app, https_port)),
+            tokio::join!(
+                public.serve(http::service(&app, routes)),
+                redirect.serve(http::redirect_service(&app, https_port)),
             );
-            stop.cancel();
-            served
         };
-        let (served, ()) = tokio::join!(serve, drain);
+        tokio::join!(serve, drain);
         // It ends after its round; nothing of it is lost where that takes too long.
         let _ = timeout(JANITOR, janitor).await;
         hits_stop.cancel();
         // A panic in the task was logged; the hits of the last second are lost.
         let _ = hits.await;
         app.registry.close().await?;
-        served?;
         Ok(())
     }
 }

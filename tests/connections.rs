@@ -371,7 +371,7 @@ fn cpu_time(broker: &Broker) -> Duration {
 #[tokio::test]
 async fn without_file_descriptors_accepting_pauses_and_goes_on() {
     let mut limited = Command::new("/bin/sh");
-    limited.env_clear().args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    limited.env_clear().args(["-c", "ulimit -n 24; exec \"$0\" \"$@\""]);
     let mut broker = Broker::spawn(limited.arg(command().get_program()).args([
         "-H",
         "127.0.0.1",

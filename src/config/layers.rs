@@ -86,11 +86,11 @@ impl Layers {
         if signal.max_frame.as_u64() > 16 << 20 {
             wrong.push(("signal.max_frame", "signal.max_frame", "must be 16 MiB or less"));
         }
-        if pods.upload_memory.as_u64() < 2 * pods.max_blob.as_u64() {
+        if pods.upload_memory.as_u64() / 3 < pods.max_blob.as_u64() {
             wrong.push((
                 "pods.upload_memory",
                 "pods.max_blob",
-                "must be at least twice pods.max_blob, or the largest upload could never be taken",
+                "must be at least three times pods.max_blob, or the largest upload could never be taken",
             ));
         }
         if pods.max_manifest > pods.max_blob {

@@ -265,7 +265,7 @@ settings! {
         max_uploads: u32 = 32;
         /// The same for one client address (IPv6: for one /64), so that no single one holds up all others.
         max_uploads_per_address: u32 = 8;
-        /// Memory for the bodies of all running uploads together. An upload takes its `Content-Length`, or `max_blob` where that is not known, twice as much for JSON.
+        /// Memory for the bodies of all running uploads together. An upload takes its `Content-Length`, or `max_blob` where that is not known, three times as much for JSON, until the pod is stored or refused.
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits for its turn before it is answered with 503.
         upload_wait: Duration = known("20s");

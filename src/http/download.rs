@@ -3,6 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use salvo::{
     Request, Response, handler,
     http::{
@@ -14,13 +15,14 @@ use salvo::{
 use super::{
     App, compression,
     conditions::{Conditions, precondition_failed},
+    downloads::DownloadPermit,
     error::HttpError,
     isolation, meta,
 };
 use crate::{
     config::Config,
-    net::path::normalize,
-    pods::{Blob, PodRecord, Slug},
+    net::{client::Client, path::normalize},
+    pods::{Blob, PieceMemory, PodRecord, Slug},
 };
 
 /// What a pod may load and talk to: inline scripts, WebAssembly, any signalling broker, and the model CDNs of the
@@ -60,6 +62,15 @@ pub async fn serve(
     response: &mut Response,
 ) -> Result<(), HttpError> {
     let is_get = request.method() == Method::GET;
+    let config = app.live.load_full();
+    // Before the file is opened.
+    let permit = match is_get {
+        true => {
+            let client = Client::of(request, &config.trusted_proxies).address;
+            Some(app.downloads.begin(client, config.http.max_connections_per_address)?)
+        }
+        false => None,
+    };
     let (record, blob) = if is_get {
         let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
         (record, Some(blob))
@@ -69,7 +80,6 @@ pub async fn serve(
     if record.is_over(app.clock.now()) {
         return Err(HttpError::NotFound);
     }
-    let config = app.live.load_full();
     if isolation::redirect(&slug, request, response, &config) {
         return Ok(());
     }
@@ -94,7 +104,7 @@ pub async fn serve(
                 app.compression.load().begin(record.digest, blob);
             }
             response.headers_mut().typed_insert(etag);
-            send(response, record.blob_size, range, blob);
+            send(response, record.blob_size, range, blob, (permit, app.downloads.pieces.clone()));
         }
     }
     if is_get {
@@ -199,7 +209,13 @@ fn byte_range(header: &HeaderValue, length: u64) -> Option<Range<u64>> {
 }
 
 /// Writes a pod of `length` bytes, or a range of it; without `blob`, only what the head says of it.
-fn send(response: &mut Response, length: u64, range: Option<Range<u64>>, blob: Option<Blob>) {
+fn send(
+    response: &mut Response,
+    length: u64,
+    range: Option<Range<u64>>,
+    blob: Option<Blob>,
+    (permit, memory): (Option<DownloadPermit>, PieceMemory),
+) {
     if let Some(range) = &range {
         let field = ContentRange::bytes(range.clone(), length).expect("the range is within the blob");
         response.status_code(StatusCode::PARTIAL_CONTENT);
@@ -211,6 +227,10 @@ fn send(response: &mut Response, length: u64, range: Option<Range<u64>>, blob: O
     if let Some(bytes) = blob.memory() {
         response.body(bytes.slice(range.start as usize..range.end as usize));
     } else {
-        response.stream(blob.pieces(range));
+        // The permit lasts as long as the file is open.
+        response.stream(blob.pieces(range, memory).map(move |piece| {
+            let _ = &permit;
+            piece
+        }));
     }
 }

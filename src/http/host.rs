@@ -1,16 +1,18 @@
 //! Refuses a request whose `Host` is missing or is no host, whatever it asks for (RFC 9112, section 3.2): the name ends
 //! up in URLs, in redirects and in the audience of signatures.
 
+use std::sync::Arc;
+
 use salvo::{
     Request, handler,
     http::{HeaderMap, StatusCode, Version, header, uri::Authority},
 };
 
-use super::{error::HttpError, upload::pass_over};
+use super::{App, error::HttpError, upload::pass_over};
 use crate::net::host;
 
 /// Lets requests through that name one valid host.
-pub struct ValidHost;
+pub struct ValidHost(pub Arc<App>);
 
 #[handler]
 impl ValidHost {
@@ -18,7 +20,7 @@ impl ValidHost {
         let authority = request.uri().authority();
         let checked = check(request.version(), authority, request.headers());
         if checked.is_err() && !request.headers().contains_key(header::EXPECT) {
-            pass_over(request.take_body());
+            pass_over(&self.0, request.take_body());
         }
         checked.map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))
     }

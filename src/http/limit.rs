@@ -7,10 +7,7 @@ use salvo::{
     http::{Method, header},
 };
 
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{App, error::HttpError, redirect::challenge_answer, upload::pass_over};
 use crate::{
@@ -26,7 +23,7 @@ use crate::{
 /// How long a refusal is held back.
 const HOLD: Duration = Duration::from_millis(250);
 /// Refusals that are held back at a time: each takes some kilobytes. More are answered at once.
-static HELD: Semaphore = Semaphore::const_new(2048);
+pub(super) const HELD: usize = 2048;
 /// How long a registration waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,11 +60,11 @@ async fn check(app: &App, kind: Kind, request: &mut Request) -> Result<(), HttpE
     let is_read_on = kind == Kind::Upload && !headers.contains_key(header::EXPECT);
     drop(headers);
     // Who asks in a loop is answered a few times a second, and not as fast as it goes.
-    if let Ok(_held) = HELD.try_acquire() {
+    if let Ok(_held) = app.held.try_acquire() {
         sleep(HOLD).await;
     }
     if is_read_on {
-        pass_over(request.take_body());
+        pass_over(app, request.take_body());
     }
     Err(exceeded.into())
 }

@@ -6,6 +6,7 @@ mod conditions;
 mod cors;
 mod credentials;
 mod download;
+mod downloads;
 mod error;
 mod health;
 mod host;
@@ -18,6 +19,7 @@ mod not_found;
 mod owned;
 mod pod_ids;
 mod redirect;
+mod small_writes;
 mod turnstile;
 mod upgrade;
 mod upload;
@@ -29,6 +31,7 @@ use salvo::{
     Handler, Router, Service,
     routing::{Filter, get, head},
 };
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -58,6 +61,7 @@ pub(crate) struct App {
     pub sockets: TaskTracker,
     pub uploads: ArcSwap<turnstile::Turnstile>,
     pub compression: ArcSwap<compression::Compression>,
+    pub downloads: downloads::Downloads,
     pub limits: Arc<Limits>,
     pub janitor: Janitor,
     pub certificates: Arc<CertStore>,
@@ -68,6 +72,10 @@ pub(crate) struct App {
     pub owners: Arc<Owners>,
     pub credentials: Credentials,
     pub upload_access: Arc<UploadAccess>,
+    /// Bodies of refused uploads that are read at a time.
+    pub passing_over: Arc<Semaphore>,
+    /// Refusals that are held back at a time.
+    pub held: Semaphore,
 }
 
 impl App {
@@ -78,6 +86,7 @@ impl App {
         certificates: Arc<CertStore>,
         http_challenges: Arc<HttpChallenges>,
         clock: Clock,
+        max_downloads: usize,
     ) -> Arc<Self> {
         let config = live.load();
         registry.set_quotas(config.quotas());
@@ -90,12 +99,15 @@ impl App {
             replay,
             owners,
             upload_access: Arc::default(),
+            passing_over: Arc::new(Semaphore::new(upload::PASSING_OVER)),
+            held: Semaphore::new(limit::HELD),
             hits: Arc::default(),
             hub,
             stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(turnstile::Turnstile::new(&config.pods)),
             compression: ArcSwap::from_pointee(compression::Compression::new(&config.pods)),
+            downloads: downloads::Downloads::new(max_downloads),
             limits: Arc::new(Limits::new(&config)),
             janitor: Janitor::default(),
             certificates,
@@ -166,7 +178,7 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .hoop(hsts::Hsts(app.clone()))
         .hoop(cors::AnyOriginUploads)
         .hoop(limit::Limit(app.clone()))
-        .hoop(host::ValidHost)
+        .hoop(host::ValidHost(app.clone()))
         .hoop(isolation::PodHosts(app.clone()))
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }

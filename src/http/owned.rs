@@ -75,7 +75,7 @@ impl Replace {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let mut body = request.take_body();
         let replaced = self.replace(request, &mut body).await;
-        upload::answer(request, body, replaced, response)
+        upload::answer(&self.0, request, body, replaced, response)
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
     Service::new(router)
         .hoop(access::AccessLog(app.clone()))
         .hoop(limit::LimitReads(app.clone()))
-        .hoop(host::ValidHost)
+        .hoop(host::ValidHost(app.clone()))
         .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -49,7 +50,7 @@ impl Turnstile {
             };
             let slot = self.slots.clone().acquire_owned().await?;
             let memory = self.memory.clone().acquire_many_owned(units).await?;
-            Ok::<_, AcquireError>(Turn { _of_client: of_client, _slot: slot, _memory: memory })
+            Ok::<_, AcquireError>(Turn { _of_client: of_client, _slot: slot, memory })
         };
         match timeout(self.wait, turn).await {
             Ok(Ok(turn)) => Ok(turn),
@@ -74,9 +75,33 @@ impl Turnstile {
     }
 }
 
-/// An upload's place; dropping it is its end.
+/// An upload's place. It lasts as long as the bytes of the upload do: see [`Turn::hold`].
 pub struct Turn {
     _of_client: Option<OwnedSemaphorePermit>,
     _slot: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
+    memory: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// Returns `bytes` as [`Bytes`] that keep this place until the last clone of them is dropped, whoever holds it: a
+    /// verification, a registry that writes to a slow disk, a task whose client has gone. Memory that was reserved
+    /// beyond them is given back now.
+    pub fn hold(mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        let needed = (bytes.as_ref().len() as u64).div_ceil(Turnstile::UNIT);
+        let spare = self.memory.num_permits().saturating_sub(needed as usize);
+        drop(self.memory.split(spare));
+        Bytes::from_owner(Held { bytes, _turn: self })
+    }
+}
+
+/// The bytes of an upload with the place that they take.
+struct Held<T> {
+    bytes: T,
+    _turn: Turn,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
 }

@@ -6,19 +6,23 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use salvo::{
     ConnCtrl, Request, Response, handler,
     http::{HeaderValue, Method, StatusCode, header},
-    hyper::{ext::Protocol, upgrade::OnUpgrade},
+    hyper::{
+        ext::Protocol,
+        upgrade::{OnUpgrade, Upgraded},
+    },
     rt::tokio::TokioIo,
 };
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{App, error::HttpError, limit, owned};
+use super::{App, error::HttpError, limit, owned, small_writes::SmallWrites};
 use crate::{
     net::{
         client::{Client, network_of},
         crowd::Counted,
-        limits::Kind,
+        limits::{Exceeded, Kind},
         path::normalize,
+        places::{self, NoPlace, Place},
     },
     owner::{
         admission::Registrant,
@@ -55,11 +59,13 @@ impl Upgrade {
         };
         let counted = self.admit(client)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(not_an_upgrade)?;
-        if let Some(connection) = request.extensions().get::<ConnCtrl>() {
-            connection.relax_timeouts();
-        }
+        let place = place(request)?;
         match accepted {
             Accepted::Connection(key) => {
+                // The socket has time-outs of its own. Those of HTTP/2 stay: other streams need them.
+                if let Some(connection) = request.extensions().get::<ConnCtrl>() {
+                    connection.relax_timeouts();
+                }
                 response.status_code(StatusCode::SWITCHING_PROTOCOLS);
                 let headers = response.headers_mut();
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -71,12 +77,13 @@ impl Upgrade {
             }
         }
         let registrant = Registrant { reached: owned::reached(request), network, proof: None };
+        let places = Places { _of_address: counted, of_stream: place };
         match Presented::read(request.headers()) {
             Ok(None) => {
                 let admission = limit::Registrations::at_socket(&self.0, client, registrant);
-                self.serve(on_upgrade, counted, admission);
+                self.serve(on_upgrade, places, admission);
             }
-            presented => self.serve_with_credential(on_upgrade, counted, client, registrant, presented),
+            presented => self.serve_with_credential(on_upgrade, places, client, registrant, presented),
         }
         Ok(())
     }
@@ -95,13 +102,12 @@ impl Upgrade {
         Ok(app.limits.socket(client)?)
     }
 
-    fn serve(&self, on_upgrade: OnUpgrade, counted: Option<Counted>, admission: Arc<dyn Admission>) {
+    fn serve(&self, on_upgrade: OnUpgrade, places: Places, admission: Arc<dyn Admission>) {
         let hub = self.0.hub.clone();
         self.0.sockets.spawn(async move {
-            let _counted = counted;
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
-            socket::serve(TokioIo::new(upgraded), hub, admission, |_| ()).await;
+            socket::serve(places.stream(upgraded), hub, admission, |_| ()).await;
         });
     }
 }
@@ -113,16 +119,15 @@ impl Upgrade {
     fn serve_with_credential(
         &self,
         on_upgrade: OnUpgrade,
-        counted: Option<Counted>,
+        places: Places,
         client: Option<IpAddr>,
         registrant: Registrant,
         presented: Result<Option<Presented>, Malformed>,
     ) {
         let app = self.0.clone();
         let serve = async move {
-            let _counted = counted;
             let Ok(upgraded) = on_upgrade.await else { return };
-            let stream = TokioIo::new(upgraded);
+            let stream = places.stream(upgraded);
             match credential(&app, client, presented).await {
                 Ok((credential, socket)) => {
                     let registrant = Registrant { proof: Some(credential.into()), ..registrant };
@@ -161,6 +166,42 @@ async fn credential(
         return Err(exceeded.sentence.into());
     }
     Err(refused)
+}
+
+/// What a socket counts as for as long as it is open.
+struct Places {
+    _of_address: Option<Counted>,
+    /// Of a socket on a stream of HTTP/2.
+    of_stream: Option<Place>,
+}
+
+impl Places {
+    /// Returns the stream of the socket as it is to be written to.
+    fn stream(&self, upgraded: Upgraded) -> SmallWrites<TokioIo<Upgraded>> {
+        SmallWrites::new(TokioIo::new(upgraded), self.of_stream.is_some())
+    }
+}
+
+/// Returns the place of a WebSocket on a stream of HTTP/2, which counts as another connection of its client; nothing for
+/// one that has a connection to itself, which is counted already.
+fn place(request: &Request) -> Result<Option<Place>, HttpError> {
+    let Some(places) = request.extensions().get::<places::Places>() else { return Ok(None) };
+    match places.take() {
+        Ok(place) => Ok(Some(place)),
+        Err(NoPlace::OfClient) => Err(HttpError::TooMany(Exceeded {
+            name: "connections-per-address",
+            quota: places.live.load().http.max_connections_per_address.into(),
+            unit: Some("concurrent-requests"),
+            window: Duration::ZERO,
+            wait: RETRY_AFTER,
+            sentence: "too many connections of your address are open, and each socket counts as one; close some, or \
+                       try again later",
+        })),
+        Err(NoPlace::AtAll) => {
+            let message = "this broker has no room for another socket";
+            Err(HttpError::Busy { message, retry_after: RETRY_AFTER })
+        }
+    }
 }
 
 /// What becomes a WebSocket.

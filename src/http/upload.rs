@@ -14,10 +14,7 @@ use salvo::{
     },
 };
 use serde::Serialize;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::format::Format;
 use super::{
@@ -39,7 +36,7 @@ use crate::{
 const PASS_OVER_BYTES: usize = 64 << 20;
 const PASS_OVER_TIME: Duration = Duration::from_secs(5);
 /// Refused bodies that are read at the same time.
-static PASSING_OVER: Semaphore = Semaphore::const_new(256);
+pub(super) const PASSING_OVER: usize = 256;
 
 pub struct Upload(pub Arc<App>);
 
@@ -72,19 +69,20 @@ impl Upload {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let mut body = request.take_body();
         let taken = self.take(request, &mut body).await;
-        answer(request, body, taken, response)
+        answer(&self.0, request, body, taken, response)
     }
 }
 
 /// Answers an upload; of one that was refused, the rest is passed over.
 pub fn answer(
+    app: &App,
     request: &Request,
     body: ReqBody,
     taken: Result<Answer, HttpError>,
     response: &mut Response,
 ) -> Result<(), HttpError> {
     if taken.is_err() && !request.headers().contains_key(header::EXPECT) {
-        pass_over(body);
+        pass_over(app, body);
     }
     render_json(response, &taken?);
     Ok(())
@@ -186,7 +184,7 @@ pub async fn receive(
     }
     let client = Client::of(request, &config.trusted_proxies);
     let memory = format.memory(length.unwrap_or(limit));
-    let _turn = app.uploads.load_full().enter(client.address, memory).await?;
+    let turn = app.uploads.load_full().enter(client.address, memory).await?;
     let body = read(body, length, &config.pods).await?;
     let max_manifest = config.pods.max_manifest.as_u64() as usize;
     let verify = move || {
@@ -194,7 +192,7 @@ pub async fn receive(
             let wrong = |error: DigestError| HttpError::new(StatusCode::BAD_REQUEST, error.to_string());
             signed.digest.check(&body).map_err(wrong)?;
         }
-        let pod = VerifiedPod::verify(format.html(body)?, max_manifest)?;
+        let pod = VerifiedPod::verify(format.html(body, turn)?, max_manifest)?;
         match signed {
             Some(signed) => pod.signed_by(signed.request.key).ok_or_else(|| {
                 let message = "the pod is signed by another owner key than the one that signed the request";
@@ -221,9 +219,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Reads on for a while after a refusal: a client that is still sending could not read why it was refused if the
 /// connection were closed under it.
-pub(super) fn pass_over(mut body: ReqBody) {
+pub(super) fn pass_over(app: &App, mut body: ReqBody) {
     // Beyond these it is the client's loss.
-    let Ok(permit) = PASSING_OVER.try_acquire() else { return };
+    let Ok(permit) = app.passing_over.clone().try_acquire_owned() else { return };
     let mut left = PASS_OVER_BYTES;
     let rest = async move {
         while let Some(Ok(frame)) = body.next().await {
@@ -242,14 +240,14 @@ pub(super) fn pass_over(mut body: ReqBody) {
 }
 
 /// Reads a body whole, as long as it comes fast enough and stays within the limit.
-async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Bytes, HttpError> {
+async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Vec<u8>, HttpError> {
     let limit = settings.max_blob.as_u64();
     let mut bytes = Vec::with_capacity(length.unwrap_or_default() as usize);
     // Every byte buys time, but what came fast at first buys no long stillness later.
     let mut deadline = Instant::now() + settings.upload_grace;
     loop {
         let frame = match timeout_at(deadline, body.next()).await {
-            Ok(None) => return Ok(bytes.into()),
+            Ok(None) => return Ok(bytes),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
                 return Err(HttpError::new(

@@ -37,6 +37,13 @@ impl Crowd {
     }
 }
 
+impl Counted {
+    /// Returns the address that the connection counts for.
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut by_client = self.crowd.lock();

@@ -3,12 +3,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use salvo::{
-    ConnCtrl,
-    conn::{Accepted, Acceptor, Holding, SocketAddr, StraightStream, tcp::TcpCoupler},
-    fuse::{ArcFusePolicy, FuseConfig},
-    http::uri::Scheme,
-};
+use salvo::{conn::SocketAddr, http::uri::Scheme};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpStream, UnixStream, unix},
@@ -22,11 +17,12 @@ use super::{
     client::trusts,
     crowd::{Counted, Crowd},
     listener::{BACKLOG, Listener, ListeningSocket},
+    places::Places,
     proxy_protocol::{self, Named},
     stream::{Raw, Stream, Transport},
 };
 use crate::{
-    config::{Config, Listen, Live},
+    config::{Listen, Live},
     tls::ACME_TLS_ALPN,
 };
 
@@ -61,18 +57,19 @@ impl Entrance {
     }
 }
 
-/// An acceptor for salvo that takes from all listeners.
+/// Connections from several listeners, ready for HTTP.
 pub struct Front {
     ready: mpsc::Receiver<Ready>,
-    live: Live,
     handed_over: CancellationToken,
 }
 
-struct Ready {
-    stream: Stream,
-    local: SocketAddr,
-    remote: SocketAddr,
-    scheme: Scheme,
+/// A connection that is ready for HTTP.
+pub struct Ready {
+    pub stream: Stream,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub scheme: Scheme,
+    pub places: Places,
 }
 
 impl Front {
@@ -82,42 +79,23 @@ impl Front {
         for listener in listeners {
             tokio::spawn(accept_all(listener, entrance.clone(), sender.clone()));
         }
-        Self { ready, live: entrance.live.clone(), handed_over: CancellationToken::new() }
+        Self { ready, handed_over: CancellationToken::new() }
     }
 
     /// Cancelled once, after the stop, every connection that was accepted before it has been handed over.
     pub fn handed_over(&self) -> CancellationToken {
         self.handed_over.clone()
     }
-}
 
-impl Acceptor for Front {
-    type Coupler = TcpCoupler<Self::Stream>;
-    type Stream = StraightStream<Stream>;
-
-    fn holdings(&self) -> &[Holding] {
-        &[]
-    }
-
-    async fn accept(
-        &mut self,
-        _: Option<ArcFusePolicy>,
-    ) -> io::Result<Accepted<Self::Coupler, Self::Stream>> {
-        let Some(Ready { stream, local, remote, scheme }) = self.ready.recv().await else {
-            self.handed_over.cancel();
-            return std::future::pending().await;
-        };
-        let fuses = Some(fuses(&self.live.load()));
-        let conn_ctrl = ConnCtrl::new();
-        Ok(Accepted {
-            coupler: TcpCoupler::new(),
-            stream: StraightStream::new(stream, fuses, conn_ctrl.clone(), None),
-            fuse_config: fuses,
-            conn_ctrl,
-            local_addr: local,
-            remote_addr: remote,
-            http_scheme: scheme,
-        })
+    /// The next connection. Pending for ever once there will be none.
+    pub async fn next(&mut self) -> Ready {
+        match self.ready.recv().await {
+            Some(ready) => ready,
+            None => {
+                self.handed_over.cancel();
+                std::future::pending().await
+            }
+        }
     }
 }
 
@@ -333,12 +311,14 @@ async fn prepare(
     };
     let transport = timeout(config.http.handshake_timeout, ready).await??;
     let scheme = if listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    Ok(Ready {
-        stream: Stream::new(transport, room, counted, entrance.silent.clone()),
-        local,
-        remote,
-        scheme,
-    })
+    let places = Places {
+        live: entrance.live.clone(),
+        room: entrance.room.clone(),
+        crowd: entrance.crowd.clone(),
+        client: counted.as_ref().map(Counted::client),
+    };
+    let stream = Stream::new(transport, room, counted, entrance.silent.clone());
+    Ok(Ready { stream, local, remote, scheme, places })
 }
 
 async fn handshake(raw: Raw, config: &Arc<ServerConfig>) -> io::Result<Transport> {
@@ -348,12 +328,4 @@ async fn handshake(raw: Raw, config: &Arc<ServerConfig>) -> io::Result<Transport
         return Err(io::Error::other("an ACME directory looked for its challenge"));
     }
     Ok(Transport::Tls(Box::new(stream)))
-}
-
-/// How long a connection may do nothing, once it is HTTP.
-fn fuses(config: &Config) -> FuseConfig {
-    FuseConfig::disabled()
-        .with_http1_header_timeout(config.http.head_timeout)
-        .with_connection_idle_timeout(config.http.idle_timeout)
-        .with_write_stall_timeout(config.http.write_timeout)
 }

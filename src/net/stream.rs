@@ -6,8 +6,9 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::{Buf, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
     sync::OwnedSemaphorePermit,
 };
@@ -24,6 +25,18 @@ pub struct Stream {
     /// When to give up, as long as nothing has come: browsers open connections ahead of need, and HTTP does not notice
     /// a stop until it knows its version.
     silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Read to find out the version, and to be read again.
+    read: Bytes,
+}
+
+/// How a client of HTTP/2 begins (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http1,
+    Http2,
 }
 
 impl Stream {
@@ -34,7 +47,21 @@ impl Stream {
         counted: Option<Counted>,
         silent: CancellationToken,
     ) -> Self {
-        Self { transport, _room: room, _counted: counted, silent: Some(Box::pin(silent.cancelled_owned())) }
+        let silent = Some(Box::pin(silent.cancelled_owned()));
+        Self { transport, _room: room, _counted: counted, silent, read: Bytes::new() }
+    }
+
+    /// Reads as much as it takes to tell what the client speaks.
+    pub async fn version(&mut self) -> io::Result<Version> {
+        let (mut read, mut length) = ([0; PREFACE.len()], 0);
+        while length < PREFACE.len() && read[..length] == PREFACE[..length] {
+            match self.read(&mut read[length..]).await? {
+                0 => break,
+                more => length += more,
+            }
+        }
+        self.read = Bytes::copy_from_slice(&read[..length]);
+        Ok(if read == PREFACE { Version::Http2 } else { Version::Http1 })
     }
 }
 
@@ -104,6 +131,11 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.read.has_remaining() {
+            let length = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.transport).poll_read(cx, buf)?;
         let Some(silent) = &mut self.silent else { return read.map(Ok) };

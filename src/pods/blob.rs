@@ -5,9 +5,52 @@ use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes that are read from a file at a time.
 const PIECE: u64 = 64 * 1024;
+/// The same while the [`PieceMemory`] is used up.
+const SMALL_PIECE: u64 = 8 * 1024;
+/// Bytes of large pieces that are in memory at a time.
+const MEMORY: usize = 64 << 20;
+
+/// Memory for the pieces of all blobs that are on their way out. Once readers that do not read have used it up, the
+/// others get smaller pieces; nobody waits.
+#[derive(Clone, Debug)]
+pub struct PieceMemory(Arc<Semaphore>);
+
+impl PieceMemory {
+    /// Returns memory for a thousand large pieces.
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MEMORY / PIECE as usize)))
+    }
+
+    /// Returns how many bytes to read next, and what stands for them if they are many.
+    fn reserve(&self) -> (u64, Option<OwnedSemaphorePermit>) {
+        match self.0.clone().try_acquire_owned() {
+            Ok(permit) => (PIECE, Some(permit)),
+            Err(_) => (SMALL_PIECE, None),
+        }
+    }
+}
+
+impl Default for PieceMemory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A piece of a file, with its share of the memory.
+struct Piece {
+    bytes: Vec<u8>,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// The HTML of a stored pod.
 #[derive(Clone, Debug)]
@@ -65,33 +108,39 @@ impl Blob {
     pub async fn read(self) -> io::Result<Bytes> {
         match self.0 {
             Source::Memory(bytes) => Ok(bytes),
-            Source::File { file, length } => read_at(file, 0..length).await,
+            Source::File { file, length } => read_at(file, 0..length).await.map(Bytes::from),
         }
     }
 
     /// The bytes in `range`, which must lie within the blob, piece by piece.
-    pub fn pieces(self, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        stream::try_unfold((self.0, range), async |(source, rest)| {
+    pub(crate) fn pieces(
+        self,
+        range: Range<u64>,
+        memory: PieceMemory,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        stream::try_unfold((self.0, range, memory), async |(source, rest, memory)| {
             if rest.is_empty() {
                 return Ok(None);
             }
             let (piece, end) = match &source {
                 Source::Memory(bytes) => (bytes.slice(rest.start as usize..rest.end as usize), rest.end),
                 Source::File { file, .. } => {
-                    let end = rest.end.min(rest.start + PIECE);
-                    (read_at(file.clone(), rest.start..end).await?, end)
+                    let (length, permit) = memory.reserve();
+                    let end = rest.end.min(rest.start + length);
+                    let bytes = read_at(file.clone(), rest.start..end).await?;
+                    (Bytes::from_owner(Piece { bytes, _memory: permit }), end)
                 }
             };
-            Ok(Some((piece, (source, end..rest.end))))
+            Ok(Some((piece, (source, end..rest.end, memory))))
         })
     }
 }
 
-async fn read_at(file: Arc<File>, range: Range<u64>) -> io::Result<Bytes> {
+async fn read_at(file: Arc<File>, range: Range<u64>) -> io::Result<Vec<u8>> {
     let read = move || {
         let mut piece = vec![0; (range.end - range.start) as usize];
         file.read_exact_at(&mut piece, range.start)?;
-        Ok(piece.into())
+        Ok(piece)
     };
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }
@@ -114,12 +163,31 @@ mod tests {
         assert_eq!(file.clone().read().await.unwrap(), bytes);
         for range in [0..800_000, 0..1, 799_999..800_000, 65_535..65_537, 5..5, 100..131_172] {
             let whole = async |blob: &Blob| {
-                let pieces: Vec<Bytes> = blob.clone().pieces(range.clone()).try_collect().await.unwrap();
+                let pieces = blob.clone().pieces(range.clone(), PieceMemory::new());
+                let pieces: Vec<Bytes> = pieces.try_collect().await.unwrap();
                 assert!(pieces.iter().all(|piece| !piece.is_empty()));
                 pieces.concat()
             };
             assert_eq!(whole(&file).await, bytes[range.start as usize..range.end as usize], "{range:?}");
             assert_eq!(whole(&memory).await, whole(&file).await, "{range:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn pieces_get_small_once_their_memory_is_used_up() {
+        let bytes = vec![7; 3 * PIECE as usize];
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let (blob, memory) = (Blob::from_file(file).unwrap(), PieceMemory::new());
+        let lengths = async || {
+            let pieces: Vec<Bytes> =
+                blob.clone().pieces(0..blob.len(), memory.clone()).try_collect().await.unwrap();
+            pieces.iter().map(|piece| piece.len() as u64).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths().await, [PIECE; 3]);
+        let spent = memory.0.clone().acquire_many_owned(memory.0.available_permits() as u32).await.unwrap();
+        assert_eq!(lengths().await, [SMALL_PIECE; 24]);
+        drop(spent);
+        assert_eq!(lengths().await, [PIECE; 3], "dropped pieces give their memory back");
     }
 }

@@ -117,6 +117,7 @@ impl MemoryRegistry {
     /// Replaces the pod under the same slug if it has the same owner and is `expected`, where one is.
     fn replace(&self, pod: VerifiedPod, expected: Option<&PodRecord>) -> Result<bool, RegistryError> {
         let (record, blob) = pod.into_parts();
+        let blob = detached(blob);
         let mut pods = self.write();
         let before = pods.by_slug.get(&record.slug).map(|(before, _)| before.clone());
         let is_expected = |before: &PodRecord| expected.is_none_or(|expected| before.is_version_of(expected));
@@ -199,6 +200,11 @@ fn is_signed(record: &&PodRecord) -> bool {
     record.upload_signed
 }
 
+/// Returns a copy of an uploaded pod: what was uploaded counts as an upload for as long as it is held.
+fn detached(blob: Bytes) -> Bytes {
+    Bytes::copy_from_slice(&blob)
+}
+
 fn cost(record: &PodRecord) -> u64 {
     record.blob_size + record.name.len() as u64 + POD_OVERHEAD
 }
@@ -211,6 +217,7 @@ impl Registry for MemoryRegistry {
 
     async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError> {
         let (record, blob) = pod.into_parts();
+        let blob = detached(blob);
         let mut pods = self.write();
         if pods.by_slug.contains_key(&record.slug) {
             return Ok(());

@@ -27,7 +27,7 @@ mod tables;
 
 pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{
-    blob::Blob,
+    blob::{Blob, PieceMemory},
     credential::{
         AddedCredential, Credential, CredentialLimits, CredentialName, CredentialPodIds, NotACredentialName,
         NotCredentialPodIds,

@@ -28,6 +28,9 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Keeps a pod. Once this returns, record and blob are safe as far as this registry promises; after an error
     /// neither is there.
+    ///
+    /// The bytes of an uploaded pod count against `pods.upload_memory` and `pods.max_uploads` until they are dropped: a
+    /// registry that keeps them in memory must keep a copy.
     async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError>;
 
     /// Puts a new version of a pod in place of the one under the same slug, if that one has the same owner key; whether

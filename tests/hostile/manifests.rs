@@ -85,7 +85,7 @@ async fn manifests_of_50_mb() {
         let answer = upload(siege.address(), "text/html", body.as_bytes()).await;
         assert_eq!(answer.status, *status, "{answer:?} to {:?}", &body[..60]);
     }
-    // The same as JSON, which takes twice the memory, several at once.
+    // The same as JSON, which takes three times the memory, several at once.
     let json = json!({ "html": "\n".repeat(MAX_BLOB / 2 - 100) }).to_string();
     for answer in many(4, async |_| upload(siege.address(), "application/json", json.as_bytes()).await).await
     {

@@ -209,17 +209,18 @@ async fn an_upload_that_is_given_up_makes_room() {
 
 #[tokio::test]
 async fn too_much_memory_at_a_time() {
-    let limits = format!("{SMALL}\nupload_memory = \"4 KiB\"\nupload_wait = \"100ms\"");
+    let limits = format!("{SMALL}\nupload_memory = \"6 KiB\"\nupload_wait = \"100ms\"");
     let server = TestServer::with(&limits).await;
     let html = pod_of(2048);
     let mut one = hold_open(&server, &html).await;
     let mut two = hold_open(&server, &html).await;
+    let mut three = hold_open(&server, &html).await;
     busy(&server).await;
-    for held in [&mut one, &mut two] {
+    for held in [&mut one, &mut two, &mut three] {
         held.send_bytes(html.as_bytes()).await;
         assert_eq!(held.answer().await.status, 200);
     }
-    // As JSON it takes twice its length, which is all there is.
+    // As JSON it takes three times its length, which is all there is.
     let json = json!({ "html": Pod::named("pod").html() }).to_string();
     let post = server.http.post(server.url("/pods")).header("content-type", "application/json").body(json);
     assert_eq!(post.send().await.unwrap().status(), 200);

@@ -4,6 +4,7 @@
 pub mod bytes;
 pub mod credential;
 pub mod frames;
+pub mod http2;
 pub mod mount;
 pub mod pod;
 pub mod process;

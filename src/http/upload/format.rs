@@ -8,7 +8,7 @@ use salvo::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::http::error::HttpError;
+use crate::http::{error::HttpError, turnstile::Turn};
 
 /// The byte order mark of UTF-8, which editors and PowerShell write before JSON (RFC 8259, section 8.1).
 const BOM: &[u8] = "\u{feff}".as_bytes();
@@ -44,24 +44,28 @@ impl Format {
         }
     }
 
-    /// Returns the memory that a body of `length` bytes takes until it is stored.
+    /// Returns the memory that a body of `length` bytes takes at most.
     pub fn memory(self, length: u64) -> u64 {
         match self {
             Self::Html => length,
-            Self::Json => 2 * length,
+            // The body, the buffer in which the parser resolves escapes, and the HTML.
+            Self::Json => 3 * length,
         }
     }
 
-    /// Returns the HTML in `body`.
+    /// Returns the HTML in `body`; it keeps the upload's place for as long as it is held.
     ///
     /// # Errors
     ///
     /// Returns 400 if the body is no JSON object with the HTML in it.
-    pub fn html(self, body: Bytes) -> Result<Bytes, HttpError> {
+    pub fn html(self, body: Vec<u8>, turn: Turn) -> Result<Bytes, HttpError> {
         match self {
-            Self::Html => Ok(body),
+            Self::Html => Ok(turn.hold(body)),
             Self::Json => {
-                html_of_json(&body).map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))
+                let html = html_of_json(&body)
+                    .map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))?;
+                drop(body);
+                Ok(turn.hold(html))
             }
         }
     }
@@ -74,7 +78,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     fields.any(|field| field.to_str().map_or(true, |field| !field.split(',').map(str::trim).all(is_none)))
 }
 
-fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
+fn html_of_json(body: &[u8]) -> Result<String, &'static str> {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
@@ -89,5 +93,5 @@ fn html_of_json(body: &[u8]) -> Result<Bytes, &'static str> {
     let body: Body<'_> = serde_json::from_slice(body).map_err(|_| NOT_AN_OBJECT)?;
     let html = body.html.map(RawValue::get).filter(|html| *html != "null").ok_or("missing 'html' field")?;
     let html: String = serde_json::from_str(html).map_err(|_| "expected the 'html' field to be a string")?;
-    if html.is_empty() { Err("missing 'html' field") } else { Ok(html.into()) }
+    if html.is_empty() { Err("missing 'html' field") } else { Ok(html) }
 }

@@ -1,0 +1,52 @@
+//! How many downloads run at a time: each holds a file open and a piece of it in memory, for as long as its client
+//! likes to take it within `http.write_timeout`.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::HttpError;
+use crate::{
+    net::crowd::{Counted, Crowd},
+    pods::PieceMemory,
+};
+
+/// When a client that is refused may come back.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Lets a bounded number of downloads run at a time; of one client, as many as it may have connections, however many of
+/// them share one.
+pub struct Downloads {
+    all: Arc<Semaphore>,
+    by_client: Arc<Crowd>,
+    /// What they all read into.
+    pub pieces: PieceMemory,
+}
+
+/// The place of one download; dropping it is its end.
+pub struct DownloadPermit {
+    _of_client: Option<Counted>,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Downloads {
+    /// Lets `limit` downloads run at a time.
+    pub fn new(limit: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(limit)), by_client: Arc::default(), pieces: PieceMemory::new() }
+    }
+
+    /// Returns a place for a download of `client`, of which `limit` may run at a time.
+    pub fn begin(&self, client: Option<IpAddr>, limit: u32) -> Result<DownloadPermit, HttpError> {
+        let busy = |message| HttpError::Busy { message, retry_after: RETRY_AFTER };
+        let of_client =
+            match client {
+                Some(client) => Some(self.by_client.enter(client, limit).ok_or_else(|| {
+                    busy("too many downloads of your address are running; try again later")
+                })?),
+                None => None,
+            };
+        let of_all = self.all.clone().try_acquire_owned();
+        let of_all = of_all.map_err(|_| busy("too many downloads are running; try again later"))?;
+        Ok(DownloadPermit { _of_client: of_client, _of_all: of_all })
+    }
+}

@@ -1,0 +1,221 @@
+//! Speaks HTTP on connections: finds out the version, then serves HTTP/1.1 or HTTP/2 with the limits of each.
+//!
+//! This takes the place of salvo's server, which has one set of time-outs for a connection whatever it carries. In
+//! HTTP/1.1 the connection is the one stream that there is, so its time-outs are those of the transport, and an upgrade
+//! lifts them. In HTTP/2 each stream has its own deadline ([`Executor`]), the connection ends once no stream was open
+//! for a while, a PING finds out whether the client is there, and an upgrade lifts nothing.
+
+use std::{io, pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use salvo::{
+    ConnCtrl,
+    conn::{StraightStream, http1, http2},
+    fuse::FuseConfig,
+    http::{HeaderValue, ReqBody, ResBody, header},
+    hyper::{Error, Request, Response, body::Incoming, service::Service},
+    rt::tokio::{TokioIo, TokioTimer},
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    places::Places,
+    request_body,
+    response_body::StreamBody,
+    stream::{Stream, Version},
+    streams::{Executor, Streams},
+};
+use crate::config::Config;
+
+/// Bytes of a request's head, as in Node: thousands of unfinished ones must fit into memory.
+const MAX_HEAD: usize = 16 * 1024;
+/// Fields in a head: a head of HTTP/2 holds no more, where each counts 32 bytes beside its own (RFC 9113, section 6.5.2).
+const MAX_FIELDS: usize = MAX_HEAD / 32;
+/// Bytes that are read at a time, and that wait to be written, on one connection of HTTP/1.1.
+const MAX_BUFFER: usize = 32 * 1024;
+/// Bytes that a client may send on one stream of HTTP/2 before they are read: as much as the protocol's default.
+const STREAM_WINDOW: u32 = 64 * 1024 - 1;
+/// The same for all streams of a connection: one that is not read leaves room for the others.
+const CONNECTION_WINDOW: u32 = 96 * 1024;
+/// Streams that a client may have open at a time.
+const MAX_STREAMS: u32 = 32;
+/// A trusted proxy carries the streams of many clients: one client must not hold up the others.
+const PROXY_CONNECTION_WINDOW: u32 = 1024 * 1024;
+const PROXY_MAX_STREAMS: u32 = 256;
+/// Bytes of responses that HTTP/2 buffers for one stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that the client reset before they were accepted, and streams that were reset for a mistake of the client,
+/// before the connection is closed (CVE-2023-44487, CVE-2025-8671).
+const MAX_RESETS: usize = 32;
+const MAX_MISTAKES: usize = 256;
+/// How long a client has to take its leave of an idle connection.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// Answers the requests of one connection: salvo's handler, whose type has no name.
+pub trait Handler:
+    Service<Request<ReqBody>, Response = Response<ResBody>, Error = Error, Future: Send + 'static>
+    + Send
+    + 'static
+{
+}
+
+impl<H> Handler for H where
+    H: Service<Request<ReqBody>, Response = Response<ResBody>, Error = Error, Future: Send + 'static>
+        + Send
+        + 'static
+{
+}
+
+/// How one connection is served.
+pub struct Connection {
+    pub config: Arc<Config>,
+    pub conn_ctrl: ConnCtrl,
+    /// Whether WebSockets are served (RFC 8441).
+    pub has_sockets: bool,
+    /// Whether a trusted proxy is at the other end.
+    pub is_proxy: bool,
+    pub places: Places,
+    /// Cancelled when the running requests are to be the last.
+    pub stop: CancellationToken,
+}
+
+impl Connection {
+    /// Serves a connection until its end.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke, or its client broke the protocol or ran into a time-out.
+    pub async fn serve(self, mut stream: Stream, handler: impl Handler) -> io::Result<()> {
+        let begun = Instant::now();
+        let head_timeout = self.config.http.head_timeout;
+        let version = tokio::select! {
+            version = timeout(head_timeout, stream.version()) => version??,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        let ended = match version {
+            Version::Http1 => {
+                self.serve_http1(stream, handler, head_timeout.saturating_sub(begun.elapsed())).await
+            }
+            Version::Http2 => self.serve_http2(stream, handler).await,
+        };
+        ended.map_err(io::Error::other)
+    }
+
+    async fn serve_http1(
+        self,
+        stream: Stream,
+        handler: impl Handler,
+        first_head_timeout: Duration,
+    ) -> Result<(), Error> {
+        let http = &self.config.http;
+        let fuses = FuseConfig::disabled()
+            .with_connection_idle_timeout(http.idle_timeout)
+            .with_write_stall_timeout(http.write_timeout);
+        let stream = StraightStream::new(stream, Some(fuses), self.conn_ctrl.clone(), None);
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(first_head_timeout)
+            .half_close(true)
+            .max_header_size(MAX_HEAD)
+            .max_headers(MAX_FIELDS)
+            .max_buf_size(MAX_BUFFER);
+        let mut connection = builder.serve_connection(TokioIo::new(stream), Http1(handler)).with_upgrades();
+        tokio::select! {
+            ended = &mut connection => return ended,
+            () = self.stop.cancelled() => {}
+        }
+        Pin::new(&mut connection).graceful_shutdown();
+        connection.await
+    }
+
+    async fn serve_http2(self, stream: Stream, handler: impl Handler) -> Result<(), Error> {
+        let Config { http, signal, .. } = &*self.config;
+        let streams = Streams::default();
+        let executor = Executor { streams: streams.clone(), write_timeout: http.write_timeout };
+        let (window, max_streams) = match self.is_proxy {
+            true => (PROXY_CONNECTION_WINDOW, PROXY_MAX_STREAMS),
+            false => (CONNECTION_WINDOW, MAX_STREAMS),
+        };
+        let mut builder = http2::Builder::new(executor);
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(window)
+            .max_concurrent_streams(max_streams)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEAD as u32)
+            .max_pending_accept_reset_streams(MAX_RESETS)
+            .max_local_error_reset_streams(MAX_MISTAKES)
+            // As a WebSocket's peer, which is gone after two pings without an answer, half this time each.
+            .keep_alive_interval(signal.ping_interval)
+            .keep_alive_timeout(signal.ping_interval);
+        if self.has_sockets {
+            builder.enable_connect_protocol();
+        }
+        let fuses = FuseConfig::disabled().with_write_stall_timeout(http.write_timeout);
+        // Nothing ever relaxes this one.
+        let stream = StraightStream::new(stream, Some(fuses), ConnCtrl::new(), None);
+        let mut connection =
+            builder.serve_connection(TokioIo::new(stream), Http2 { handler, places: self.places });
+        tokio::select! {
+            ended = &mut connection => return ended,
+            () = self.stop.cancelled() => {
+                Pin::new(&mut connection).graceful_shutdown();
+                return connection.await;
+            }
+            () = streams.idle_for(http.idle_timeout) => {}
+        }
+        Pin::new(&mut connection).graceful_shutdown();
+        loop {
+            match timeout(LEAVE, &mut connection).await {
+                Ok(ended) => return ended,
+                Err(_) if streams.is_empty() => return Ok(()),
+                // A request that was on its way is answered.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Answers the requests of an HTTP/1.1 connection.
+struct Http1<H>(H);
+
+impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
+    type Response = Response<ResBody>;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Error>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        let (body, given_up) = request_body::watch(body);
+        let response = self.0.call(Request::from_parts(parts, body));
+        Box::pin(async move {
+            let mut response = response.await?;
+            // The rest of the body is in the way of the next request.
+            if given_up.is_set() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// Answers the requests of an HTTP/2 connection.
+struct Http2<H> {
+    handler: H,
+    places: Places,
+}
+
+impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
+    type Response = Response<StreamBody>;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Error>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.places.clone());
+        let response = self.handler.call(request.map(ReqBody::from));
+        Box::pin(async move { Ok(response.await?.map(StreamBody::new)) })
+    }
+}

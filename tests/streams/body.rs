@@ -1,0 +1,96 @@
+//! Responses that their client asked for and does not take.
+
+use futures_util::future::join_all;
+use h2::Reason;
+use http::{Method, StatusCode};
+
+use crate::{
+    Scene, TRANSPORTS,
+    support::{
+        http2::{body, trickle},
+        pod::Pod,
+    },
+    until,
+};
+
+const SHORT: &str = "[http]\nwrite_timeout = \"300ms\"";
+
+/// A client that keeps its connection alive with PINGs, and opens no window for any response.
+#[tokio::test]
+async fn a_response_that_is_not_taken_ends_its_stream_and_no_other() {
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, SHORT).await;
+        let slug = scene.store(&Pod::named("pod").padded(300_000).html()).await;
+        let mut client = scene.http2(0).await;
+        let mut stalled = Vec::new();
+        for path in [&*format!("/{slug}"), "/health", "/nothing-there"].repeat(5) {
+            stalled.push(client.get(path).await);
+        }
+        let ends = join_all(stalled.into_iter().map(body)).await;
+        assert!(ends.iter().all(|end| *end == Err(Some(Reason::CANCEL))), "{transport:?}: {ends:?}");
+        until("no pod is open", || scene.open_pods() == 0).await;
+        // The connection goes on.
+        assert_eq!(client.request(Method::HEAD, &format!("/{slug}")).await.status(), 200, "{transport:?}");
+    }
+}
+
+/// What is left of a response in the buffers of HTTP/2 is not forgotten there.
+#[tokio::test]
+async fn a_response_that_is_taken_too_slowly_ends_its_stream() {
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, SHORT).await;
+        for size in [200, 20_000, 300_000] {
+            let slug = scene.store(&Pod::named("pod").padded(size).html()).await;
+            let mut client = scene.http2(1).await;
+            let stalled = client.get(&format!("/{slug}")).await;
+            assert_eq!(trickle(stalled, 1).await, Some(Reason::CANCEL), "{transport:?}, {size} bytes");
+            until("no pod is open", || scene.open_pods() == 0).await;
+        }
+    }
+}
+
+/// One that takes what it is sent, if slowly, gets all of it.
+#[tokio::test]
+async fn a_slow_client_that_goes_on_is_served() {
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, "[http]\nwrite_timeout = \"2s\"").await;
+        let html = Pod::named("pod").padded(1_000_000).html();
+        let slug = scene.store(&html).await;
+        let mut client = scene.http2(16 << 10).await;
+        let response = client.get(&format!("/{slug}")).await;
+        assert_eq!(response.headers()["content-length"], html.len().to_string());
+        assert!(body(response).await.unwrap() == html.as_bytes(), "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_has_as_many_downloads_as_it_may_have_connections() {
+    for transport in TRANSPORTS {
+        let settings = "[http]\nmax_connections_per_address = 3\nwrite_timeout = \"1s\"";
+        let scene = Scene::with(transport, settings).await;
+        let slug = scene.store(&Pod::named("pod").padded(300_000).html()).await;
+        let mut client = scene.http2(0).await;
+        let mut answers = Vec::new();
+        for _ in 0..10 {
+            answers.push(client.get(&format!("/{slug}")).await);
+        }
+        let served = answers.iter().filter(|answer| answer.status() == StatusCode::OK).count();
+        let busy = answers.iter().filter(|answer| {
+            answer.status() == StatusCode::SERVICE_UNAVAILABLE && answer.headers().contains_key("retry-after")
+        });
+        assert_eq!((served, busy.count()), (3, 7), "{transport:?}");
+        assert!(scene.open_pods() <= 3);
+        let ends = join_all(answers.into_iter().map(body)).await;
+        assert!(ends.iter().all(|end| *end == Err(Some(Reason::CANCEL))), "{transport:?}: {ends:?}");
+        assert_eq!(client.get(&format!("/{slug}")).await.status(), 200, "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn streams_are_few() {
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, "").await;
+        let client = scene.http2(0).await;
+        assert_eq!(client.sender.current_max_send_streams(), 32, "{transport:?}");
+    }
+}

@@ -1,0 +1,74 @@
+//! Refusals that come before the body was read.
+
+use crate::{
+    Scene, TRANSPORTS,
+    support::{pod::Pod, raw::Raw},
+};
+
+/// A client that keeps connections for its next request has to know when it cannot: each refusal after which the broker
+/// closes says so, and after each other one the connection serves the next request.
+#[tokio::test]
+async fn a_refusal_tells_whether_the_connection_goes_on() {
+    let html = Pod::named("pod").html();
+    let length = html.len();
+    let requests = [
+        ("POST", "/pods", "Content-Type: application/zip\n"),
+        ("POST", "/pods/", "Content-Type: text/html\n"),
+        ("POST", "/nothing/there", "Content-Type: text/html\n"),
+        ("POST", "/health", "Content-Type: text/html\n"),
+        ("PUT", "/aaaaaaaaaaaa", "Content-Type: text/html\n"),
+        ("DELETE", "/aaaaaaaaaaaa", ""),
+        ("GET", "/nothing-there", ""),
+    ];
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, "[limits]\nexempt = []\nuploads_per_address = \"1000/s\"").await;
+        for (method, path, fields) in requests {
+            for expect in ["", "Expect: 100-continue\n"] {
+                let at = format!("{transport:?} {method} {path} {expect:?}");
+                let mut raw = scene.http1().await;
+                let head = format!(
+                    "{method} {path} HTTP/1.1\nHost: pods.example\n{fields}{expect}Content-Length: {length}\n\n"
+                );
+                raw.send_bytes(&[head.replace('\n', "\r\n").as_bytes(), html.as_bytes()].concat()).await;
+                let answer = final_answer(&mut raw).await;
+                assert!(answer.status.is_client_error(), "{at}: {answer:?}");
+                if answer.header("connection") == Some("close") {
+                    continue;
+                }
+                raw.send("GET /health HTTP/1.1\nHost: pods.example\n\n").await;
+                let next = raw.try_answer().await.unwrap_or_else(|| panic!("{at}: closed without a word"));
+                assert_eq!(next.status, 200, "{at}");
+            }
+        }
+    }
+}
+
+/// The same where the limit of a client is used up.
+#[tokio::test]
+async fn too_many_uploads_are_told_so_too() {
+    for transport in TRANSPORTS {
+        let settings = "[limits]\nexempt = []\nuploads_per_address = \"1/day burst 1\"";
+        let scene = Scene::with(transport, settings).await;
+        let html = Pod::named("pod").html();
+        scene.store(&html).await;
+        let mut raw = scene.http1().await;
+        let head = format!(
+            "POST /pods HTTP/1.1\nHost: pods.example\nContent-Type: text/html\nExpect: 100-continue\nContent-Length: {}\n\n",
+            html.len()
+        );
+        raw.send_bytes(&[head.replace('\n', "\r\n").as_bytes(), html.as_bytes()].concat()).await;
+        let answer = final_answer(&mut raw).await;
+        assert_eq!(answer.status, 429);
+        assert_eq!(answer.header("connection"), Some("close"), "{transport:?}");
+    }
+}
+
+/// The answer after those that ask for more.
+async fn final_answer(raw: &mut Raw) -> crate::support::raw::Answer {
+    loop {
+        let answer = raw.answer().await;
+        if !answer.status.is_informational() {
+            return answer;
+        }
+    }
+}
