@@ -5,10 +5,14 @@
 
   # The program, its runtime, the page cache of the registry and what an allocator loses.
   base = 96 * mib;
-  # A connection with its buffers: a head being read, a piece of a pod being sent, TLS, and the kernel's share.
-  perConnection = 48 * kib;
-  # What each socket may queue and receive before the common budgets count it.
-  perSocket = 2 * 8 * kib;
+  # Large pieces of pods that are being sent.
+  pieces = 64 * mib;
+  # A connection: TLS and the kernel's share, and what a client may send on all streams of HTTP/2 before it is read.
+  perConnection = (16 + 96) * kib;
+  # A download holds a small piece of a pod once there is no memory for large ones. There are as many as connections.
+  perDownload = 8 * kib;
+  # What each socket may queue and receive before the common budgets count it, and what HTTP/2 queues behind that.
+  perSocket = 3 * 8 * kib;
 
   # Threads that wait for cores, for disks, and the rest of the process.
   workers = 256;
@@ -23,7 +27,8 @@ in {
     ...
   }:
     base
-    + http.max_connections * perConnection
+    + pieces
+    + http.max_connections * (perConnection + perDownload)
     + signal.max_sockets * perSocket
     + bytes signal.max_queue_total
     + bytes signal.max_unfinished_total
@@ -42,7 +47,8 @@ in {
   }:
     workers + lib.min blocking (http.max_connections + pods.max_uploads) + others;
 
-  # A connection may hold a socket and a pod's file; the binary asks for room for all sockets and 2,000 files.
+  # As many downloads as connections may run, each with a pod's file open; the binary asks for room for all sockets and
+  # 2,000 files.
   files = {
     http,
     signal,

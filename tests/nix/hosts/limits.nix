@@ -15,7 +15,7 @@
       pods = {
         max_blob = "2.5 MiB";
         max_uploads = 4;
-        upload_memory = "5 MiB";
+        upload_memory = "7.5 MiB";
         memory_limit = "32 MiB";
       };
       http.max_connections = 600;
