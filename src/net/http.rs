@@ -89,10 +89,8 @@ impl Connection {
     pub async fn serve(self, mut stream: Stream, handler: impl Handler) -> io::Result<()> {
         let begun = Instant::now();
         let head_timeout = self.config.http.head_timeout;
-        let version = tokio::select! {
-            version = timeout(head_timeout, stream.version()) => version??,
-            () = self.stop.cancelled() => return Ok(()),
-        };
+        // A stop does not end this: a request that is on its way is answered, and the stream itself ends where nothing comes.
+        let version = timeout(head_timeout, stream.version()).await??;
         let ended = match version {
             Version::Http1 => {
                 self.serve_http1(stream, handler, head_timeout.saturating_sub(begun.elapsed())).await
@@ -123,6 +121,8 @@ impl Connection {
             .max_buf_size(MAX_BUFFER);
         let mut connection = builder.serve_connection(TokioIo::new(stream), Http1(handler)).with_upgrades();
         tokio::select! {
+            // What has come before a stop is answered.
+            biased;
             ended = &mut connection => return ended,
             () = self.stop.cancelled() => {}
         }
@@ -160,6 +160,8 @@ impl Connection {
         let mut connection =
             builder.serve_connection(TokioIo::new(stream), Http2 { handler, places: self.places });
         tokio::select! {
+            // What has come before a stop is answered.
+            biased;
             ended = &mut connection => return ended,
             () = self.stop.cancelled() => {
                 Pin::new(&mut connection).graceful_shutdown();
