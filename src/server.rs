@@ -22,8 +22,8 @@ use crate::{
     },
     pods::{MemoryRegistry, OpenError, RedbRegistry, Registry, RegistryError},
     signal::{
+        budget::Budget,
         directory::{Directory, Live},
-        outbox::Budget,
         socket::Hub,
     },
     tls::{

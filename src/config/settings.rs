@@ -225,13 +225,13 @@ settings! {
         max_sockets: u32 = 16_000;
         /// A socket that sends no frame for this long after the upgrade is closed with 1008.
         first_frame_timeout: Duration = known("30s");
-        /// A peer that was silent for this long is pinged. One that leaves two pings without an answer, half this time each, is gone.
+        /// A peer that was silent for this long is pinged. One that leaves two pings without an answer, half this time each, is gone. One that takes nothing for this long while frames wait for it is closed with 1013, and a visitor's frame waits this long for room in its origin's queue.
         ping_interval: Duration = known("30s");
         /// Largest frame that a client may send; over it the socket is closed with 1009.
         max_frame: ByteSize = ByteSize::kib(256);
-        /// Bytes that may wait for one peer that does not read; over it the socket is closed with 1013.
+        /// Bytes that may wait for one peer. Over it, visitors that send to an origin are read no further until there is room; an origin that sends to a visitor is told that its frame was dropped.
         max_queue: ByteSize = ByteSize::mib(1);
-        /// Bytes that may wait for all peers together, beside the first 8 KiB of each; over it the peer that a further frame is for is closed with 1013.
+        /// Bytes that may wait for all peers together, beside the first 8 KiB of each; no peer has more of them than are left. Over it, senders wait or are told, as with `max_queue`.
         max_queue_total: ByteSize = ByteSize::mib(64);
         /// Bytes that frames take on their way in, from all sockets together, beside the first 8 KiB of each; a socket keeps the room of its largest frame until it ends; over it the socket that sends more is closed with 1013.
         max_unfinished_total: ByteSize = ByteSize::mib(32);

@@ -32,7 +32,7 @@ use crate::{
         },
     },
     pods::Credential,
-    signal::{admission::Admission, outbox::Close, socket},
+    signal::{admission::Admission, close::Close, socket},
 };
 
 /// When a refused client may come back.

@@ -27,9 +27,10 @@ use crate::{
     pods::{MemoryRegistry, RedbRegistry, Registry},
     signal::{
         admission::{self, Admission},
+        budget::Budget,
         contest::Contest,
-        directory::{Admitted, Directory, Place},
-        outbox::{Budget, Next, Outbox},
+        directory::{Admitted, Directory, Handled, Place},
+        outbox::{Next, Outbox},
     },
 };
 
@@ -216,7 +217,9 @@ impl<'a> World<'a> {
             Some(_) => frame,
             None => json!({ "t": "register", "podId": pod }),
         };
-        let registration = place.handle(frame.to_string().as_bytes()).expect("it can be carried out");
+        let Handled::Registers(registration) = place.handle(frame.to_string().as_bytes()) else {
+            panic!("it can be carried out");
+        };
         if let Admitted::Contests(contest) = admission::register(&place, &*admission, registration).await {
             self.contests.push(contest);
         }

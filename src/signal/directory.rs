@@ -18,9 +18,10 @@ use tokio::sync::Notify;
 pub use super::state::Holder;
 use super::{
     admission::Standing,
+    close::Close,
     contest::{Contest, Newcomer},
-    outbox::{Close, Outbox, Pushed},
-    state::{PodId, Refusal, Registered, Role, SocketId, State},
+    outbox::{Outbox, Pushed, Waiting},
+    state::{Peer, PodId, Refusal, Registered, Role, SocketId, State},
     wire::{self, Frame, FrameError, Id, Kind},
 };
 use crate::config::SignalSettings;
@@ -48,6 +49,28 @@ pub struct Place {
     directory: Arc<Directory>,
     id: SocketId,
     outbox: Arc<Outbox>,
+}
+
+/// What came of a frame.
+#[derive(Debug)]
+#[must_use]
+pub enum Handled {
+    /// All that it asked for is done, or its sender was told why not.
+    Done,
+    /// It was a registration that could be carried out: it is to be admitted first.
+    Registers(Registration),
+    /// There is no room for it in the queue of the origin that it is for. Its sender is to be read no further until
+    /// there is.
+    Waits(Passing),
+}
+
+/// A frame that waits until its receiver has room for it.
+#[derive(Debug)]
+pub struct Passing {
+    /// Becomes ready when the frame need not wait any longer.
+    pub waiting: Waiting,
+    /// The session that it belongs to.
+    pub session_id: Box<str>,
 }
 
 /// A registration that the directory could carry out, once it is admitted.
@@ -153,38 +176,39 @@ impl Directory {
 }
 
 impl Place {
-    /// Does what the frame in `bytes` asks for, or tells the sender why not. A registration that could be carried
-    /// out is handed back, to be admitted first.
-    pub fn handle(&self, bytes: &[u8]) -> Option<Registration> {
+    /// Does what the frame in `bytes` asks for as far as it can be done at once, or tells the sender why not.
+    pub fn handle(&self, bytes: &[u8]) -> Handled {
         let frame = match Frame::parse(bytes) {
             Ok(frame) => frame,
             Err(error @ (FrameError::InvalidJson | FrameError::TooDeep)) => {
                 self.tell(None, &error.to_string());
-                return None;
+                return Handled::Done;
             }
         };
         let mut state = self.directory.lock();
         let waits = state.contests_any(self.id);
         match state.role(self.id) {
-            Role::Replaced => return None,
-            Role::New if waits => return None,
+            Role::Replaced => return Handled::Done,
+            Role::New if waits => return Handled::Done,
             _ => {}
         }
-        let done = match frame.kind {
-            Kind::Register => match self.registration(state, &frame) {
-                Ok(registration) => return Some(registration),
-                Err(refusal) => Err(refusal),
-            },
+        let handled = match frame.kind {
+            Kind::Register => self.registration(state, &frame).map(Handled::Registers),
             Kind::Offer => self.offer(state, &frame),
             Kind::Answer => self.answer(state, &frame),
             Kind::Candidate => self.candidate(state, &frame),
             Kind::Error => self.peer_error(state, &frame),
-            Kind::Unknown => return None,
+            Kind::Unknown => Ok(Handled::Done),
         };
-        if let Err(refusal) = done {
+        handled.unwrap_or_else(|refusal| {
             self.refuse(text_of(&frame.session_id), frame.kind, &refusal);
-        }
-        None
+            Handled::Done
+        })
+    }
+
+    /// Tells the sender that a frame which waited for room was dropped.
+    pub fn give_up(&self, session_id: &str) {
+        self.tell(Some(session_id), &Refusal::PeerTooSlow.to_string());
     }
 
     /// The number of the socket.
@@ -259,7 +283,7 @@ impl Place {
         Ok(Registration { pod, token })
     }
 
-    fn offer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+    fn offer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
         let named = self.pod_id(frame);
         let first_pod = state.visit(self.id, named.as_ref().ok().copied().flatten())?;
         let pod = match named? {
@@ -270,19 +294,19 @@ impl Place {
         let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
         let origin = state.open_session(self.id, session_id, pod, self.limits().sessions_per_socket)?;
         drop(state);
-        self.pass(&origin, frame.kind, session_id, sdp)
+        self.pass(origin, frame.kind, session_id, sdp)
     }
 
-    fn answer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+    fn answer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
         let Role::Origin { .. } = state.role(self.id) else { return Err(Refusal::WrongRole) };
         let session_id = self.session_id(frame)?;
         let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
-        let Some(visitor) = state.peer_of(self.id, session_id) else { return Ok(()) };
+        let Some(visitor) = state.peer_of(self.id, session_id) else { return Ok(Handled::Done) };
         drop(state);
-        self.pass(&visitor, frame.kind, session_id, sdp)
+        self.pass(visitor, frame.kind, session_id, sdp)
     }
 
-    fn candidate(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+    fn candidate(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
         if let Role::New = state.role(self.id) {
             return Err(Refusal::Uninitialized);
         }
@@ -291,28 +315,33 @@ impl Place {
         let Some(peer) = state.peer_of(self.id, session_id) else {
             return match state.role(self.id) {
                 Role::Visitor { .. } => Err(Refusal::OriginOffline),
-                _ => Ok(()),
+                _ => Ok(Handled::Done),
             };
         };
         state.count_candidate(self.id, session_id, self.limits().candidates_per_session)?;
         drop(state);
-        self.pass(&peer, frame.kind, session_id, candidate)
+        self.pass(peer, frame.kind, session_id, candidate)
     }
 
-    fn peer_error(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<(), Refusal> {
+    fn peer_error(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
         let (Some(session_id), Some(message)) = (text_of(&frame.session_id), frame.payload) else {
-            return Ok(());
+            return Ok(Handled::Done);
         };
-        let Some(peer) = state.peer_of(self.id, session_id) else { return Ok(()) };
+        let Some(peer) = state.peer_of(self.id, session_id) else { return Ok(Handled::Done) };
         drop(state);
-        self.pass(&peer, frame.kind, session_id, message)
+        self.pass(peer, frame.kind, session_id, message)
     }
 
-    /// Passes an opaque value on to the other side of a session.
-    fn pass(&self, to: &Outbox, kind: Kind, session_id: &str, payload: &RawValue) -> Result<(), Refusal> {
-        match to.push(wire::relayed(kind, session_id, payload)) {
-            Pushed::Queued | Pushed::Closed => Ok(()),
-            Pushed::Overflowed => Err(Refusal::PeerTooSlow),
+    /// Passes an opaque value on to the other side of a session. If there is no room for it, a visitor waits; an origin
+    /// does not, because it has other visitors.
+    fn pass(&self, to: Peer, kind: Kind, session_id: &str, payload: &RawValue) -> Result<Handled, Refusal> {
+        match to.outbox.push(&to.share, wire::relayed(kind, session_id, payload)) {
+            Pushed::Queued | Pushed::Closed => Ok(Handled::Done),
+            Pushed::Full(frame) if to.is_origin => {
+                let waiting = Waiting::new(to.outbox, to.share, frame);
+                Ok(Handled::Waits(Passing { waiting, session_id: session_id.into() }))
+            }
+            Pushed::Full(_) => Err(Refusal::PeerTooSlow),
         }
     }
 
@@ -336,12 +365,7 @@ impl Place {
     /// Tells this socket that something is wrong. A session id that is too long is not repeated.
     fn tell(&self, session_id: Option<&str>, message: &str) {
         let session_id = session_id.filter(|id| id.len() <= self.limits().max_session_id as usize);
-        self.push(wire::error(session_id, message));
-    }
-
-    fn push(&self, frame: String) {
-        // A socket that does not read its own errors is closed by its outbox.
-        let _ = self.outbox.push(frame);
+        self.outbox.tell(wire::error(session_id, message));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{directory::Directory, outbox::Close};
+use super::{close::Close, directory::Directory};
 
 /// What lies between two sockets, unless they are so many that it must be less.
 const APART: Duration = Duration::from_millis(2);
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
     use crate::{
         config::SignalSettings,
-        signal::outbox::{Budget, Outbox},
+        signal::{budget::Budget, outbox::Outbox},
     };
 
     const AT_MOST: Duration = Duration::from_secs(3);

@@ -14,7 +14,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::outbox::Budget;
+use super::budget::Budget;
 
 /// Bytes of an unfinished frame that every socket may send without taking from the common budget: real frames are
 /// smaller, so that those who spend the budget shut nobody else out.
@@ -44,13 +44,23 @@ pub struct Intake<S> {
     /// What the largest message so far took of the common budget.
     reserved: usize,
     limit: usize,
+    /// Reads no further than what costs nothing.
+    paused: bool,
     budget: Arc<Budget>,
 }
 
 impl<S> Intake<S> {
     /// Lets frames of `max_frame` bytes through.
     pub fn new(stream: S, max_frame: usize, budget: Arc<Budget>) -> Self {
-        Self { stream, left: Bytes::new(), held: 0, reserved: 0, limit: max_frame + OVERHEAD, budget }
+        Self {
+            stream,
+            left: Bytes::new(),
+            held: 0,
+            reserved: 0,
+            limit: max_frame + OVERHEAD,
+            paused: false,
+            budget,
+        }
     }
 
     /// A whole message was made of what was read.
@@ -61,6 +71,15 @@ impl<S> Intake<S> {
     /// A control frame with `payload` bytes was among what was read, perhaps between two fragments of a message.
     pub fn control(&mut self, payload: usize) {
         self.held = self.held.saturating_sub(CONTROL_HEADER + payload);
+    }
+
+    /// Reads no further than the bytes that every socket may send without taking from the budget, or reads on. So control
+    /// frames and the end of the stream are still noticed, as long as not much was sent before them. Messages that are
+    /// made meanwhile are not to be told to [`Intake::complete`] before it reads on.
+    ///
+    /// A read that pends while paused is not woken: the stream is to be polled again when it reads on.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     /// The stream itself, for what is not counted any more.
@@ -96,6 +115,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.left.is_empty() {
+            if this.paused && this.held >= FREE {
+                return Poll::Pending;
+            }
             let room = FREE.checked_sub(this.held).filter(|room| *room > 0).unwrap_or(PIECE);
             return SCRATCH.with_borrow_mut(|scratch| {
                 let mut read = ReadBuf::new(&mut scratch[..room]);

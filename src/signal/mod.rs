@@ -1,7 +1,7 @@
 //! Signalling: origins register pod ids, visitors negotiate sessions with them.
 //!
 //! [`wire`] reads and writes frames, [`directory`] knows who holds which pod id and session, [`outbox`] is what
-//! waits for one socket, [`socket`] is one connection's life. A frame goes from one socket through the directory
+//! waits for one socket, in the order of `queue`; [`socket`] is one connection's life. A frame goes from one socket through the directory
 //! into the outbox of another.
 //!
 //! # A socket's states
@@ -37,7 +37,8 @@
 //! | origin, visitor | `offer`, `answer` or `candidate` without a fit session id, or without what it carries | `sessionId required`, `sdp required` or `candidate required` (or what is wrong with the id) |
 //! | origin, visitor | `error` without a session id or a message | dropped |
 //! | origin, visitor | `candidate` of a session of its own, after `candidates_per_session` others since the session's last offer | `too many candidates` |
-//! | origin | `answer`, `candidate` or `error` of a session of its own | it goes to the session's visitor |
+//! | origin | `answer`, `candidate` or `error` of a session of its own, for which the visitor's queue has no room | `the peer reads too slowly: this frame was dropped` |
+//! | origin | any other `answer`, `candidate` or `error` of a session of its own | it goes to the session's visitor |
 //! | origin | `answer`, `candidate` or `error` of any other session | dropped: the visitor has gone, or never offered to this origin |
 //! | visitor | `offer` with a session id of its own, for another pod | `session belongs to another pod` |
 //! | visitor | `offer` with a session id of its own | it goes to the same origin (renegotiation) |
@@ -48,6 +49,22 @@
 //! | visitor | `candidate` or `error` of a session of its own | it goes to the session's origin |
 //! | visitor | `candidate` of any other session | `origin offline` |
 //! | visitor | `error` of any other session | dropped |
+//!
+//! # Who pays for what waits
+//!
+//! A peer that takes what it is sent is never closed for what others send it.
+//!
+//! | event | what happens |
+//! | --- | --- |
+//! | a frame of a visitor has no room in the queue of its origin | the visitor is read no further until it has, for `ping_interval` at most; then it is told `the peer reads too slowly: this frame was dropped` |
+//! | a frame of an origin has no room in the queue of its visitor | the row above: an origin is not held up for one visitor |
+//! | more than 4 KiB of the broker's own frames wait for a peer | it is read no further until it took some |
+//! | a peer takes nothing for `ping_interval` while something waits for it | it is closed with 1013 |
+//!
+//! A session may have as much waiting as there is room left in the queue, and a queue may hold as much of the common
+//! budget as is left of that: those that hold most are refused first. At an origin, sessions take turns by bytes; their
+//! frames are sent in order, those of different sessions are not. Of a visitor that is read no further, the next 8 KiB
+//! are still read, so that its pings are answered and its end is noticed.
 //!
 //! # Who keeps a pod id
 //!
@@ -65,18 +82,22 @@
 //! | --- | --- |
 //! | the visitor's socket ends | nobody: later answers are dropped |
 //! | the origin's socket ends, or another takes its pod id | each of its visitors: `origin offline`, with the session id |
-//! | a peer does not read what it is sent | it is closed with 1013; the other: `peer does not read`, with the session id; then as above |
+//! | a peer takes nothing of what waits for it, for too long | it is closed with 1013; then as above |
 //! | the broker stops | every socket is closed with 1012 |
 //!
 //! A refused frame never closes a socket, except a refused registration: real hosts take no notice of an error
 //! frame without a session id and would believe themselves registered.
 
 pub mod admission;
+pub mod budget;
+pub mod close;
 pub mod contest;
 pub mod directory;
 pub mod farewell;
 mod intake;
 pub mod outbox;
+mod progress;
+mod queue;
 pub mod socket;
 mod state;
 pub mod wire;

@@ -1,7 +1,8 @@
 //! One connection's life: its frames go to the directory, its outbox goes to the wire, silence ends it.
 
 use std::{
-    future::poll_fn,
+    collections::VecDeque,
+    future::{pending, poll_fn},
     pin::{Pin, pin},
     sync::{Arc, Weak},
     task::Poll,
@@ -11,7 +12,7 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, error::Elapsed, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -23,9 +24,12 @@ use tokio_tungstenite::{
 
 use super::{
     admission::{self, Admission},
-    directory::{Admitted, Directory, Place, Registration},
+    budget::Budget,
+    close::Close,
+    directory::{Admitted, Directory, Handled, Passing, Place, Registration},
     intake::Intake,
-    outbox::{Budget, Close, Next, Outbox},
+    outbox::{Next, NoRoom, Outbox, Waiting},
+    progress::Progress,
     wire,
 };
 use crate::config::SignalSettings;
@@ -40,6 +44,10 @@ const WRITE_BATCH: usize = 32 * 1024;
 const READ_BUFFER: usize = 512;
 /// Bytes that are read, and thrown away, from a peer that sends on after it was told to close.
 const MAX_DISCARDED: u64 = 32 << 20;
+/// Frames that are read at most while none is handled; the [`Intake`] bounds their bytes.
+const MAX_AHEAD: usize = 16;
+/// How often a frame that waits for other queues to shrink tries again.
+const RETRY: Duration = Duration::from_millis(100);
 /// Pings that a peer may leave without an answer.
 const MAX_UNANSWERED: u32 = 2;
 
@@ -67,8 +75,7 @@ impl SocketHandle {
     /// Sends an error frame, then closes the socket.
     pub fn close(&self, sentence: &str, close: Close) {
         if let Some(outbox) = self.0.upgrade() {
-            // A peer that reads so little that there is no room for it is closed without the frame.
-            let _ = outbox.push(wire::error(None, sentence));
+            outbox.tell(wire::error(None, sentence));
             outbox.close(close);
         }
     }
@@ -94,14 +101,23 @@ where
         alarm: Box::pin(sleep_until(silence.deadline)),
         silence,
         pace: Pace::new(&limits),
+        max_pause: limits.ping_interval,
+        pause: None,
+        ahead: VecDeque::new(),
     };
     let ended = connection.run().await;
     let Connection { socket, outbox, place, .. } = connection;
     drop(place);
     match ended {
-        // In a box, so that its state is no part of each open socket's.
-        Ended::ByBroker(close) => Box::pin(close_with(socket, &outbox, close)).await,
-        Ended::ByPeer => {}
+        Ended::ByPeer => outbox.discard(Close::ENDED),
+        Ended::ByBroker(close) => {
+            match close {
+                Close::TOO_SLOW => outbox.discard(close.clone()),
+                _ => outbox.close(close.clone()),
+            }
+            // In a box, so that its state is no part of each open socket's.
+            Box::pin(close_with(socket, &outbox, close)).await;
+        }
     }
 }
 
@@ -115,7 +131,11 @@ where
     close_with(socket, &outbox, close).await;
 }
 
-async fn open<S>(stream: S, hub: &Hub, limits: &SignalSettings) -> (WebSocketStream<Intake<S>>, Arc<Outbox>)
+async fn open<S>(
+    stream: S,
+    hub: &Hub,
+    limits: &SignalSettings,
+) -> (WebSocketStream<Intake<Progress<S>>>, Arc<Outbox>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -125,13 +145,14 @@ where
         .write_buffer_size(WRITE_BATCH)
         .max_frame_size(Some(max_frame))
         .max_message_size(Some(max_frame));
-    let intake = Intake::new(stream, max_frame, hub.intake.clone());
+    let progress = Progress::new(stream, limits.ping_interval);
+    let intake = Intake::new(progress, max_frame, hub.intake.clone());
     let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.clone()));
     (WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await, outbox)
 }
 
 struct Connection<S> {
-    socket: WebSocketStream<Intake<S>>,
+    socket: WebSocketStream<Intake<Progress<S>>>,
     outbox: Arc<Outbox>,
     place: Place,
     admission: Arc<dyn Admission>,
@@ -140,7 +161,16 @@ struct Connection<S> {
     /// Goes off when `silence` is due, or before: its deadline moves with every frame, the alarm need not.
     alarm: Pin<Box<Sleep>>,
     pace: Pace,
+    /// How long a frame waits for room in the queue of its receiver.
+    max_pause: Duration,
+    /// Waits for that room; the frames that follow are not read meanwhile.
+    pause: Option<Pause>,
+    /// Frames that were read while none was to be handled.
+    ahead: VecDeque<Message>,
 }
+
+/// Ends when the frame that waits has been passed on, or with its session id if it is to be given up.
+type Pause = Pin<Box<dyn Future<Output = Result<(), Box<str>>> + Send>>;
 
 /// Why a connection is over.
 enum Ended {
@@ -153,6 +183,13 @@ enum Ended {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> Ended {
         let ended = loop {
+            let is_paused = self.pause.is_some() || self.outbox.owes_too_much();
+            self.socket.get_mut().pause(is_paused);
+            if !is_paused && let Some(frame) = self.ahead.pop_front() {
+                self.socket.get_mut().complete();
+                self.handle(&frame.into_data()).await;
+                continue;
+            }
             // In no fixed order, so that a peer that is sent much is heard nevertheless.
             let step = tokio::select! {
                 next = poll_fn(|cx| self.outbox.poll_next(cx)) => match next {
@@ -161,7 +198,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Err(close) => Err(Ended::ByBroker(close)),
                 },
                 () = &mut self.alarm => self.alarmed().await,
-                message = self.pace.paced(self.socket.next()) => self.receive(message).await,
+                message = self.pace.paced(self.socket.next()), if self.ahead.len() < MAX_AHEAD => {
+                    self.receive(message, is_paused).await
+                }
+                passed = pause_of(&mut self.pause) => {
+                    self.resume(passed);
+                    Ok(())
+                }
             };
             if let Err(ended) = step {
                 break ended;
@@ -173,10 +216,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ended
     }
 
-    async fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Ended> {
+    /// Handles what was read, or keeps a frame that is not to be handled yet.
+    async fn receive(
+        &mut self,
+        message: Option<Result<Message, Error>>,
+        is_paused: bool,
+    ) -> Result<(), Ended> {
         self.silence.heard();
         let intake = self.socket.get_mut();
         match &message {
+            Some(Ok(Message::Text(_) | Message::Binary(_))) if is_paused => {}
             Some(Ok(Message::Text(_) | Message::Binary(_))) => intake.complete(),
             Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => intake.control(payload.len()),
             _ => {}
@@ -187,12 +236,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.place.is_there();
         }
         match message {
+            Some(Ok(frame @ (Message::Text(_) | Message::Binary(_)))) if is_paused => {
+                self.ahead.push_back(frame);
+            }
             Some(Ok(Message::Text(text))) => self.handle(text.as_bytes()).await,
             Some(Ok(Message::Binary(bytes))) => self.handle(&bytes).await,
             // A peer that takes no pongs is not read from.
             Some(Ok(Message::Ping(_))) => {
                 let pong = self.socket.flush();
-                return patiently(pin!(pong), &self.outbox, &mut self.alarm, &self.silence).await;
+                return written(pin!(pong), &self.outbox, &mut self.silence).await;
             }
             Some(Ok(Message::Pong(_) | Message::Frame(_) | Message::Close(_))) => return Ok(()),
             Some(Err(error)) => return Err(ended_by(&error)),
@@ -205,10 +257,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn handle(&mut self, frame: &[u8]) {
-        if let Some(registration) = self.place.handle(frame) {
+        match self.place.handle(frame) {
+            Handled::Done => {}
             // In a box, because few sockets ever register, and those once.
-            Box::pin(self.register(registration)).await;
+            Handled::Registers(registration) => Box::pin(self.register(registration)).await,
+            Handled::Waits(Passing { waiting, session_id }) => {
+                let passed = timeout(self.max_pause, until_passed(waiting));
+                self.pause = Some(Box::pin(async move { passed.await.map_err(|_: Elapsed| session_id) }));
+            }
         }
+    }
+
+    /// Reads on after a pause.
+    fn resume(&mut self, passed: Result<(), Box<str>>) {
+        self.pause = None;
+        if let Err(session_id) = passed {
+            self.place.give_up(&session_id);
+        }
+        // Its pongs were perhaps not read.
+        self.silence.heard();
     }
 
     async fn register(&mut self, registration: Registration) {
@@ -220,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn ping(&mut self) -> Result<(), Ended> {
         let ping = self.socket.send(Message::Ping(Default::default()));
-        patiently(pin!(ping), &self.outbox, &mut self.alarm, &self.silence).await
+        written(pin!(ping), &self.outbox, &mut self.silence).await
     }
 
     /// Writes `frame` and what waits behind it.
@@ -236,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             socket.flush().await
         };
-        patiently(pin!(write), outbox, &mut self.alarm, &self.silence).await
+        written(pin!(write), outbox, &mut self.silence).await
     }
 
     /// Nothing came for a while: asks whether the peer is there, or gives it up.
@@ -256,33 +323,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Waits for `write`. A peer that takes nothing of it until its outbox overflows or the broker stops, or for too long, is
-/// given up.
-async fn patiently(
+/// Waits for `write`, which fails if the peer takes nothing for too long, unless the broker stops meanwhile.
+async fn written(
     mut write: Pin<&mut impl Future<Output = Result<(), Error>>>,
     outbox: &Outbox,
-    alarm: &mut Pin<Box<Sleep>>,
-    silence: &Silence,
+    silence: &mut Silence,
 ) -> Result<(), Ended> {
-    let mut waits = false;
-    let written = poll_fn(|cx| {
-        if let Poll::Ready(written) = write.as_mut().poll(cx) {
-            return Poll::Ready(written.map_err(|error| ended_by(&error)));
+    let mut waited = false;
+    let written = poll_fn(|cx| match write.as_mut().poll(cx) {
+        Poll::Ready(written) => Poll::Ready(written.map_err(|error| ended_by(&error))),
+        Poll::Pending => {
+            waited = true;
+            outbox.poll_hurried(cx).map(|close| Err(Ended::ByBroker(close)))
         }
-        if !waits {
-            waits = true;
-            alarm.as_mut().reset(Instant::now() + silence.patience());
-        }
-        if alarm.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(Ended::ByPeer));
-        }
-        outbox.poll_hurried(cx).map(|close| Err(Ended::ByBroker(close)))
     });
     let written = written.await;
-    if waits {
-        alarm.as_mut().reset(silence.deadline);
+    if waited {
+        // What the peer took shows that it is there; its pongs were not read meanwhile.
+        silence.heard();
     }
     written
+}
+
+/// Waits until a frame has been passed on.
+async fn until_passed(mut waiting: Waiting) {
+    // Other queues have spent the common budget; when they give some of it back is not told.
+    while let Err(NoRoom) = (&mut waiting).await {
+        sleep(RETRY).await;
+    }
+}
+
+/// Waits for the end of a pause; for ever if there is none.
+async fn pause_of(pause: &mut Option<Pause>) -> Result<(), Box<str>> {
+    match pause {
+        Some(pause) => pause.await,
+        None => pending().await,
+    }
 }
 
 /// What a failed read or write means for the connection.
@@ -294,6 +370,7 @@ fn ended_by(error: &Error) -> Ended {
         Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
             Ended::ByBroker(Close::UNFINISHED)
         }
+        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Ended::ByBroker(Close::TOO_SLOW),
         Error::Io(_) => Ended::ByPeer,
         Error::ConnectionClosed | Error::AlreadyClosed => Ended::ByPeer,
         _ => Ended::ByBroker(Close::PROTOCOL),
@@ -301,7 +378,7 @@ fn ended_by(error: &Error) -> Ended {
 }
 
 /// Sends what still waits and the close frame, then waits for the peer to close, all within a bounded time.
-async fn close_with<S>(mut socket: WebSocketStream<Intake<S>>, outbox: &Outbox, close: Close)
+async fn close_with<S>(mut socket: WebSocketStream<Intake<Progress<S>>>, outbox: &Outbox, close: Close)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -388,11 +465,6 @@ impl Silence {
         self.unanswered += 1;
         self.deadline = Instant::now() + self.ping_interval / 2;
         Step::Ping
-    }
-
-    /// How long one write may take.
-    fn patience(&self) -> Duration {
-        self.ping_interval
     }
 }
 

@@ -7,11 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{
-    contest::Contests,
-    outbox::{Close, Outbox},
-    wire,
-};
+use super::{close::Close, contest::Contests, outbox::Outbox, queue::Share, wire};
 
 mod holders;
 
@@ -58,11 +54,7 @@ pub enum Role {
     /// It has said nothing yet that decides.
     New,
     /// It holds pod ids.
-    Origin {
-        pods: Vec<PodId>,
-        /// The visitor of each session.
-        sessions: HashMap<SessionId, SocketId>,
-    },
+    Origin { pods: Vec<PodId>, sessions: HashMap<SessionId, Visitor> },
     /// It offers to origins.
     Visitor {
         /// The pod of the first offer: the one that is meant where a later offer names none.
@@ -78,7 +70,28 @@ pub enum Role {
 pub struct Session {
     pod: PodId,
     origin: SocketId,
+    /// Its share of the origin's queue.
+    share: Arc<Share>,
     candidates: Candidates,
+}
+
+/// One negotiation, as its origin holds it.
+#[derive(Debug)]
+pub struct Visitor {
+    socket: SocketId,
+    /// The session's share of the visitor's queue.
+    share: Arc<Share>,
+}
+
+/// Where a frame of a session goes.
+#[derive(Debug)]
+pub struct Peer {
+    /// The outbox of the other side.
+    pub outbox: Arc<Outbox>,
+    /// The session's share of it.
+    pub share: Arc<Share>,
+    /// The sender is a visitor: it can wait until there is room.
+    pub is_origin: bool,
 }
 
 /// Candidates since the last offer, by the side that sent them.
@@ -115,7 +128,7 @@ pub enum Refusal {
     TooManySessions,
     #[error("too many candidates")]
     TooManyCandidates,
-    #[error("peer does not read")]
+    #[error("the peer reads too slowly: this frame was dropped")]
     PeerTooSlow,
 }
 
@@ -207,20 +220,25 @@ impl State {
         &mut self.socket(id).role
     }
 
-    /// Makes `visitor` and the origin of `pod` the two sides of a session, or finds that they are; the origin's outbox.
+    /// Makes `visitor` and the origin of `pod` the two sides of a session, or finds that they are. Returns the way to the
+    /// origin.
     pub fn open_session(
         &mut self,
         visitor: SocketId,
         session_id: &str,
         pod: PodId,
         limit: u32,
-    ) -> Result<Arc<Outbox>, Refusal> {
+    ) -> Result<Peer, Refusal> {
         let origin = self.origins.get(&pod).map(|holder| holder.socket);
         if let Role::Visitor { sessions, .. } = self.role(visitor) {
             let full = sessions.len() >= limit as usize;
             match sessions.get_mut(session_id) {
                 Some(session) if session.pod != pod => return Err(Refusal::OtherPod),
-                Some(session) => session.candidates = Candidates::default(),
+                Some(session) => {
+                    session.candidates = Candidates::default();
+                    let (origin, share) = (session.origin, session.share.clone());
+                    return Ok(self.peer(origin, share, true));
+                }
                 None if full && origin.is_some() => return Err(Refusal::TooManySessions),
                 None => {}
             }
@@ -228,18 +246,21 @@ impl State {
         let origin = origin.ok_or(Refusal::OriginOffline)?;
         let session_id: SessionId = session_id.into();
         let Role::Origin { sessions, .. } = self.role(origin) else { return Err(Refusal::OriginOffline) };
-        match sessions.entry(session_id.clone()) {
-            Entry::Occupied(holder) if *holder.get() != visitor => return Err(Refusal::SessionTaken),
-            Entry::Occupied(_) => {}
-            Entry::Vacant(free) => {
-                free.insert(visitor);
-                self.sessions += 1;
-                if let Role::Visitor { sessions, .. } = self.role(visitor) {
-                    sessions.insert(session_id, Session { pod, origin, candidates: Candidates::default() });
-                }
-            }
+        let Entry::Vacant(free) = sessions.entry(session_id.clone()) else {
+            return Err(Refusal::SessionTaken);
+        };
+        free.insert(Visitor { socket: visitor, share: Share::in_order() });
+        self.sessions += 1;
+        let share = Share::in_turns();
+        if let Role::Visitor { sessions, .. } = self.role(visitor) {
+            let candidates = Candidates::default();
+            sessions.insert(session_id, Session { pod, origin, share: share.clone(), candidates });
         }
-        Ok(self.sockets[&origin].outbox.clone())
+        Ok(self.peer(origin, share, true))
+    }
+
+    fn peer(&self, socket: SocketId, share: Arc<Share>, is_origin: bool) -> Peer {
+        Peer { outbox: self.sockets[&socket].outbox.clone(), share, is_origin }
     }
 
     /// Makes a new socket a visitor; the pod of its first offer.
@@ -254,20 +275,26 @@ impl State {
         }
     }
 
-    /// The outbox of the other side of one of a socket's own sessions.
-    pub fn peer_of(&mut self, id: SocketId, session_id: &str) -> Option<Arc<Outbox>> {
-        let peer = match self.role(id) {
-            Role::Origin { sessions, .. } => *sessions.get(session_id)?,
-            Role::Visitor { sessions, .. } => sessions.get(session_id)?.origin,
+    /// Returns the way to the other side of one of a socket's own sessions.
+    pub fn peer_of(&mut self, id: SocketId, session_id: &str) -> Option<Peer> {
+        let (socket, share, is_origin) = match self.role(id) {
+            Role::Origin { sessions, .. } => {
+                let Visitor { socket, share } = sessions.get(session_id)?;
+                (*socket, share.clone(), false)
+            }
+            Role::Visitor { sessions, .. } => {
+                let Session { origin, share, .. } = sessions.get(session_id)?;
+                (*origin, share.clone(), true)
+            }
             Role::New | Role::Replaced => return None,
         };
-        Some(self.sockets.get(&peer)?.outbox.clone())
+        Some(self.peer(socket, share, is_origin))
     }
 
     /// Counts one candidate that `sender` sends in a session of its own.
     pub fn count_candidate(&mut self, sender: SocketId, session_id: &str, limit: u32) -> Result<(), Refusal> {
         let visitor = match self.role(sender) {
-            Role::Origin { sessions, .. } => sessions.get(session_id).copied(),
+            Role::Origin { sessions, .. } => sessions.get(session_id).map(|visitor| visitor.socket),
             Role::Visitor { .. } | Role::New | Role::Replaced => Some(sender),
         };
         if let Some(Role::Visitor { sessions, .. }) = visitor.map(|visitor| self.role(visitor))
@@ -290,13 +317,12 @@ impl State {
         let Role::Origin { sessions, .. } = self.role(origin) else { return };
         let ended = std::mem::take(sessions);
         self.sessions -= ended.len();
-        for (session_id, visitor) in ended {
-            if let Role::Visitor { sessions, .. } = self.role(visitor) {
+        for (session_id, Visitor { socket, .. }) in ended {
+            if let Role::Visitor { sessions, .. } = self.role(socket) {
                 sessions.remove(&session_id);
             }
             let frame = wire::error(Some(&session_id), &Refusal::OriginOffline.to_string());
-            // A visitor that does not read is closed by its outbox.
-            let _ = self.sockets[&visitor].outbox.push(frame);
+            self.sockets[&socket].outbox.tell(frame);
         }
     }
 

@@ -30,6 +30,8 @@ async fn deaf_visitor(address: &str, pod: &str, n: usize) -> TcpStream {
     visitor
 }
 
+const DROPPED: &str = "the peer reads too slowly: this frame was dropped";
+
 /// Answers of 100 KB for each visitor that does not read: more than its queue and the system's hold.
 const ANSWERS: usize = 8;
 
@@ -64,7 +66,7 @@ async fn visitors_that_never_read() {
                 let Message::Text(frame) = message.unwrap() else { continue };
                 let frame: Value = serde_json::from_str(&frame).unwrap();
                 match frame["message"].as_str() {
-                    Some("peer does not read") => too_slow += 1,
+                    Some(DROPPED) => too_slow += 1,
                     Some("invalid json") => break,
                     other => panic!("{other:?}"),
                 }
@@ -73,7 +75,7 @@ async fn visitors_that_never_read() {
         };
         let flooded = timeout(SOON * 6, async { tokio::join!(flood, complaints) }).await;
         let ((), too_slow) = flooded.expect("the flood should have been taken");
-        assert_eq!(too_slow, 100, "each visitor should have been given up");
+        assert!(too_slow >= 100, "the answers to each visitor should have been refused in the end");
         visitors
     });
     let visitors = join_all(visitors).await;
@@ -139,7 +141,7 @@ async fn visitors_that_spend_the_common_budget() {
         };
         break;
     }
-    assert_eq!(complaint["message"], "peer does not read", "the budget should have been spent");
+    assert_eq!(complaint["message"], DROPPED, "the budget should have been spent");
     siege.bystander_was_served().await;
     assert_ne!(complaint["sessionId"], "reader", "one that reads was given up");
     drop((hoarders, reader, origin));
@@ -148,7 +150,7 @@ async fn visitors_that_spend_the_common_budget() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_origin_that_never_reads() {
-    let siege = Siege::lay("an_origin_that_never_reads", &[]).await;
+    let siege = Siege::lay("an_origin_that_never_reads", &["signal.ping_interval=2s"]).await;
     let address = siege.address();
     let mut origin = upgrade(bytes::connect_narrow(address).await.unwrap()).await;
     origin.write_all(&bytes::text(r#"{"t":"register","podId":"deaf"}"#)).await.unwrap();
@@ -173,7 +175,6 @@ async fn an_origin_that_never_reads() {
         }
     });
     let told = told.await;
-    assert!(told.iter().flatten().any(|message| message == "peer does not read"), "{told:?}");
     assert!(told.iter().all(|told| told.contains(&"origin offline".into())), "{told:?}");
     drop(origin);
     siege.lift().await;

@@ -1,6 +1,7 @@
 //! The tables in `src/signal/mod.rs` row by row, and every limit of a socket, over real sockets.
 
 mod any;
+mod backpressure;
 mod endings;
 mod limits;
 mod liveness;

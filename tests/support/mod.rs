@@ -13,6 +13,7 @@ pub mod server;
 pub mod siege;
 pub mod signed;
 pub mod socket;
+pub mod throttled;
 
 use std::{io::Write, time::Duration};
 

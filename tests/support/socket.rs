@@ -14,7 +14,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest},
 };
 
-use super::{SOON, frames};
+use super::{SOON, frames, throttled::Throttled};
 
 pub struct Socket<S = TcpStream> {
     pub stream: WebSocketStream<S>,
@@ -31,10 +31,7 @@ impl Socket {
 
     /// One whose system takes hardly anything that it does not read.
     pub async fn narrow(address: &str) -> Self {
-        let tcp = TcpSocket::new_v4().unwrap();
-        tcp.set_recv_buffer_size(4096).unwrap();
-        let tcp = tcp.connect(address.parse().unwrap()).await.unwrap();
-        Self::over(tcp, address, "/signal").await.unwrap()
+        Self::over(narrow(address).await, address, "/signal").await.unwrap()
     }
 
     /// One whose request has these `Authorization` headers.
@@ -57,6 +54,23 @@ impl Socket {
         let (stream, _) = client_async(format!("ws://{address}{path}"), tcp).await?;
         Ok(Self { stream })
     }
+}
+
+impl Socket<Throttled<TcpStream>> {
+    /// One on a line that carries so many bytes a second to it.
+    pub async fn slow(address: &str, bytes_per_second: u32) -> Self {
+        let tcp = narrow(address).await;
+        tcp.set_nodelay(true).unwrap();
+        let tcp = Throttled::new(tcp, bytes_per_second);
+        let (stream, _) = client_async(format!("ws://{address}/signal"), tcp).await.unwrap();
+        Self { stream }
+    }
+}
+
+async fn narrow(address: &str) -> TcpStream {
+    let tcp = TcpSocket::new_v4().unwrap();
+    tcp.set_recv_buffer_size(4096).unwrap();
+    tcp.connect(address.parse().unwrap()).await.unwrap()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {

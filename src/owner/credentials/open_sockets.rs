@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     pods::Digest,
-    signal::{outbox::Close, socket::SocketHandle},
+    signal::{close::Close, socket::SocketHandle},
 };
 
 const REVOKED: &str = "the credential of this host was revoked by its owner";
@@ -89,7 +89,10 @@ mod tests {
     use std::{future::poll_fn, sync::Arc};
 
     use super::*;
-    use crate::signal::outbox::{Budget, Next, Outbox};
+    use crate::signal::{
+        budget::Budget,
+        outbox::{Next, Outbox},
+    };
 
     async fn told(outbox: &Outbox) -> (Next, Close) {
         let next = async || poll_fn(|cx| outbox.poll_next(cx)).await;

@@ -19,16 +19,27 @@ pub enum Role {
 /// Newcomers that may wait for one pod id.
 const NEWCOMERS: usize = 16;
 
+/// A frame that waits.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub text: String,
+    /// The number of its session; `None` if the broker itself says it.
+    pub session: Option<usize>,
+    /// Whether its session takes turns with others.
+    pub in_turns: bool,
+}
+
 #[derive(Debug)]
 pub struct Socket {
     pub role: Role,
     /// What waits, one list of frames for each step; the frames of one step come in no order.
-    pub waiting: Vec<Vec<String>>,
+    pub waiting: Vec<Vec<Waiting>>,
     pub closed: Option<u16>,
 }
 
 #[derive(Debug)]
 struct Session {
+    number: usize,
     id: String,
     pod: String,
     visitor: usize,
@@ -42,6 +53,7 @@ pub struct Model {
     limits: Limits,
     pub sockets: Vec<Socket>,
     sessions: Vec<Session>,
+    sessions_ever: usize,
     /// Which newcomer waits for which pod id, in the order in which they came, and for which owner it stands by.
     newcomers: Vec<(String, usize, Option<u8>)>,
     /// The owners that the holders of pod ids have proved.
@@ -66,6 +78,7 @@ impl Model {
             limits,
             sockets: Vec::new(),
             sessions: Vec::new(),
+            sessions_ever: 0,
             newcomers: Vec::new(),
             proofs: Vec::new(),
             contests: Vec::new(),
@@ -94,7 +107,7 @@ impl Model {
     }
 
     /// Takes what waits for a socket.
-    pub fn read(&mut self, me: usize) -> Vec<Vec<String>> {
+    pub fn read(&mut self, me: usize) -> Vec<Vec<Waiting>> {
         std::mem::take(&mut self.sockets[me].waiting)
     }
 
@@ -182,7 +195,7 @@ impl Model {
         held.push(pod.into());
         self.sockets[me].role = Role::Origin(held);
         self.proofs.extend(owner.map(|owner| (pod.into(), owner)));
-        self.send(me, format!(r#"{{"t":"registered","podId":{}}}"#, Value::from(pod)));
+        self.say(me, format!(r#"{{"t":"registered","podId":{}}}"#, Value::from(pod)));
     }
 
     pub fn ask(&mut self, me: usize, ask: &Ask) {
@@ -265,12 +278,12 @@ impl Model {
         let sdp = ask.payload.clone().ok_or("sdp required")?;
         let origin = self.sockets.iter().position(|socket| pods(&socket.role).contains(&pod));
         let mine = self.sessions.iter().filter(|session| session.visitor == me).count();
-        let origin = match self.sessions.iter_mut().find(|session| session.visitor == me && session.id == id)
+        let number = match self.sessions.iter_mut().find(|session| session.visitor == me && session.id == id)
         {
             Some(session) if session.pod != pod => return Err("session belongs to another pod".into()),
             Some(session) => {
                 (session.candidates_of_visitor, session.candidates_of_origin) = (0, 0);
-                session.origin
+                session.number
             }
             None => {
                 let origin = origin.ok_or("origin offline")?;
@@ -282,7 +295,9 @@ impl Model {
                 }
                 let (candidates_of_visitor, candidates_of_origin) = (0, 0);
                 let id = id.clone();
+                self.sessions_ever += 1;
                 self.sessions.push(Session {
+                    number: self.sessions_ever,
                     id,
                     pod,
                     visitor: me,
@@ -290,10 +305,10 @@ impl Model {
                     candidates_of_visitor,
                     candidates_of_origin,
                 });
-                origin
+                self.sessions_ever
             }
         };
-        self.pass(origin, "offer", &id, "sdp", &sdp)
+        self.pass(me, number, "offer", "sdp", &sdp)
     }
 
     /// An answer or a candidate, by an origin or a visitor.
@@ -308,9 +323,9 @@ impl Model {
             };
         };
         let from_visitor = session.visitor == me;
-        let peer = if from_visitor { session.origin } else { session.visitor };
+        let number = session.number;
         if ask.kind == Kind::Answer {
-            return self.pass(peer, "answer", &id, carries, &payload);
+            return self.pass(me, number, "answer", carries, &payload);
         }
         let sent =
             if from_visitor { &mut session.candidates_of_visitor } else { &mut session.candidates_of_origin };
@@ -318,14 +333,14 @@ impl Model {
         if *sent > limit {
             return Err("too many candidates".into());
         }
-        self.pass(peer, "candidate", &id, carries, &payload)
+        self.pass(me, number, "candidate", carries, &payload)
     }
 
     fn peer_error(&mut self, me: usize, ask: &Ask) -> Result<(), String> {
         let (Some(id), Some(message)) = (text(&ask.session), &ask.payload) else { return Ok(()) };
         let Some(session) = self.session_of(me, id) else { return Ok(()) };
-        let peer = if session.visitor == me { session.origin } else { session.visitor };
-        self.pass(peer, "error", id, "message", message)
+        let number = session.number;
+        self.pass(me, number, "error", "message", message)
     }
 
     fn session_of(&mut self, me: usize, id: &str) -> Option<&mut Session> {
@@ -352,27 +367,46 @@ impl Model {
         }
     }
 
-    fn pass(&mut self, to: usize, tag: &str, id: &str, field: &str, payload: &str) -> Result<(), String> {
-        let was_open = self.sockets[to].closed.is_none();
-        self.send(to, format!(r#"{{"t":"{tag}","sessionId":{},"{field}":{payload}}}"#, Value::from(id)));
-        if was_open && self.sockets[to].closed.is_some() { Err("peer does not read".into()) } else { Ok(()) }
+    /// Passes something on within a session, if there is room.
+    fn pass(
+        &mut self,
+        me: usize,
+        number: usize,
+        tag: &str,
+        field: &str,
+        payload: &str,
+    ) -> Result<(), String> {
+        let session = self.sessions.iter().find(|session| session.number == number).expect("it is open");
+        let in_turns = session.visitor == me;
+        let to = if in_turns { session.origin } else { session.visitor };
+        let text =
+            format!(r#"{{"t":"{tag}","sessionId":{},"{field}":{payload}}}"#, Value::from(&*session.id));
+        let socket = &mut self.sockets[to];
+        if socket.closed.is_some() {
+            return Ok(());
+        }
+        let cost = |frame: &Waiting| frame.text.len() + FRAME_OVERHEAD;
+        let frame = Waiting { text, session: Some(number), in_turns };
+        let of_session =
+            socket.waiting.iter().flatten().filter(|waiting| waiting.session == frame.session).map(cost);
+        let all = socket.waiting.iter().flatten().map(cost).sum::<usize>();
+        if of_session.sum::<usize>() + cost(&frame) + all > self.limits.queue {
+            return Err("the peer reads too slowly: this frame was dropped".into());
+        }
+        socket.waiting.last_mut().expect("a step has begun").push(frame);
+        Ok(())
     }
 
     fn tell(&mut self, to: usize, session: Option<&str>, message: &str) {
         let session = session.map_or(String::new(), |id| format!(r#""sessionId":{},"#, Value::from(id)));
-        self.send(to, format!(r#"{{"t":"error",{session}"message":{}}}"#, Value::from(message)));
+        self.say(to, format!(r#"{{"t":"error",{session}"message":{}}}"#, Value::from(message)));
     }
 
-    fn send(&mut self, to: usize, frame: String) {
+    /// Says something that is no peer's.
+    fn say(&mut self, to: usize, text: String) {
         let socket = &mut self.sockets[to];
-        if socket.closed.is_some() {
-            return;
-        }
-        let cost = |frame: &String| frame.len() + FRAME_OVERHEAD;
-        if socket.waiting.iter().flatten().map(cost).sum::<usize>() + cost(&frame) > self.limits.queue {
-            socket.waiting.clear();
-            socket.closed = Some(1013);
-        } else {
+        if socket.closed.is_none() {
+            let frame = Waiting { text, session: None, in_turns: false };
             socket.waiting.last_mut().expect("a step has begun").push(frame);
         }
     }

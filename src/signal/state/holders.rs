@@ -5,8 +5,8 @@ use std::{collections::HashMap, net::IpAddr};
 use super::{PodId, Refusal, Registered, Role, SocketId, State};
 use crate::signal::{
     admission::{Key, Standing},
+    close::Close,
     contest::{Entered, Newcomer, RoundEnd},
-    outbox::Close,
     wire,
 };
 
@@ -90,8 +90,7 @@ impl State {
         }
         let socket = self.socket(id);
         socket.contests = None;
-        // A socket that does not read is closed by its outbox.
-        let _ = socket.outbox.push(wire::registered(&pod));
+        socket.outbox.tell(wire::registered(&pod));
         tracing::info!(pod_id = &*pod, "origin registered");
         self.origins.insert(pod, Holder { socket: id, proof: standing.proof(), network, recorded: false });
     }
@@ -112,7 +111,7 @@ impl State {
     fn refuse(&mut self, newcomer: Newcomer) {
         let socket = self.socket(newcomer.socket);
         socket.contests = None;
-        let _ = socket.outbox.push(wire::error(None, &Refusal::Held.to_string()));
+        socket.outbox.tell(wire::error(None, &Refusal::Held.to_string()));
         socket.outbox.close(Close::HELD);
     }
 

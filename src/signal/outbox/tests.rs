@@ -1,0 +1,151 @@
+use futures_util::FutureExt;
+
+use super::*;
+
+const FRAME_OVERHEAD: usize = 64;
+
+fn outbox(limit: usize) -> Outbox {
+    Outbox::new(limit, Budget::new(1 << 20))
+}
+
+fn next(outbox: &Outbox) -> Poll<Result<Next, Close>> {
+    outbox.poll_next(&mut Context::from_waker(Waker::noop()))
+}
+
+fn frame(text: &str) -> Poll<Result<Next, Close>> {
+    Poll::Ready(Ok(Next::Frame(text.into())))
+}
+
+#[test]
+fn a_session_may_have_as_much_waiting_as_there_is_room_left() {
+    let (outbox, flooder, quiet) = (outbox(10_000), Share::in_turns(), Share::in_turns());
+    let flood = "x".repeat(1000 - FRAME_OVERHEAD);
+    for _ in 0..5 {
+        assert_eq!(outbox.push(&flooder, flood.clone()), Pushed::Queued);
+    }
+    assert_eq!(outbox.push(&flooder, flood.clone()), Pushed::Full(flood.clone()));
+    assert_eq!(outbox.push(&quiet, "y".repeat(5000 - FRAME_OVERHEAD)), Pushed::Queued);
+    assert_eq!(outbox.push(&Share::in_turns(), flood.clone()), Pushed::Full(flood));
+    assert_eq!(outbox.lock().close, None);
+}
+
+#[test]
+fn what_others_hold_of_the_common_budget_leaves_room_for_whoever_reads() {
+    let budget = Budget::new(10_000);
+    let outboxes: Vec<_> = (0..20).map(|_| Outbox::new(100_000, budget.clone())).collect();
+    let hoard = "x".repeat(500);
+    for outbox in &outboxes {
+        let share = Share::in_order();
+        while outbox.push(&share, hoard.clone()) == Pushed::Queued {}
+    }
+    let (reader, share) = (Outbox::new(100_000, budget.clone()), Share::in_order());
+    for _ in 0..100 {
+        assert_eq!(reader.push(&share, "y".repeat(FREE - FRAME_OVERHEAD)), Pushed::Queued);
+        assert!(matches!(next(&reader), Poll::Ready(Ok(Next::Frame(_)))));
+        assert_eq!(next(&reader), Poll::Pending);
+    }
+    drop((outboxes, reader));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn what_is_being_written_counts_until_the_next_is_asked_for() {
+    let (outbox, share) = (outbox(1000), Share::in_order());
+    let half = "x".repeat(500 - FRAME_OVERHEAD);
+    assert_eq!(outbox.push(&share, half.clone()), Pushed::Queued);
+    assert_eq!(next(&outbox), frame(&half));
+    assert_eq!(outbox.push(&share, half.clone()), Pushed::Queued);
+    assert_eq!(outbox.push(&share, half.clone()), Pushed::Full(half.clone()));
+    assert_eq!(next(&outbox), frame(&half));
+    assert_eq!(outbox.push(&share, half.clone()), Pushed::Queued);
+}
+
+#[test]
+fn who_waits_is_woken_in_turn_once_there_is_room() {
+    let (outbox, share) = (Arc::new(outbox(1000)), Share::in_turns());
+    let large = "x".repeat(1000 - FRAME_OVERHEAD);
+    assert_eq!(outbox.push(&share, large.clone()), Pushed::Queued);
+    let waiting = |text: &str| {
+        let share = Share::in_turns();
+        let Pushed::Full(frame) = outbox.push(&share, text.into()) else { panic!("it should be full") };
+        Waiting::new(outbox.clone(), share, frame)
+    };
+    let (mut one, mut two) = (waiting("one"), waiting("two"));
+    assert_eq!((&mut two).now_or_never(), None);
+    assert_eq!((&mut one).now_or_never(), None);
+    assert_eq!(next(&outbox), frame(&large));
+    assert_eq!(next(&outbox), Poll::Pending);
+    // Those before it come first, even where there is room for both.
+    assert_eq!((&mut two).now_or_never(), None);
+    assert_eq!((&mut one).now_or_never(), Some(Ok(())));
+    assert_eq!((&mut two).now_or_never(), Some(Ok(())));
+    assert_eq!([next(&outbox), next(&outbox)], [frame("one"), frame("two")]);
+}
+
+#[test]
+fn who_waits_for_a_queue_that_is_closed_waits_no_more() {
+    let (outbox, share) = (Arc::new(outbox(1000)), Share::in_turns());
+    let large = "x".repeat(1000 - FRAME_OVERHEAD);
+    assert_eq!(outbox.push(&share, large.clone()), Pushed::Queued);
+    let mut waiting = Waiting::new(outbox.clone(), Share::in_turns(), large);
+    assert_eq!((&mut waiting).now_or_never(), None);
+    outbox.close(Close::REPLACED);
+    assert_eq!(waiting.now_or_never(), Some(Ok(())));
+    assert!(next(&outbox).is_ready());
+    assert_eq!(next(&outbox), Poll::Ready(Err(Close::REPLACED)));
+}
+
+/// Nothing of this queue could make room: what waits elsewhere has spent the common budget.
+#[test]
+fn a_frame_that_nothing_could_make_room_for_does_not_wait() {
+    let budget = Budget::new(1000);
+    let outbox = Arc::new(Outbox::new(100_000, budget.clone()));
+    assert!(budget.take(1000));
+    let (share, large) = (Share::in_turns(), "x".repeat(2 * FREE));
+    let Pushed::Full(large) = outbox.push(&share, large) else { panic!("the budget is spent") };
+    assert_eq!(Waiting::new(outbox, share, large).now_or_never(), Some(Err(NoRoom)));
+}
+
+#[test]
+fn the_brokers_own_frames_are_always_queued_and_more_are_not_to_be_caused() {
+    let (outbox, share) = (outbox(1000), Share::in_order());
+    assert_eq!(outbox.push(&share, "x".repeat(1000 - FRAME_OVERHEAD)), Pushed::Queued);
+    while !outbox.owes_too_much() {
+        outbox.tell("own".into());
+    }
+    while let Poll::Ready(Ok(_)) = next(&outbox) {}
+    assert!(!outbox.owes_too_much());
+    assert_eq!(outbox.lock().bytes, 0);
+}
+
+#[test]
+fn a_ping_goes_ahead_and_is_asked_for_once() {
+    let outbox = outbox(1000);
+    outbox.tell("a".into());
+    assert!(!outbox.take_asked());
+    outbox.ask();
+    outbox.ask();
+    assert_eq!(next(&outbox), Poll::Ready(Ok(Next::Ping)));
+    assert_eq!(next(&outbox), frame("a"));
+    assert_eq!(next(&outbox), Poll::Pending);
+    assert!(outbox.take_asked());
+    assert!(!outbox.take_asked());
+}
+
+#[test]
+fn what_waits_is_sent_before_the_close_unless_it_is_discarded() {
+    for discarded in [false, true] {
+        let outbox = outbox(1000);
+        outbox.tell("a".into());
+        match discarded {
+            true => outbox.discard(Close::TOO_SLOW),
+            false => outbox.close(Close::TOO_SLOW),
+        }
+        outbox.close(Close::RESTART);
+        outbox.tell("b".into());
+        if !discarded {
+            assert_eq!(next(&outbox), frame("a"));
+        }
+        assert_eq!(next(&outbox), Poll::Ready(Err(Close::TOO_SLOW)));
+    }
+}
