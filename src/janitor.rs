@@ -31,6 +31,13 @@ pub enum JanitorError {
     Registry(#[from] RegistryError),
 }
 
+impl JanitorError {
+    /// Whether the command line, or a setting, is to blame.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Open(OpenError::Missing(_)) | Self::Memory)
+    }
+}
+
 fn rules(settings: &JanitorSettings) -> Rules {
     let Lifetime(grace) = settings.grace;
     let water = settings.high_water.zip(settings.low_water);
@@ -82,7 +89,7 @@ pub async fn tidy(config: &Config, dry: bool) -> Result<Report, JanitorError> {
     if config.registry == RegistryKind::Memory {
         return Err(JanitorError::Memory);
     }
-    let registry = RedbRegistry::open(&config.data_dir).map_err(|error| match error {
+    let registry = RedbRegistry::open_existing(&config.data_dir).map_err(|error| match error {
         OpenError::InUse(_) => JanitorError::InUse(error),
         other => JanitorError::Open(other),
     })?;

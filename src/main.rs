@@ -115,7 +115,7 @@ fn tidy(config: &Config, dry_run: bool) -> ExitCode {
     match runtime.block_on(gemmapod_signal::tidy(config, dry_run)) {
         Ok(report) if dry_run => println!("nothing is deleted in this dry run; else: {report}"),
         Ok(report) => println!("{report}"),
-        Err(error) => return complain(&error, FAILURE),
+        Err(error) => return complain(&error, if error.is_usage() { USAGE } else { FAILURE }),
     }
     ExitCode::SUCCESS
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use salvo::Router;
 use tokio::{
     sync::{Notify, Semaphore},
-    time::timeout,
+    time::{MissedTickBehavior, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,8 @@ use crate::{
 
 /// How long the end waits for a round of the janitor.
 const JANITOR: Duration = Duration::from_millis(300);
+/// How often the registry is looked at, beside what its reads and writes show.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
@@ -235,6 +237,7 @@ impl SignalServer {
             let (app, stop) = (app.clone(), hits_stop.clone());
             async move { app.hits.run(&*app.registry, &stop).await }
         });
+        tokio::spawn(check_registry(app.clone(), stop.child_token()));
         let janitor = tokio::spawn(janitor::run(app.clone(), stop.child_token()));
         tokio::spawn(app.owners.clone().keep_records(stop.child_token()));
         tokio::spawn(certificates.run(stop.child_token()));
@@ -256,6 +259,19 @@ impl SignalServer {
     }
 }
 
+/// Has the registry looked at until `stop`, for `GET /health`.
+async fn check_registry(app: Arc<App>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let checks = async {
+        loop {
+            ticks.tick().await;
+            app.registry.check().await;
+        }
+    };
+    stop.run_until_cancelled(checks).await;
+}
+
 impl ServerHandle {
     /// Begins to stop. Returns at once; [`SignalServer::serve`] returns when all is done.
     pub fn shutdown(&self) {
@@ -267,10 +283,10 @@ impl ServerHandle {
         self.app.stop.is_cancelled()
     }
 
-    /// Puts other settings in place, for all that comes from now on; open sockets keep the limits of their own. The
-    /// keys that differ and hold only after a restart.
+    /// Puts other settings in place, for all that comes from now on; open sockets keep the limits of their own. Returns
+    /// the keys that differ and hold only after a restart.
     pub fn reload(&self, config: Config) -> Vec<&'static str> {
-        let after_restart = self.app.live.load().needs_restart(&config);
+        let (config, after_restart) = self.app.live.load().reloaded(&config);
         self.app.reload(config);
         self.reload_certificates();
         after_restart

@@ -2,12 +2,12 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use gemmapod_signal::{RedbRegistry, Registry, RegistryError, VerifiedPod};
 use serde_json::{Value, json};
 
-use support::{mount::Tmpfs, pod::Pod, process::Broker, socket::Socket};
+use support::{SOON, mount::Tmpfs, pod::Pod, process::Broker, socket::Socket};
 
 async fn upload(broker: &Broker, html: String) -> (u16, Value) {
     let request =
@@ -19,6 +19,20 @@ async fn upload(broker: &Broker, html: String) -> (u16, Value) {
 async fn get(broker: &Broker, path: &str) -> (u16, String) {
     let answer = reqwest::get(broker.url(path)).await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// Waits until `/health` is as it should be.
+async fn until_health(broker: &Broker, status: u16, fits: impl Fn(&Value) -> bool) {
+    let poll = async {
+        loop {
+            let (found, body) = get(broker, "/health").await;
+            if found == status && fits(&serde_json::from_str(&body).unwrap()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, poll).await.expect("/health should have been as it is");
 }
 
 /// Names in the directory of blobs.
@@ -81,8 +95,12 @@ async fn a_full_disk_refuses_uploads_and_nothing_else_until_there_is_room() {
         );
     }
     assert_eq!(blobs(&data).len(), stored.len(), "something half-written is left: {:?}", blobs(&data));
-    let health: Value = serde_json::from_str(&get(&broker, "/health").await.1).unwrap();
-    assert_eq!((&health["ok"], &health["registry"]), (&json!(true), &json!("redb")));
+    until_health(&broker, 503, |health| {
+        let problem = "the registry cannot be written: No space left on device (os error 28)";
+        *health
+            == json!({ "ok": false, "problem": problem, "origins": [], "sessions": 0, "registry": "redb" })
+    })
+    .await;
     signalling_works(&broker).await;
     for (slug, html) in &stored {
         assert!(
@@ -93,6 +111,8 @@ async fn a_full_disk_refuses_uploads_and_nothing_else_until_there_is_room() {
     }
 
     fs::remove_file(filler).unwrap();
+    let is_well = json!({ "ok": true, "origins": [], "sessions": 0, "registry": "redb" });
+    until_health(&broker, 200, |health| *health == is_well).await;
     let html = Pod::named("after").padded(1000).html();
     let (status, answer) = upload(&broker, html.clone()).await;
     assert_eq!(status, 200, "{answer}");
@@ -181,7 +201,12 @@ async fn a_directory_of_blobs_that_vanishes_fails_uploads_and_leaves_nothing() {
         }
         let refused = upload(&broker, Pod::named("lost").html()).await;
         assert_eq!(refused, (500, json!({ "error": "this broker could not reach its registry" })));
-        assert_eq!(get(&broker, "/health").await.0, 200);
+        until_health(&broker, 503, |health| {
+            health["problem"]
+                .as_str()
+                .is_some_and(|problem| problem.starts_with("the registry cannot be written: "))
+        })
+        .await;
         signalling_works(&broker).await;
         if in_its_place.is_some() {
             fs::remove_file(data.join("blobs")).unwrap();
@@ -191,5 +216,6 @@ async fn a_directory_of_blobs_that_vanishes_fails_uploads_and_leaves_nothing() {
         assert!(get(&broker, &format!("/{slug}")).await == (200, kept.clone()));
         assert_eq!(upload(&broker, kept.clone()).await.0, 200);
         assert_eq!(blobs(data).len(), 1);
+        until_health(&broker, 200, |health| health["ok"] == true).await;
     }
 }

@@ -329,3 +329,29 @@ async fn a_full_disk_is_named() {
     fs::remove_file(filler).unwrap();
     RedbRegistry::open(&path).unwrap();
 }
+
+/// A command that looks after a data directory makes none: a mistyped path is told.
+#[test]
+fn maintenance_of_a_directory_that_is_not_there_makes_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir(place.path().join("empty")).unwrap();
+    fs::create_dir(place.path().join("other")).unwrap();
+    fs::write(place.path().join("other/notes"), "not a broker's").unwrap();
+    let before = contents(place.path());
+    for name in ["missing", "missing/below", "empty", "other"] {
+        let path = place.path().join(name);
+        for args in [&["janitor"][..], &["janitor", "--dry-run"], &["unbind", "pod"]] {
+            let output = command().args(args).arg("--data-dir").arg(&path).output().unwrap();
+            let said = format!("{} {}", args[0], String::from_utf8(output.stderr).unwrap());
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            let sentence = format!(
+                "gemmapod-signal: there is no registry in {}; name the data directory of a broker with --data-dir or data_dir\n",
+                path.display()
+            );
+            assert!(args[0] == "unbind" || said.ends_with(&sentence), "{said}");
+        }
+    }
+    assert!(contents(place.path()) == before);
+    assert!(!place.path().join("missing").exists());
+    assert_eq!(fs::read_dir(place.path().join("empty")).unwrap().count(), 0);
+}

@@ -34,6 +34,8 @@ pub struct Setting<T: 'static = Config> {
     pub(super) to_toml: fn(&T) -> Option<String>,
     pub(super) set_text: fn(&mut T, &str) -> Result<(), String>,
     pub(super) set_toml: fn(&mut T, &Spanned<DeValue<'_>>) -> Result<(), Wrong>,
+    /// Takes the value over from another.
+    pub(super) copy: fn(&mut T, &T),
 }
 
 impl<T: Default> Setting<T> {
@@ -67,6 +69,7 @@ macro_rules! setting {
             to_toml: |target| target.$($field).+.to_toml(),
             set_text: |target, text| { target.$($field).+ = Value::from_text(text)?; Ok(()) },
             set_toml: |target, value| { target.$($field).+ = Value::from_toml(value)?; Ok(()) },
+            copy: |target, source| target.$($field).+ = source.$($field).+.clone(),
         }
     };
     (@env) => { None };

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Config,
     net::{client::Client, path::normalize},
-    pods::{Blob, PieceMemory, PodRecord, Slug},
+    pods::{Blob, PieceMemory, PodRecord, RegistryError, Slug},
 };
 
 /// What a pod may load and talk to: inline scripts, WebAssembly, any signalling broker, and the model CDNs of the
@@ -71,15 +71,16 @@ pub async fn serve(
         }
         false => None,
     };
-    let (record, blob) = if is_get {
-        let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
-        (record, Some(blob))
-    } else {
-        (app.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?, None)
-    };
+    // A HEAD opens the blob too: what it says must be what a GET would find.
+    let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
     if record.is_over(app.clock.now()) {
         return Err(HttpError::NotFound);
     }
+    if blob.len() != record.blob_size {
+        let problem = format!("the blob of {slug} has {} bytes in place of {}", blob.len(), record.blob_size);
+        return Err(RegistryError::failed(problem).into());
+    }
+    let blob = is_get.then_some(blob);
     if isolation::redirect(&slug, request, response, &config) {
         return Ok(());
     }

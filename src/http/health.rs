@@ -1,8 +1,8 @@
-//! `GET|HEAD /health`: whether the broker lives, and who is on it.
+//! `GET|HEAD /health`: whether the broker lives and its registry works, and who is on it.
 
 use std::sync::Arc;
 
-use salvo::{Request, Response, handler};
+use salvo::{Request, Response, handler, http::StatusCode};
 use serde::Serialize;
 
 use super::{
@@ -16,6 +16,9 @@ pub struct Health(pub Arc<App>);
 #[derive(Serialize)]
 struct Body<'a> {
     ok: bool,
+    /// Why pods cannot be read or written at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     origins: Option<Origins>,
     sessions: usize,
@@ -46,7 +49,17 @@ impl Health {
             OriginsShown::Count => Some(Origins::Count(live.origins)),
             OriginsShown::Off => None,
         };
-        let body = Body { ok: true, origins, sessions: live.sessions, registry: self.0.registry.name() };
+        let problem = self.0.registry.problem();
+        if problem.is_some() {
+            response.status_code(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let body = Body {
+            ok: problem.is_none(),
+            problem: problem.as_deref(),
+            origins,
+            sessions: live.sessions,
+            registry: self.0.registry.name(),
+        };
         render_json(response, &body);
         Ok(())
     }

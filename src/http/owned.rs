@@ -87,6 +87,10 @@ impl Replace {
         let signed = SignedUpload::verify(app, &config, request)?;
         let key = signed.request.key;
         let before = own(app, &slug, &signed.request).await?;
+        // As a GET says: what expired is not there any more. Its owner can still delete it.
+        if before.is_over(app.clock.now()) {
+            return Err(HttpError::NotFound);
+        }
         take_once(app, request, &signed.request, true)?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;

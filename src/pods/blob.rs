@@ -1,7 +1,13 @@
 //! The bytes of a pod on their way out: all at once from memory, or piece by piece from a file, so that a reader that
 //! does not read holds a piece and not a pod.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::{File, Metadata},
+    io,
+    ops::Range,
+    os::unix::fs::{FileExt, MetadataExt},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
@@ -59,7 +65,7 @@ pub struct Blob(Source);
 #[derive(Clone, Debug)]
 enum Source {
     Memory(Bytes),
-    File { file: Arc<File>, length: u64 },
+    File { file: Arc<File>, content: Content },
 }
 
 impl From<Bytes> for Blob {
@@ -69,21 +75,26 @@ impl From<Bytes> for Blob {
 }
 
 impl Blob {
-    /// A blob that is all of `file`, which must not change any more.
+    /// A blob that is all of `file`. Reading it fails once the file changes.
     ///
     /// # Errors
     ///
     /// The length of the file cannot be found out.
     pub fn from_file(file: File) -> io::Result<Self> {
-        let length = file.metadata()?.len();
-        Ok(Self(Source::File { file: Arc::new(file), length }))
+        let metadata = file.metadata()?;
+        Ok(Self::from_version(file, &metadata))
+    }
+
+    /// A blob that is all of `file` as `metadata` told before.
+    pub(super) fn from_version(file: File, metadata: &Metadata) -> Self {
+        Self(Source::File { file: Arc::new(file), content: Content::of(metadata) })
     }
 
     /// Bytes in all.
     pub fn len(&self) -> u64 {
         match &self.0 {
             Source::Memory(bytes) => bytes.len() as u64,
-            Source::File { length, .. } => *length,
+            Source::File { content, .. } => content.length,
         }
     }
 
@@ -108,7 +119,9 @@ impl Blob {
     pub async fn read(self) -> io::Result<Bytes> {
         match self.0 {
             Source::Memory(bytes) => Ok(bytes),
-            Source::File { file, length } => read_at(file, 0..length).await.map(Bytes::from),
+            Source::File { file, content } => {
+                read_at(file, content, 0..content.length).await.map(Bytes::from)
+            }
         }
     }
 
@@ -124,10 +137,10 @@ impl Blob {
             }
             let (piece, end) = match &source {
                 Source::Memory(bytes) => (bytes.slice(rest.start as usize..rest.end as usize), rest.end),
-                Source::File { file, .. } => {
+                Source::File { file, content } => {
                     let (length, permit) = memory.reserve();
                     let end = rest.end.min(rest.start + length);
-                    let bytes = read_at(file.clone(), rest.start..end).await?;
+                    let bytes = read_at(file.clone(), *content, rest.start..end).await?;
                     (Bytes::from_owner(Piece { bytes, _memory: permit }), end)
                 }
             };
@@ -136,10 +149,26 @@ impl Blob {
     }
 }
 
-async fn read_at(file: Arc<File>, range: Range<u64>) -> io::Result<Vec<u8>> {
+/// What changes when the bytes of a file do. Its other times change when it is renamed or removed, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Content {
+    length: u64,
+    modified: (i64, i64),
+}
+
+impl Content {
+    fn of(metadata: &Metadata) -> Self {
+        Self { length: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
+async fn read_at(file: Arc<File>, content: Content, range: Range<u64>) -> io::Result<Vec<u8>> {
     let read = move || {
         let mut piece = vec![0; (range.end - range.start) as usize];
         file.read_exact_at(&mut piece, range.start)?;
+        if Content::of(&file.metadata()?) != content {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a blob changed while it was read"));
+        }
         Ok(piece)
     };
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
@@ -189,5 +218,20 @@ mod tests {
         assert_eq!(lengths().await, [SMALL_PIECE; 24]);
         drop(spent);
         assert_eq!(lengths().await, [PIECE; 3], "dropped pieces give their memory back");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_while_it_is_read_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().write_all_at(&[1; 200_000], 0).unwrap();
+        let blob = Blob::from_file(file.reopen().unwrap()).unwrap();
+        let mut pieces = Box::pin(blob.clone().pieces(0..200_000, PieceMemory::new()));
+        assert_eq!(pieces.try_next().await.unwrap().unwrap().len() as u64, PIECE);
+        let modified = file.as_file().metadata().unwrap().modified().unwrap();
+        file.as_file().write_all_at(&[2], 150_000).unwrap();
+        // The kernel's clock for files is a coarse one.
+        file.as_file().set_modified(modified + std::time::Duration::from_millis(10)).unwrap();
+        assert!(pieces.try_next().await.is_err());
+        assert!(blob.read().await.is_err());
     }
 }

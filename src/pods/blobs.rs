@@ -1,24 +1,55 @@
 //! The seam where blob bytes lie: files named by their SHA-256 in one directory.
 //!
 //! A blob is written and synced under a temporary name (many at a time), then gets its name and the directory is
-//! synced (by the one writer of the registry, before a record points at it).
+//! synced (by the one writer of the registry, before a record points at it). A blob is compared with its digest when it is
+//! first read, and again whenever its file has changed.
 
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
+use quick_cache::sync::Cache;
+use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use super::{Blob, Digest};
 
 const TEMPORARY: &str = ".upload-";
+/// How many blobs are remembered as right, at about 100 bytes each.
+const REMEMBERED: usize = 16_384;
+/// Bytes that are hashed at a time.
+const PIECE: usize = 64 * 1024;
 
 /// A directory of blobs.
 #[derive(Debug)]
 pub struct BlobFiles {
     directory: PathBuf,
+    verified: Cache<Digest, FileVersion>,
+}
+
+/// What changes whenever a file is written or another takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileVersion {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileVersion {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// A blob that is on disk, but does not have its name yet; dropping it removes it.
@@ -29,7 +60,7 @@ impl BlobFiles {
     /// Uses `directory`, which is made if it is missing.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
-        Ok(Self { directory: directory.into() })
+        Ok(Self { directory: directory.into(), verified: Cache::new(REMEMBERED) })
     }
 
     /// Whether there are blobs in `directory`, which may be missing.
@@ -58,17 +89,46 @@ impl BlobFiles {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// A blob, if it is there.
-    pub fn open_blob(&self, digest: &Digest) -> io::Result<Option<Blob>> {
-        match File::open(self.path(digest)) {
-            Ok(file) => Blob::from_file(file).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    /// Opens a blob of `length` bytes. Returns `None` if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is not what its name says.
+    pub fn open_blob(&self, digest: &Digest, length: u64) -> io::Result<Option<Blob>> {
+        let file = match File::open(self.path(digest)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        let version = FileVersion::of(&metadata);
+        if version.length != length {
+            return Err(damaged(digest, &format!("it has {} bytes in place of {length}", version.length)));
         }
+        if self.verified.get(digest) != Some(version) {
+            if digest_of(&file)? != *digest {
+                return Err(damaged(digest, "its bytes are not those that were uploaded"));
+            }
+            // What was written meanwhile makes another version, which is not remembered.
+            self.verified.insert(*digest, version);
+        }
+        Ok(Some(Blob::from_version(file, &metadata)))
+    }
+
+    /// Looks whether there is room for blobs, and whether the directory can be written.
+    pub fn check(&self) -> io::Result<()> {
+        // Without a name, and not synced: in most cases nothing of it reaches the disk.
+        let file = tempfile::tempfile_in(&self.directory);
+        file.and_then(|mut file| file.write_all(&[0; 4096])).map_err(|error| match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            // Without the path, which is not for everybody.
+            None => error.kind().into(),
+        })
     }
 
     /// Removes a blob, if it is there.
     pub fn remove(&self, digest: &Digest) -> io::Result<()> {
+        self.verified.remove(digest);
         match fs::remove_file(self.path(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -96,5 +156,25 @@ impl BlobFiles {
 
     fn path(&self, digest: &Digest) -> PathBuf {
         self.directory.join(digest.to_string())
+    }
+}
+
+fn damaged(digest: &Digest, problem: &str) -> io::Error {
+    let problem =
+        format!("the blob {digest} is damaged: {problem}; upload the pod again, or restore a backup of it");
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+fn digest_of(file: &File) -> io::Result<Digest> {
+    let (mut hash, mut piece, mut offset) = (Sha256::new(), vec![0; PIECE], 0);
+    loop {
+        let read = match file.read_at(&mut piece, offset) {
+            Ok(0) => return Ok(Digest(hash.finalize().into())),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hash.update(&piece[..read]);
+        offset += read as u64;
     }
 }

@@ -139,26 +139,50 @@ impl Janitor {
             tracing::warn!("the clock was set forward by {step}: the janitor deletes nothing for {grace}");
         }
         let mut round = Round::begin(registry, rules, now, dry).await?;
-        let mut after = None;
+        let mut after: Option<PodRecord> = None;
         loop {
-            let page = registry.list(after.as_ref(), PAGE).await?;
-            for record in &page {
-                round.report.looked_at += 1;
-                if !self.seen().is_grown_up(record, rules.grace, now) {
-                    continue;
-                }
-                match round.reason(record) {
-                    Some(reason) => round.delete(record, reason).await?,
-                    None => round.keep_in_mind(record),
-                }
-            }
-            after = page.last().map(|record| record.slug);
-            if page.len() < PAGE {
+            let page = registry.list_expired(now.date, after.as_ref(), PAGE).await?;
+            round.report.looked_at += page.len() as u64;
+            let is_last = page.len() < PAGE;
+            after = page.last().cloned();
+            let grown_up =
+                page.into_iter().filter(|record| self.seen().is_grown_up(record, rules.grace, now));
+            round.delete(grown_up.collect(), Reason::Expired).await?;
+            if is_last {
                 break;
             }
         }
+        if round.looks_at_all() {
+            self.look_at_all(&mut round).await?;
+        }
         round.make_room(self).await?;
         Ok(round.report)
+    }
+
+    /// Deletes what is not used, and finds what may go for room: this takes a look at each pod.
+    async fn look_at_all(&self, round: &mut Round<'_>) -> Result<(), RegistryError> {
+        let (date, mut after) = (round.now.date, None);
+        loop {
+            let page = round.registry.list(after.as_ref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            after = page.last().map(|record| record.slug);
+            let mut unused = Vec::new();
+            for record in page.into_iter().filter(|record| !record.is_over(date)) {
+                round.report.looked_at += 1;
+                if !self.seen().is_grown_up(&record, round.rules.grace, round.now) {
+                    continue;
+                }
+                if round.is_unused(&record) {
+                    unused.push(record);
+                } else {
+                    round.keep_in_mind(&record);
+                }
+            }
+            round.delete(unused, Reason::Unused).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 
     /// The same without a process that saw anything: dates are all there is.
@@ -228,12 +252,15 @@ impl<'a> Round<'a> {
         Ok(Self { registry, rules, now, dry, report, for_room: BinaryHeap::new() })
     }
 
-    fn reason(&self, record: &PodRecord) -> Option<Reason> {
-        if record.is_over(self.now.date) {
-            return Some(Reason::Expired);
-        }
-        let is_unused = |limit| used_at(record).is_some_and(|used| age(used, self.now.date) >= limit);
-        self.rules.unused_for.filter(|limit| is_unused(*limit)).map(|_| Reason::Unused)
+    /// Whether the rules are about other pods than those that have expired.
+    fn looks_at_all(&self) -> bool {
+        self.rules.unused_for.is_some()
+            || self.rules.water.is_some_and(|(high, _)| self.report.before.bytes > high)
+    }
+
+    fn is_unused(&self, record: &PodRecord) -> bool {
+        let age = used_at(record).map(|used| age(used, self.now.date));
+        self.rules.unused_for.zip(age).is_some_and(|(limit, age)| age >= limit)
     }
 
     fn keep_in_mind(&mut self, record: &PodRecord) {
@@ -244,23 +271,35 @@ impl<'a> Round<'a> {
         }
     }
 
-    async fn delete(&mut self, record: &PodRecord, reason: Reason) -> Result<(), RegistryError> {
-        if self.dry {
-            // As if no other pod had the same bytes.
-            let left = &mut self.report.left;
-            left.pods = left.pods.saturating_sub(1);
-            left.bytes = left.bytes.saturating_sub(record.blob_size);
-        } else if self.registry.delete_version(record).await? {
-            tracing::debug!(slug = %record.slug, ?reason, "the janitor deleted a pod");
-            self.report.left = self.registry.usage(None).await?;
-        } else {
-            // Its owner was quicker.
+    async fn delete(&mut self, records: Vec<PodRecord>, reason: Reason) -> Result<(), RegistryError> {
+        if records.is_empty() {
             return Ok(());
         }
+        // Where it is false, the owner was quicker.
+        let gone = if self.dry {
+            vec![true; records.len()]
+        } else {
+            self.registry.delete_versions(&records).await?
+        };
+        let mut deleted = 0;
+        for (record, _) in records.iter().zip(gone).filter(|(_, is_gone)| *is_gone) {
+            deleted += 1;
+            if self.dry {
+                // As if no other pod had the same bytes.
+                let left = &mut self.report.left;
+                left.pods = left.pods.saturating_sub(1);
+                left.bytes = left.bytes.saturating_sub(record.blob_size);
+            } else {
+                tracing::debug!(slug = %record.slug, ?reason, "the janitor deleted a pod");
+            }
+        }
+        if !self.dry {
+            self.report.left = self.registry.usage(None).await?;
+        }
         match reason {
-            Reason::Expired => self.report.expired += 1,
-            Reason::Unused => self.report.unused += 1,
-            Reason::ForRoom => self.report.for_room += 1,
+            Reason::Expired => self.report.expired += deleted,
+            Reason::Unused => self.report.unused += deleted,
+            Reason::ForRoom => self.report.for_room += deleted,
         }
         Ok(())
     }
@@ -277,7 +316,7 @@ impl<'a> Round<'a> {
             let Some(record) = self.registry.get_record(&slug).await? else { continue };
             let is_grown_up = janitor.seen().is_grown_up(&record, self.rules.grace, self.now);
             if is_grown_up && used_at(&record) == Some(used) {
-                self.delete(&record, Reason::ForRoom).await?;
+                self.delete(vec![record], Reason::ForRoom).await?;
             }
         }
         Ok(())

@@ -100,6 +100,41 @@ pub trait Registry: Send + Sync + 'static {
         Ok(self.get_record(&record.slug).await?.is_some_and(is_same) && self.delete(&record.slug).await?)
     }
 
+    /// The same for many versions, which may share transactions; whether each was there.
+    async fn delete_versions(&self, records: &[PodRecord]) -> Result<Vec<bool>, RegistryError> {
+        let mut deleted = Vec::with_capacity(records.len());
+        for record in records {
+            deleted.push(self.delete_version(record).await?);
+        }
+        Ok(deleted)
+    }
+
+    /// At most `limit` records of pods that are not served any more at `now`, in the order in which they expired, from
+    /// the first one after `after`.
+    async fn list_expired(
+        &self,
+        now: SystemTime,
+        after: Option<&PodRecord>,
+        limit: usize,
+    ) -> Result<Vec<PodRecord>, RegistryError> {
+        let order = |record: &PodRecord| (record.expires, record.slug);
+        let (mut expired, mut last) = (Vec::new(), None);
+        loop {
+            let page = self.list(last.as_ref(), PAGE).await?;
+            last = page.last().map(|record| record.slug);
+            let is_last = page.len() < PAGE;
+            let is_wanted = |record: &PodRecord| {
+                record.is_over(now) && after.is_none_or(|after| order(after) < order(record))
+            };
+            expired.extend(page.into_iter().filter(is_wanted));
+            expired.sort_by_key(order);
+            expired.truncate(limit);
+            if is_last {
+                return Ok(expired);
+            }
+        }
+    }
+
     /// Puts quotas in place. A registry that does not bring this keeps whatever comes.
     fn set_quotas(&self, quotas: Quotas) {
         let _ = quotas;
@@ -195,6 +230,15 @@ pub trait Registry: Send + Sync + 'static {
         let _ = (owner_key, name);
         Err(NO_CREDENTIALS)
     }
+
+    /// Returns why pods cannot be read or written at present, as one sentence for `GET /health`, which anybody can read.
+    /// Called for every such request: it must be quick, and must not be in the hands of those who send requests.
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
+    /// Looks whether pods can be read and written, for [`Registry::problem`]. Called every few seconds.
+    async fn check(&self) {}
 
     /// Writes what is still to be written and lets go of files. Nothing is called after it.
     async fn close(&self) -> Result<(), RegistryError> {

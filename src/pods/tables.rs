@@ -33,7 +33,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use self::accounts::Accounts;
 pub use self::{
     accounts::{Removed, has_blob, usage},
-    indexes::owned_records,
+    indexes::{expired_records, owned_records},
 };
 use super::{PodRecord, QuotaExceeded, Quotas, Slug};
 
@@ -44,6 +44,8 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The version of the tables that this broker writes.
 pub const SCHEMA: u64 = 3;
+/// How a sentence about a record begins that is not what this broker writes.
+pub const WRONG_RECORD: &str = "a record cannot be read";
 /// The version of an encoded record.
 const RECORD_VERSION: u8 = 1;
 
@@ -95,6 +97,13 @@ fn date_hits(txn: &WriteTransaction, now: SystemTime) -> Result<(), redb::Error>
         last_hits.insert(entry?.0.value(), seconds(now))?;
     }
     Ok(())
+}
+
+/// Writes something, and changes nothing.
+pub fn touch(db: &Database) -> Result<(), redb::Error> {
+    let txn = begin(db)?;
+    txn.open_table(META)?.insert("schema", SCHEMA)?;
+    Ok(txn.commit()?)
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -230,7 +239,7 @@ fn stored<T: DeserializeOwned>(
 }
 
 pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, redb::Error> {
-    let corrupted = |problem: String| redb::Error::Corrupted(format!("a record cannot be read: {problem}"));
+    let corrupted = |problem: String| redb::Error::Corrupted(format!("{WRONG_RECORD}: {problem}"));
     match value.split_first() {
         Some((&RECORD_VERSION, json)) => {
             serde_json::from_slice(json).map_err(|error| corrupted(error.to_string()))

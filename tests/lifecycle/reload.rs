@@ -1,18 +1,21 @@
 //! SIGHUP: what can change while the broker runs does, what cannot is named, what is broken changes nothing.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::AsyncWriteExt,
+    time::{sleep, timeout},
+};
 
 use crate::{
     Configured,
     certs::{Authority, Files},
     client::{Client, first},
     support::{
-        bytes,
+        SOON, bytes,
         frames::{register, registered},
         pod::Pod,
-        process::Broker,
+        process::{Broker, command},
         raw::{self, Answer, Raw},
         socket::Socket,
     },
@@ -205,4 +208,55 @@ async fn without_a_file_a_reload_is_harmless() {
     assert!(!said.iter().any(|line| line.contains("WARN")), "{said:?}");
     origin.register("123456789012").await;
     assert!(broker.terminate().success());
+}
+
+/// A broker that serves TLS does so until its end, whatever the file says meanwhile.
+#[tokio::test]
+async fn certificates_and_their_directory_stay_until_the_restart() {
+    let others = [
+        ("tls.mode = \"off\"", "tls.mode, tls.domains"),
+        ("tls.mode = \"self-signed\"\ntls.domains = [\"pods.example\"]", "data_dir"),
+        ("", "tls.mode, tls.domains"),
+        ("tls.domains = [\"pods.example\"]", "tls.mode"),
+        (
+            "tls.domains = [\"other.example\"]\nlisten = [{ address = \"127.0.0.1:0\", tls = true }]",
+            "listen, tls.mode, tls.domains",
+        ),
+    ];
+    for (tls, named) in others {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (file, data, other) =
+            (dir.path().join("signal.toml"), dir.path().join("data"), dir.path().join("other"));
+        let write = |data: &std::path::Path, tls: &str| {
+            let toml = format!("port = 0\nhostname = \"127.0.0.1\"\ndata_dir = {data:?}\n{MEMORY}\n{tls}\n");
+            fs::write(&file, toml).unwrap();
+        };
+        let running = "tls.mode = \"self-signed\"\ntls.domains = [\"pods.example\"]";
+        write(&data, running);
+        let mut broker = Broker::spawn(command().arg("--config").arg(&file));
+        let (address, ca) = (broker.address.clone(), data.join("tls/ca.pem"));
+        let authority = fs::read_to_string(&ca).unwrap();
+        let client = Client::trusting(&authority);
+        let shown = client.shown(&address, "pods.example").await;
+        let mut origin = client.socket(&address, "pods.example").await;
+        write(if named == "data_dir" { &other } else { &data }, tls);
+        for _ in 0..2 {
+            broker.signal("HUP");
+            let warning = broker.wait_for("hold only after a restart: ");
+            assert!(warning.ends_with(&format!(": {named}")), "{tls}: {warning}");
+        }
+        // The source of certificates has seen the reloads once it has seen this one.
+        write(&data, "tls.mode = \"self-signed\"\ntls.domains = [\"pods.example\", \"more.pods.example\"]");
+        broker.signal("HUP");
+        let is_served = async {
+            while client.connect(&address, "more.pods.example").await.is_err() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, is_served).await.expect("the new certificate should have been shown");
+        assert_ne!(client.shown(&address, "pods.example").await, shown);
+        assert_eq!(fs::read_to_string(&ca).unwrap(), authority, "{tls}");
+        assert!(!other.exists(), "{tls}");
+        origin.register("pod").await;
+    }
 }

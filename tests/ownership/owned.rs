@@ -279,3 +279,27 @@ async fn the_head_of_a_list_is_that_of_the_list() {
     }
     assert_eq!(head.text().await.unwrap(), "");
 }
+
+#[tokio::test]
+async fn a_pod_that_has_expired_is_not_replaced_but_can_be_deleted() {
+    let clock = gemmapod_signal::Clock::default();
+    let config =
+        crate::support::server::config(&format!("public_url = \"{BROKER}\"\n[uploads]\nlifetime = \"1h\""));
+    let registry = gemmapod_signal::MemoryRegistry::new(64 << 20);
+    let builder =
+        gemmapod_signal::SignalServer::builder().config(config).registry(registry).clock(clock.clone());
+    let (server, owner) = (TestServer::from(builder).await, Owner::new());
+    let path = format!("/{}", server.store(owner.pod("old").html()).await);
+    clock.pass(Duration::from_secs(3599));
+    let now = || SystemTime::now() + Duration::from_secs(3599);
+    let new = owner.pod("new").html();
+    let answer = owner.signed(&server, Method::PUT, &path, Some(&new), now()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    clock.pass(Duration::from_secs(1));
+    let newer = owner.pod("newer").html();
+    let answer = owner.signed(&server, Method::PUT, &path, Some(&newer), now()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    assert_eq!(get(&server, &path).await.0, StatusCode::NOT_FOUND);
+    let answer = owner.signed(&server, Method::DELETE, &path, None, now()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+}

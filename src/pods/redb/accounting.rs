@@ -14,6 +14,7 @@ use redb::{Database, StorageBackend};
 
 use super::{
     RedbRegistry,
+    file::Source,
     lives::{bytes_in, directory, files},
     tables,
 };
@@ -357,15 +358,36 @@ impl World {
             let owned = self.model.pods.iter().filter(|(_, (record, _))| record.owner_key == key);
             assert_eq!(listed, owned.map(|(slug, _)| *slug).collect::<Vec<_>>());
         }
+        let date = self.moment().date;
+        let mut expired: Vec<_> = self
+            .model
+            .pods
+            .values()
+            .map(|(record, _)| record)
+            .filter(|record| record.is_over(date))
+            .collect();
+        expired.sort_by_key(|record| (record.expires, record.slug));
+        let mut listed: Vec<PodRecord> = Vec::new();
+        loop {
+            let page = self.registry.list_expired(date, listed.last(), 2).await.unwrap();
+            let is_last = page.len() < 2;
+            listed.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        let slugs = |records: &mut dyn Iterator<Item = &PodRecord>| -> Vec<Slug> {
+            records.map(|record| record.slug).collect()
+        };
+        assert_eq!(slugs(&mut listed.iter()), slugs(&mut expired.into_iter()));
         let digests = self.model.pods.values().map(|(record, _)| record.digest.to_string()).collect();
         assert_eq!(files(self.directory.path()), digests);
     }
 }
 
 fn open(directory: &tempfile::TempDir, disk: &Kept) -> RedbRegistry {
-    let disk = disk.clone();
-    RedbRegistry::open_with(directory.path(), &directory.path().join("registry.redb"), move || disk.open())
-        .unwrap()
+    let source = Source::new(disk.clone(), 1 << 20);
+    RedbRegistry::open_with(directory.path(), &directory.path().join("registry.redb"), source).unwrap()
 }
 
 fn rules(unused_for: Option<u32>, water: Option<(u64, u64)>) -> Rules {

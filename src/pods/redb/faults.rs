@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeSet,
     io,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use redb::{Database, DatabaseError, StorageBackend};
+use redb::{BackendError, Database, DatabaseError, StorageBackend};
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -22,8 +23,8 @@ pub struct Fault {
 pub enum Kind {
     /// This one operation fails, a write after half of it.
     Once(i32),
-    /// Every operation fails until the disk is healed.
-    Broken,
+    /// Every operation fails in this way until the disk is healed.
+    Every(i32),
     /// Whatever needs a block that the file does not have yet fails until the disk is healed.
     Full,
     /// The power fails after half of it.
@@ -32,6 +33,7 @@ pub enum Kind {
 
 pub const EIO: i32 = 5;
 pub const ENOSPC: i32 = 28;
+pub const EROFS: i32 = 30;
 
 /// Clones are the same disk.
 #[derive(Clone, Debug, Default)]
@@ -64,11 +66,6 @@ enum Change {
 impl Disk {
     /// Opens the database on it, which no other may have open.
     pub fn open(&self) -> Result<Database, DatabaseError> {
-        {
-            let mut state = self.state();
-            assert!(!state.open, "the file is opened before it is closed");
-            state.open = true;
-        }
         // Without a cache, so that what is read is read from the disk.
         Database::builder().set_cache_size(0).create_with_backend(self.clone())
     }
@@ -77,6 +74,11 @@ impl Disk {
     pub fn arm(&self, fault: Option<Fault>) {
         let mut state = self.state();
         (state.operations, state.fault, state.fired) = (0, fault, false);
+    }
+
+    /// Changes bytes behind the back of whoever uses it.
+    pub fn damage(&self, damage: impl FnOnce(&mut Vec<u8>)) {
+        damage(&mut self.state().bytes);
     }
 
     pub fn fail_reads(&self, reads: u64) {
@@ -90,6 +92,12 @@ impl Disk {
     /// Whether the fault has come.
     pub fn fired(&self) -> bool {
         self.state().fired
+    }
+
+    /// Whether the fault has come and is still there.
+    pub fn is_failing(&self) -> bool {
+        let state = self.state();
+        state.fired && state.fault.is_some()
     }
 
     pub fn heal(&self) {
@@ -175,7 +183,7 @@ impl State {
         let Fault { at, kind } = self.fault?;
         match kind {
             Kind::Once(error) => (self.operations == at).then_some(error),
-            Kind::Broken => (self.operations >= at).then_some(EIO),
+            Kind::Every(error) => (self.operations >= at).then_some(error),
             Kind::Full => {
                 let Some(Change::Write(offset, data)) = change else { return None };
                 let mut parts = sectors(*offset, data);
@@ -229,6 +237,16 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.state().operate(Some(Change::Write(offset as usize, data.to_vec())))
+    }
+
+    /// Only the whole of it: redb asks for that where it gets no less.
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        if (start, end) != (Bound::Unbounded, Bound::Unbounded) {
+            return Err(BackendError::Unsupported);
+        }
+        let was_open = std::mem::replace(&mut self.state().open, true);
+        assert!(!was_open, "the file is opened before it is closed");
+        Ok(true)
     }
 
     fn close(&self) -> io::Result<()> {

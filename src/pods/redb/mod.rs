@@ -6,13 +6,21 @@
 
 #[cfg(test)]
 mod accounting;
+mod checked;
 #[cfg(test)]
 mod credential_faults;
+mod damage;
+#[cfg(test)]
+mod damaged;
+#[cfg(test)]
+mod expiry;
 #[cfg(test)]
 mod faults;
+mod file;
 #[cfg(test)]
 mod lives;
 mod open;
+mod overlay;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -39,6 +47,9 @@ use super::{
     PodIdChanged, PodIdRecord, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
     credential_tables, tables,
 };
+
+/// Pods that one transaction deletes at most: uploads wait for it.
+const DELETIONS: usize = 256;
 
 /// Keeps pods in a data directory; what it acknowledged survives a power cut.
 #[derive(Debug)]
@@ -102,25 +113,21 @@ impl Registry for RedbRegistry {
     }
 
     async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError> {
-        let slug = *slug;
-        let read = move |store: &Store| match store.read(|database| tables::record(database, &slug))? {
-            Some(record) => Ok(store.blobs.open_blob(&record.digest)?),
-            None => Ok(None),
-        };
-        self.blocking(read).await
+        Ok(self.get_pod(slug).await?.map(|(_, blob)| blob))
     }
 
     async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
         let slug = *slug;
         let read = move |store: &Store| {
             while let Some(record) = store.read(|database| tables::record(database, &slug))? {
-                // A blob that is gone was replaced or deleted in between.
-                if let Some(blob) = store.blobs.open_blob(&record.digest)? {
+                if let Some(blob) = store.blobs.open_blob(&record.digest, record.blob_size)? {
                     return Ok(Some((record, blob)));
                 }
+                // A blob that is gone was replaced or deleted in between.
                 let again = store.read(|database| tables::record(database, &slug))?;
                 if again.is_some_and(|again| again.digest == record.digest) {
-                    break;
+                    let problem = format!("the blob {} of the pod {slug} is missing", record.digest);
+                    return Err(RegistryError::failed(problem));
                 }
             }
             Ok(None)
@@ -152,8 +159,29 @@ impl Registry for RedbRegistry {
     }
 
     async fn delete_version(&self, record: &PodRecord) -> Result<bool, RegistryError> {
-        let record = record.clone();
-        self.write(|done| Job::DeleteVersion { record, done }).await
+        let deleted = self.delete_versions(std::slice::from_ref(record)).await?;
+        Ok(deleted.first().copied().unwrap_or_default())
+    }
+
+    async fn delete_versions(&self, records: &[PodRecord]) -> Result<Vec<bool>, RegistryError> {
+        let mut deleted = Vec::with_capacity(records.len());
+        for records in records.chunks(DELETIONS) {
+            let records = records.to_vec();
+            deleted.extend(self.write(|done| Job::DeleteVersions { records, done }).await?);
+        }
+        Ok(deleted)
+    }
+
+    async fn list_expired(
+        &self,
+        now: SystemTime,
+        after: Option<&PodRecord>,
+        limit: usize,
+    ) -> Result<Vec<PodRecord>, RegistryError> {
+        let after = after.and_then(|record| record.expires.map(|expires| (expires, record.slug)));
+        let read =
+            move |store: &Store| store.read(|database| tables::expired_records(database, now, after, limit));
+        self.blocking(read).await
     }
 
     fn set_quotas(&self, quotas: Quotas) {
@@ -235,6 +263,16 @@ impl Registry for RedbRegistry {
     ) -> Result<Option<Credential>, RegistryError> {
         let (owner_key, name) = (*owner_key, name.clone());
         self.write(|done| Job::RevokeCredential { owner_key, name, done }).await
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.store.sentence()
+    }
+
+    async fn check(&self) {
+        if let Err(error) = self.blocking(|store| Ok(store.check())).await {
+            tracing::error!(%error, "the registry was not looked at");
+        }
     }
 
     async fn close(&self) -> Result<(), RegistryError> {

@@ -10,11 +10,13 @@ use std::{
     time::SystemTime,
 };
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase};
+use redb::{Builder, Database, DatabaseError};
 use tokio::sync::mpsc;
 
 use super::{
     RedbRegistry,
+    damage::guarded,
+    file::{LockedFile, Source},
     store::Store,
     tables,
     writer::{BATCH, Writer},
@@ -39,6 +41,9 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
+    /// There is nothing to open.
+    #[error("there is no registry in {}; name the data directory of a broker with --data-dir or data_dir", .0.display())]
+    Missing(PathBuf),
     /// Another broker has it open.
     #[error("the data directory {} is in use by another broker; stop that one, or choose another with --data-dir", .0.display())]
     InUse(PathBuf),
@@ -67,7 +72,7 @@ impl RedbRegistry {
     ///
     /// See [`OpenError`]; the message says how to mend it.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let file = directory.join("registry.redb");
+        let file = registry_in(directory);
         make_private(directory).map_err(|source| OpenError::Directory { path: directory.into(), source })?;
         if !file.try_exists().map_err(|error| refusal(&file, redb::Error::Io(error)))? {
             if BlobFiles::any_in(&blobs_in(directory)) {
@@ -79,32 +84,44 @@ impl RedbRegistry {
         }
         // Opening for writing changes the file, which is not ours to change where a newer broker wrote it. A file
         // that was not closed cannot be looked at in this way: redb mends it first.
-        if let Ok(database) = builder().open_read_only(&file) {
-            known(&file, &database)?;
+        if let Ok(Some(schema)) = guarded(|| tables::schema(&builder().open_read_only(&file)?)) {
+            known(&file, Some(schema))?;
         }
-        Self::open_with(directory, &file.clone(), move || builder().open(&file))
+        let locked = LockedFile::open(&file).map_err(|error| refusal(&file, error))?;
+        Self::open_with(directory, &file, Source::new(locked, CACHE))
     }
 
-    /// Opens the registry whose database `open` opens, now and after I/O errors.
-    pub(super) fn open_with(
-        directory: &Path,
-        file: &Path,
-        open: impl Fn() -> Result<Database, DatabaseError> + Send + Sync + 'static,
-    ) -> Result<Self, OpenError> {
+    /// Opens the registry in `directory`, which must be there: for commands that look after one.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]; the message says how to mend it.
+    pub fn open_existing(directory: &Path) -> Result<Self, OpenError> {
+        let is_there = registry_in(directory).try_exists();
+        let is_there = is_there.map_err(|source| OpenError::Directory { path: directory.into(), source })?;
+        if !is_there && !BlobFiles::any_in(&blobs_in(directory)) {
+            return Err(OpenError::Missing(directory.into()));
+        }
+        Self::open(directory)
+    }
+
+    /// Opens the registry whose database is opened by `source`, now and after I/O errors.
+    pub(super) fn open_with(directory: &Path, file: &Path, source: Source) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Directory { path: directory.into(), source };
-        let database = open().map_err(|error| refusal(file, error.into()))?;
-        known(file, &database)?;
-        tables::upgrade(&database, SystemTime::now()).map_err(|error| refusal(file, error))?;
+        // A page that is damaged is found here, and not by the request that needs it.
+        let database = source.open(true).map_err(|error| refusal(file, error))?;
+        known(file, guarded(|| tables::schema(&database)).map_err(|error| refusal(file, error))?)?;
+        guarded(|| tables::upgrade(&database, SystemTime::now())).map_err(|error| refusal(file, error))?;
         let blobs = BlobFiles::open(&blobs_in(directory)).map_err(unusable)?;
         remove_unfinished(directory).map_err(unusable)?;
         sync(directory).map_err(unusable)?;
-        match blobs.sweep(|digest| tables::has_blob(&database, digest)) {
+        match guarded(|| blobs.sweep(|digest| tables::has_blob(&database, digest))) {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed what interrupted uploads had left"),
             Err(redb::Error::Io(error)) => return Err(unusable(error)),
             Err(error) => return Err(refusal(file, error)),
         }
-        let store = Arc::new(Store::new(database, Box::new(open), blobs));
+        let store = Arc::new(Store::new(database, source, blobs));
         let (jobs, queue) = mpsc::channel(BATCH);
         let writer = Writer::new(store.clone());
         let writer = thread::Builder::new()
@@ -119,6 +136,10 @@ fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
     builder
+}
+
+fn registry_in(directory: &Path) -> PathBuf {
+    directory.join("registry.redb")
 }
 
 fn blobs_in(directory: &Path) -> PathBuf {
@@ -155,8 +176,8 @@ fn remove_unfinished(directory: &Path) -> io::Result<()> {
 }
 
 /// Checks that the tables are ones that this broker knows.
-fn known(file: &Path, database: &impl ReadableDatabase) -> Result<(), OpenError> {
-    match tables::schema(database).map_err(|error| refusal(file, error))? {
+fn known(file: &Path, schema: Option<u64>) -> Result<(), OpenError> {
+    match schema {
         Some(1..=tables::SCHEMA) => Ok(()),
         Some(found) => {
             let found = format!("schema {found}, this one knows {}", tables::SCHEMA);

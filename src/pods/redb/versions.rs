@@ -2,7 +2,7 @@
 //! or as after, and whole.
 
 use super::{
-    faults::{EIO, ENOSPC, Fault, Kind},
+    faults::{EIO, ENOSPC, EROFS, Fault, Kind},
     lives::{directory, disk, files, open},
 };
 use crate::pods::{OwnerKey, PodIdChange, PodIdRecord, RedbRegistry, Registry, VerifiedPod, signed::Pod};
@@ -69,7 +69,8 @@ async fn life(fault: Option<Fault>, luck: u64) -> (u64, bool) {
 async fn any_write_of_a_version_or_a_binding_may_fail() {
     let (operations, _) = life(None, 0).await;
     assert!(operations > 10, "only {operations} operations");
-    let kinds = [Kind::Once(EIO), Kind::Once(ENOSPC), Kind::Broken, Kind::Full, Kind::Torn];
+    let kinds =
+        [Kind::Once(EIO), Kind::Once(ENOSPC), Kind::Every(EIO), Kind::Every(EROFS), Kind::Full, Kind::Torn];
     for (kind, luck) in kinds.into_iter().flat_map(|kind| (0..4).map(move |luck| (kind, luck))) {
         if luck > 0 && !matches!(kind, Kind::Torn) {
             continue;

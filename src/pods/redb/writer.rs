@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     PodRecord, RegistryError, Slug,
-    store::{Store, registry_error},
+    store::Store,
     tables::{self, Removed},
 };
 use crate::pods::{
@@ -62,10 +62,10 @@ pub enum Job {
         slug: Slug,
         done: Done<bool>,
     },
-    /// The same for a pod that was not replaced meanwhile.
-    DeleteVersion {
-        record: PodRecord,
-        done: Done<bool>,
+    /// The same for pods that were not replaced meanwhile.
+    DeleteVersions {
+        records: Vec<PodRecord>,
+        done: Done<Vec<bool>>,
     },
 }
 
@@ -74,6 +74,8 @@ enum Outcome {
     Done,
     /// Whether it found what it was about.
     Found(bool),
+    /// The same for each of several.
+    FoundEach(Vec<bool>),
     PodIds(Vec<PodIdChanged>),
     Day(u64),
     AddedCredential(AddedCredential),
@@ -124,12 +126,12 @@ impl Writer {
                     match (job, outcome) {
                         (job, Outcome::NoRoom(quota)) => job.refuse(&quota.into()),
                         (Job::Put { done, .. } | Job::Hits { done, .. }, _) => answer(done, Ok(())),
-                        (
-                            Job::Delete { done, .. }
-                            | Job::DeleteVersion { done, .. }
-                            | Job::Replace { done, .. },
-                            Outcome::Found(found),
-                        ) => answer(done, Ok(found)),
+                        (Job::Delete { done, .. } | Job::Replace { done, .. }, Outcome::Found(found)) => {
+                            answer(done, Ok(found))
+                        }
+                        (Job::DeleteVersions { done, .. }, Outcome::FoundEach(found)) => {
+                            answer(done, Ok(found))
+                        }
                         (Job::PodIds { done, .. }, Outcome::PodIds(changed)) => answer(done, Ok(changed)),
                         (Job::PodIdsRan { done, .. }, Outcome::Day(day)) => answer(done, Ok(day)),
                         (Job::AddCredential { done, .. }, Outcome::AddedCredential(added)) => {
@@ -159,7 +161,7 @@ impl Writer {
                         | Job::RevokeCredential { .. }
                         | Job::Hits { .. }
                         | Job::Delete { .. }
-                        | Job::DeleteVersion { .. } => {}
+                        | Job::DeleteVersions { .. } => {}
                     }
                 }
                 self.take_back();
@@ -197,7 +199,7 @@ impl Writer {
         }
         let Self { store, refused, unused } = self;
         let quotas = *store.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        let committed = store.attempt(|database| {
+        let committed = store.write(|database| {
             let txn = tables::begin(database)?;
             let mut outcomes = Vec::with_capacity(batch.len());
             for slug in &*refused {
@@ -237,7 +239,17 @@ impl Writer {
                         (Outcome::Done, None)
                     }
                     Job::Delete { slug, .. } => deleted(tables::remove(&txn, slug)?),
-                    Job::DeleteVersion { record, .. } => deleted(tables::remove_version(&txn, record)?),
+                    Job::DeleteVersions { records, .. } => {
+                        let mut found = Vec::with_capacity(records.len());
+                        for record in records {
+                            let removed = tables::remove_version(&txn, record)?;
+                            found.push(!matches!(removed, Removed::Nothing));
+                            if let Removed::LastOf(digest) = removed {
+                                unused.insert(digest);
+                            }
+                        }
+                        (Outcome::FoundEach(found), None)
+                    }
                 };
                 outcomes.push(outcome);
                 if let Some(Removed::LastOf(digest)) = removed {
@@ -247,7 +259,7 @@ impl Writer {
             txn.commit()?;
             Ok(outcomes)
         });
-        let outcomes = committed.map_err(registry_error)?;
+        let outcomes = committed?;
         self.refused.clear();
         self.remove_unused();
         Ok(outcomes)
@@ -255,10 +267,10 @@ impl Writer {
 
     /// Opens the database again if it has to be, and looks what is left of uploads that were refused.
     fn settle(&mut self) -> Result<(), RegistryError> {
+        // Refused at once where redb takes no writes since an I/O error.
+        self.store.make_writable()?;
         let refused = &self.refused;
         self.refused = self.store.read(|database| {
-            // Refused at once where redb takes no writes since an I/O error.
-            tables::begin(database)?.abort()?;
             let mut left = BTreeSet::new();
             for slug in refused {
                 left.extend(tables::record(database, slug)?.map(|record| record.slug));
@@ -301,9 +313,8 @@ impl Job {
     fn refuse(self, error: &RegistryError) {
         match self {
             Self::Put { done, .. } | Self::Hits { done, .. } => answer(done, Err(repeat(error))),
-            Self::Delete { done, .. } | Self::DeleteVersion { done, .. } | Self::Replace { done, .. } => {
-                answer(done, Err(repeat(error)))
-            }
+            Self::DeleteVersions { done, .. } => answer(done, Err(repeat(error))),
+            Self::Delete { done, .. } | Self::Replace { done, .. } => answer(done, Err(repeat(error))),
             Self::PodIds { done, .. } => answer(done, Err(repeat(error))),
             Self::PodIdsRan { done, .. } => answer(done, Err(repeat(error))),
             Self::AddCredential { done, .. } => answer(done, Err(repeat(error))),

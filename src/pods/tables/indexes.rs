@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{HITS, LAST_HITS, PODS, decode, stored, with_hits};
 use crate::pods::{OwnerKey, PodRecord, Slug};
@@ -68,14 +68,44 @@ pub fn owned_records(
         }
         slugs.push(slug.to_owned());
     }
+    records_of(&txn, slugs)
+}
+
+/// Returns at most `limit` records that are over at `now` with their hits, in the order in which they expired, from the
+/// first one after `after`.
+pub fn expired_records(
+    db: &Database,
+    now: SystemTime,
+    after: Option<(SystemTime, Slug)>,
+    limit: usize,
+) -> Result<Vec<PodRecord>, redb::Error> {
+    let txn = db.begin_read()?;
+    let expiring = txn.open_table(EXPIRING)?;
+    let from = match &after {
+        Some((expires, slug)) => Bound::Excluded((milliseconds(*expires), slug.as_str())),
+        None => Bound::Unbounded,
+    };
+    let mut slugs = Vec::new();
+    for entry in expiring.range((from, Bound::Unbounded))?.take(limit) {
+        let (key, _) = entry?;
+        let (expires, slug) = key.value();
+        if expires > milliseconds(now) {
+            break;
+        }
+        slugs.push(slug.to_owned());
+    }
+    records_of(&txn, slugs)
+}
+
+/// The records of what an index names.
+fn records_of(txn: &ReadTransaction, slugs: Vec<String>) -> Result<Vec<PodRecord>, redb::Error> {
     if slugs.is_empty() {
         return Ok(Vec::new());
     }
     let (pods, hits, last_hits) = (txn.open_table(PODS)?, txn.open_table(HITS)?, txn.open_table(LAST_HITS)?);
     let record = |slug: String| {
-        let record = stored(&pods, &slug)?.ok_or_else(|| {
-            redb::Error::Corrupted(format!("the index of owners names {slug}, which has no record"))
-        })?;
+        let record = stored(&pods, &slug)?
+            .ok_or_else(|| redb::Error::Corrupted(format!("an index names {slug}, which has no record")))?;
         with_hits(record, &hits, &last_hits)
     };
     slugs.into_iter().map(record).collect()

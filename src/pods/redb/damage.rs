@@ -1,0 +1,37 @@
+//! What redb does where the file is damaged: it reports an error, or it panics.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use super::checked::Changed;
+use crate::pods::tables::WRONG_RECORD;
+
+/// Runs `work` on a database, and makes an error of a panic.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(redb::Error::Corrupted(format!("redb ended with a panic: {}", message(&*panic))))
+    })
+}
+
+/// Returns whether `error` shows that the file, or the database in memory, is not whole.
+pub fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<Changed>()),
+        redb::Error::Corrupted(problem) => !problem.starts_with(WRONG_RECORD),
+        redb::Error::LockPoisoned(_)
+        | redb::Error::TransactionPoisoned
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::TableDoesNotExist(_)
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TableIsNotMultimap(_) => true,
+        _ => false,
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
