@@ -83,6 +83,7 @@
 //! | the visitor's socket ends | nobody: later answers are dropped |
 //! | the origin's socket ends, or another takes its pod id | each of its visitors: `origin offline`, with the session id |
 //! | a peer takes nothing of what waits for it, for too long | it is closed with 1013; then as above |
+//! | the credential of a socket is revoked | the socket: a sentence, then closed with 1008; then as where a socket ends |
 //! | the broker stops | every socket is closed with 1012 |
 //!
 //! A refused frame never closes a socket, except a refused registration: real hosts take no notice of an error
