@@ -76,7 +76,7 @@ impl Add {
         let signed = signed_by(app, request, key, true)?;
         let announced = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let owns = app.registry.usage(Some(&key)).await?.pods > 0;
+        let owns = app.credentials.owns(&key).await?;
         if !owns {
             // Anybody can make a key: it is asked before the nonce takes room.
             let client = Client::of(request, &app.live.load().trusted_proxies).address;

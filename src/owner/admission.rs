@@ -136,7 +136,7 @@ impl Owners {
         let of_socket = || registrant.proof.as_ref().and_then(|proof| proof.for_pod(pod_id));
         let proof = token.as_ref().map(|token| Proof { key: token.key }).or_else(of_socket);
         if proof.is_none() && required {
-            return Err("this broker asks every origin for an ownerToken".into());
+            return Err("this broker asks every origin for a credential or an ownerToken".into());
         }
         let owner = self.owner(pod_id, mode).await.map_err(|error| unreachable(&error))?;
         match (proof, owner) {
@@ -204,9 +204,11 @@ impl Owners {
 
 const NO_AUDIENCE: &str =
     "public_url is not set, so that this broker cannot tell tokens that are made for it";
-const OWNED: &str = "this pod id belongs to an owner key: register with an ownerToken of that key";
+const OWNED: &str =
+    "this pod id belongs to an owner key: register with a credential or an ownerToken of that key";
 const OTHER_POD_ID: &str = "the credential of this host is for other pod ids than this one";
-const OTHER_OWNER: &str = "this pod id belongs to another owner key than the one of the ownerToken";
+const OTHER_OWNER: &str =
+    "this pod id belongs to another owner key than the one of the credential or ownerToken";
 
 fn unreachable(error: &RegistryError) -> String {
     tracing::error!(%error, "the registry could not serve a registration");

@@ -324,6 +324,10 @@ impl Registry for MemoryRegistry {
         Ok(day_of(pod_ids.seconds))
     }
 
+    async fn owned_pod_ids(&self, owner_key: &OwnerKey) -> Result<u64, RegistryError> {
+        Ok(self.read().pod_ids.owned_by.get(owner_key).copied().unwrap_or_default())
+    }
+
     async fn add_credential(
         &self,
         credential: Credential,

@@ -196,6 +196,12 @@ pub trait Registry: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// Returns how many pod ids a key owns.
+    async fn owned_pod_ids(&self, owner_key: &OwnerKey) -> Result<u64, RegistryError> {
+        let _ = owner_key;
+        Ok(0)
+    }
+
     /// Keeps a credential, if its name, its secret and `limits` allow it. Once this returns [`AddedCredential::Added`] it
     /// is as safe as a pod.
     ///

@@ -18,8 +18,10 @@ use crate::{
     },
 };
 
-const NEEDS_TOKEN: &str = "this pod id belongs to an owner key: register with an ownerToken of that key";
-const OTHER_KEY: &str = "this pod id belongs to another owner key than the one of the ownerToken";
+const NEEDS_TOKEN: &str =
+    "this pod id belongs to an owner key: register with a credential or an ownerToken of that key";
+const OTHER_KEY: &str =
+    "this pod id belongs to another owner key than the one of the credential or ownerToken";
 
 /// A registration that must be taken.
 async fn taken(server: &TestServer, pod_id: &str, token: &str) -> Socket {
@@ -230,7 +232,7 @@ async fn a_broker_can_ask_every_origin_for_a_token() {
     for bind in ["first-use", "off"] {
         let server = broker(&format!("[signal]\nrequire_owner = true\nbind = \"{bind}\"")).await;
         let told = refused(&server, frames::register("pod")).await;
-        assert_eq!(told, "this broker asks every origin for an ownerToken");
+        assert_eq!(told, "this broker asks every origin for a credential or an ownerToken");
         assert!(refused(&server, register("pod", "x")).await.contains("not a JWT"));
         drop(taken(&server, "pod", &Owner::new().token("pod")).await);
     }

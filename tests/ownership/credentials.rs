@@ -314,6 +314,9 @@ async fn a_key_that_owns_nothing_has_two_and_an_owner_sixteen() {
         assert_eq!(who.revoke(&server, "host-0").await, StatusCode::NO_CONTENT);
         who.add(&server, "more", &format!("{} more", who.key())).await;
     }
+    // A pod id of its own makes an owner of it.
+    host(&server, "host-1", &format!("{} 1", newcomer.key())).await.register("mine").await;
+    newcomer.add(&server, "third", "third").await;
     let (status, told) = newcomer.try_add(&server, "more", "x").await;
     assert_eq!(
         (status, sentence(&told).contains("named more already")),

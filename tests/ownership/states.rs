@@ -15,7 +15,8 @@ use crate::{
     },
 };
 
-const NEEDS_TOKEN: &str = "this pod id belongs to an owner key: register with an ownerToken of that key";
+const NEEDS_TOKEN: &str =
+    "this pod id belongs to an owner key: register with a credential or an ownerToken of that key";
 const BEHIND_A_PROXY: &str = "trusted_proxies = [\"127.0.0.1/32\"]";
 
 async fn nobody_holds_any(server: &TestServer) {

@@ -108,6 +108,16 @@ impl Credentials {
         }
     }
 
+    /// Returns whether a key owns a stored pod or a pod id.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registry fails.
+    pub async fn owns(&self, owner_key: &OwnerKey) -> Result<bool, RegistryError> {
+        let has_pods = self.registry.usage(Some(owner_key)).await?.pods > 0;
+        Ok(has_pods || self.registry.owned_pod_ids(owner_key).await? > 0)
+    }
+
     /// Adds a credential; `owns` tells whether the key owns anything here.
     ///
     /// # Errors

@@ -236,6 +236,12 @@ impl Registry for RedbRegistry {
         self.write(|done| Job::PodIdsRan { ran, done }).await
     }
 
+    async fn owned_pod_ids(&self, owner_key: &OwnerKey) -> Result<u64, RegistryError> {
+        let owner_key = *owner_key;
+        self.blocking(move |store| store.read(|database| tables::pod_ids::owned_by(database, &owner_key)))
+            .await
+    }
+
     async fn add_credential(
         &self,
         credential: Credential,

@@ -154,6 +154,14 @@ pub fn record(db: &Database, pod_id: &str) -> Result<Option<PodIdRecord>, redb::
     }
 }
 
+/// Returns how many pod ids a key owns.
+pub fn owned_by(db: &Database, owner_key: &OwnerKey) -> Result<u64, redb::Error> {
+    match db.begin_read()?.open_table(OWNERS) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(0),
+        owners => Ok(owners?.get(&owner_key.0)?.map_or(0, |number| number.value())),
+    }
+}
+
 /// Returns at most `limit` pod ids with their records in their order, from the first one after `after`.
 pub fn records(
     db: &Database,
