@@ -8,10 +8,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     http::App,
     net::{front::Entrance, serving::StopServing},
+    signal::farewell::Closing,
 };
 
 /// How long a connection that was let in before the stop has to send its request.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How often it is looked whether one that was opened just now has sent something.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a TLS handshake that had begun before the stop has to be done.
 const HANDSHAKES: Duration = Duration::from_secs(1);
 /// Over how long the closing of many sockets is spread.
@@ -34,9 +37,15 @@ impl Drain {
         let drain_timeout = app.live.load().drain_timeout;
         let end = Instant::now() + drain_timeout;
         app.sockets.close();
-        // Half of the time is for peers to answer.
-        let at_most = SPREAD.min(drain_timeout / 2);
-        tokio::join!(self.settle(end), app.hub.directory.close_all(at_most));
+        let settled = CancellationToken::new();
+        let close_sockets = async {
+            // Upgrades that come meanwhile still find the hosts.
+            let _ = timeout(drain_timeout / 4, settled.cancelled()).await;
+            // Half of the time is for peers to answer.
+            let negotiations = (end - drain_timeout / 2).saturating_duration_since(Instant::now());
+            app.hub.directory.close_all(Closing { spread: SPREAD.min(negotiations), negotiations }).await;
+        };
+        tokio::join!(self.settle(end, &settled), close_sockets);
         if timeout_at(end, app.sockets.wait()).await.is_err() {
             tracing::warn!(sockets = app.sockets.len(), "sockets did not close in time");
         }
@@ -44,8 +53,8 @@ impl Drain {
 
     /// Connections that were let in before the stop get their answer; only then idle ones are closed, and running
     /// requests have until `end`.
-    async fn settle(&self, end: Instant) {
-        let settled = async {
+    async fn settle(&self, end: Instant, settled: &CancellationToken) {
+        let settle = async {
             let handshakes = async {
                 for handed_over in &self.handed_over {
                     handed_over.cancelled().await;
@@ -55,10 +64,14 @@ impl Drain {
             let _ = timeout(HANDSHAKES, handshakes).await;
             if !self.entrance.is_empty() {
                 sleep(SETTLE).await;
+                while self.entrance.silent.may_speak() {
+                    sleep(LOOK).await;
+                }
             }
         };
-        let _ = timeout_at(end, settled).await;
-        self.entrance.silent.cancel();
+        let _ = timeout_at(end, settle).await;
+        settled.cancel();
+        self.entrance.silent.give_up();
         for server in &self.servers {
             server.stop_by(end);
         }

@@ -7,7 +7,7 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::{MissedTickBehavior, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     clock::Clock,
@@ -19,6 +19,7 @@ use crate::{
         front::{Entrance, Front},
         listener::{self, BindError, Listener},
         serving::{HttpServer, StopServing},
+        silent::SilentConnections,
     },
     pods::{MemoryRegistry, OpenError, RedbRegistry, Registry, RegistryError},
     signal::{
@@ -155,7 +156,7 @@ impl Builder {
             places,
             crowd: Arc::default(),
             stop: app.stop.clone(),
-            silent: CancellationToken::new(),
+            silent: SilentConnections::default(),
         };
         Ok(SignalServer { app, routes, listeners, entrance, certificates })
     }
@@ -241,6 +242,9 @@ impl SignalServer {
         let janitor = tokio::spawn(janitor::run(app.clone(), stop.child_token()));
         tokio::spawn(app.owners.clone().keep_records(stop.child_token()));
         tokio::spawn(certificates.run(stop.child_token()));
+        let directory = app.hub.directory.clone();
+        let offers =
+            AbortOnDropHandle::new(tokio::spawn(async move { directory.expire_waiting_offers().await }));
         let drain = Drain { app: app.clone(), entrance, handed_over, servers }.run();
         let serve = async {
             tokio::join!(
@@ -249,6 +253,7 @@ impl SignalServer {
             );
         };
         tokio::join!(serve, drain);
+        drop(offers);
         // It ends after its round; nothing of it is lost where that takes too long.
         let _ = timeout(JANITOR, janitor).await;
         hits_stop.cancel();

@@ -85,6 +85,8 @@ const WRONG: &[(&str, &str)] = &[
     ("signal.max_pod_id", r#""128 B""#),
     ("signal.max_session_id", "1979-05-27"),
     ("signal.takeover_timeout", "3"),
+    ("signal.offline_grace", "0"),
+    ("signal.offline_grace", r#""2m""#),
     ("signal.bind", r#""upload""#),
     ("signal.require_owner", r#""always""#),
     ("uploads.policy", r#""public""#),

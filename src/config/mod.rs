@@ -5,6 +5,7 @@
 
 mod access;
 mod error;
+mod grace;
 mod kind;
 mod layers;
 mod list;
@@ -22,6 +23,7 @@ mod value;
 pub use self::{
     access::{BindMode, Lifetime, UploadPolicy},
     error::{ConfigError, Origin},
+    grace::Grace,
     kind::{Kind, settings_json},
     layers::Layers,
     list::{Entry, List},

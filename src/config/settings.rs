@@ -9,6 +9,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     access::{BindMode, Lifetime, UploadPolicy},
+    grace::Grace,
     kind::Kind,
     list::List,
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
@@ -252,6 +253,8 @@ settings! {
         max_session_id: u32 = 128;
         /// How long the holder of a pod id has to answer a ping, when another origin registers the same pod id, before it is replaced.
         takeover_timeout: Duration = known("3s");
+        /// How long an offer waits for the host of its pod id, where the host was connected in the last two minutes or the broker started less than 30 s ago, before the visitor is told `origin offline`. `"0s"`: not at all.
+        offline_grace: Grace = known("8s");
         /// When a pod id comes to belong to an owner key, so that nobody else can register it: `first-use` (with its first registration, if that has an `ownerToken`), `uploads` (with the first signed upload of a pod that names it, too) or `off`. See docs/ownership.md.
         bind: BindMode = BindMode::FirstUse;
         /// Whether every registration needs an `ownerToken`.

@@ -81,7 +81,7 @@ impl Upgrade {
         match Presented::read(request.headers()) {
             Ok(None) => {
                 let admission = limit::Registrations::at_socket(&self.0, client, registrant);
-                self.serve(on_upgrade, places, admission);
+                self.serve(on_upgrade, places, admission, self.0.limits.network(client));
             }
             presented => self.serve_with_credential(on_upgrade, places, client, registrant, presented),
         }
@@ -92,9 +92,6 @@ impl Upgrade {
 impl Upgrade {
     fn admit(&self, client: Option<IpAddr>) -> Result<Option<Counted>, HttpError> {
         let Self(app) = self;
-        if app.stop.is_cancelled() {
-            return Err(HttpError::Busy { message: "this broker is stopping", retry_after: RETRY_AFTER });
-        }
         if app.sockets.len() >= app.live.load().signal.max_sockets as usize {
             let message = "this broker has no room for another socket";
             return Err(HttpError::Busy { message, retry_after: RETRY_AFTER });
@@ -102,12 +99,18 @@ impl Upgrade {
         Ok(app.limits.socket(client)?)
     }
 
-    fn serve(&self, on_upgrade: OnUpgrade, places: Places, admission: Arc<dyn Admission>) {
+    fn serve(
+        &self,
+        on_upgrade: OnUpgrade,
+        places: Places,
+        admission: Arc<dyn Admission>,
+        network: Option<IpAddr>,
+    ) {
         let hub = self.0.hub.clone();
         self.0.sockets.spawn(async move {
             // A client that goes away before the upgrade is done is no news.
             let Ok(upgraded) = on_upgrade.await else { return };
-            socket::serve(places.stream(upgraded), hub, admission, |_| ()).await;
+            socket::serve(places.stream(upgraded), hub, admission, network, |_| ()).await;
         });
     }
 }
@@ -132,7 +135,9 @@ impl Upgrade {
                 Ok((credential, socket)) => {
                     let registrant = Registrant { proof: Some(credential.into()), ..registrant };
                     let admission = limit::Registrations::at_socket(&app, client, registrant);
-                    socket::serve(stream, app.hub.clone(), admission, |handle| socket.opened(handle)).await;
+                    let network = app.limits.network(client);
+                    let opened = |handle| socket.opened(handle);
+                    socket::serve(stream, app.hub.clone(), admission, network, opened).await;
                 }
                 Err(sentence) => {
                     socket::refuse(stream, &app.hub, &sentence, Close::CREDENTIAL_REFUSED).await;

@@ -19,6 +19,7 @@ use super::{
     listener::{BACKLOG, Listener, ListeningSocket},
     places::Places,
     proxy_protocol::{self, Named},
+    silent::SilentConnections,
     stream::{Raw, Stream, Transport},
 };
 use crate::{
@@ -46,8 +47,8 @@ pub struct Entrance {
     pub crowd: Arc<Crowd>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
-    /// Cancelled when connections that never sent anything are to be given up.
-    pub silent: CancellationToken,
+    /// Those on which nothing was sent yet.
+    pub silent: SilentConnections,
 }
 
 impl Entrance {
@@ -317,7 +318,7 @@ async fn prepare(
         crowd: entrance.crowd.clone(),
         client: counted.as_ref().map(Counted::client),
     };
-    let stream = Stream::new(transport, room, counted, entrance.silent.clone());
+    let stream = Stream::new(transport, room, counted, entrance.silent.enter());
     Ok(Ready { stream, local, remote, scheme, places })
 }
 

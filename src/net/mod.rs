@@ -1,7 +1,7 @@
 //! Connections: sockets that listen, and what happens to a connection before HTTP begins.
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are,
-//! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`serving`] and [`http`] speak HTTP
+//! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which nothing was sent yet, [`serving`] and [`http`] speak HTTP
 //! on it, in HTTP/2 with a deadline for each of its [`streams`]. [`client`] tells who a request comes from, [`host`] what
 //! it may call this broker, [`limits`] how often it may ask, [`path`] which paths are the same.
 
@@ -18,5 +18,6 @@ mod proxy_protocol;
 mod request_body;
 mod response_body;
 pub(crate) mod serving;
+pub(crate) mod silent;
 mod stream;
 mod streams;

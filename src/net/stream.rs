@@ -13,9 +13,8 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::crowd::Counted;
+use super::{crowd::Counted, silent::Silent};
 
 /// A connection and its place among all connections, which it gives back at its end, after an upgrade too.
 pub struct Stream {
@@ -24,7 +23,7 @@ pub struct Stream {
     _counted: Option<Counted>,
     /// When to give up, as long as nothing has come: browsers open connections ahead of need, and HTTP does not notice
     /// a stop until it knows its version.
-    silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    silent: Option<Silent>,
     /// Read to find out the version, and to be read again.
     read: Bytes,
 }
@@ -40,15 +39,14 @@ pub enum Version {
 }
 
 impl Stream {
-    /// A connection that is given up if it is silent until `silent` is cancelled.
+    /// A connection that is given up when `silent` says so, as long as nothing has come.
     pub fn new(
         transport: Transport,
         room: OwnedSemaphorePermit,
         counted: Option<Counted>,
-        silent: CancellationToken,
+        silent: Silent,
     ) -> Self {
-        let silent = Some(Box::pin(silent.cancelled_owned()));
-        Self { transport, _room: room, _counted: counted, silent, read: Bytes::new() }
+        Self { transport, _room: room, _counted: counted, silent: Some(silent), read: Bytes::new() }
     }
 
     /// Reads as much as it takes to tell what the client speaks.
@@ -141,7 +139,7 @@ impl AsyncRead for Stream {
         let Some(silent) = &mut self.silent else { return read.map(Ok) };
         if buf.filled().len() > before {
             self.silent = None;
-        } else if silent.as_mut().poll(cx).is_ready() {
+        } else if silent.poll_given_up(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         read.map(Ok)

@@ -211,7 +211,7 @@ impl<'a> World<'a> {
         let admission: Arc<dyn Admission> =
             self.owners.at(Registrant { reached, network: Some(network(from)), proof });
         let outbox = Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20)));
-        let place = self.directory.join(outbox.clone());
+        let place = self.directory.join(outbox.clone(), Some(network(from)));
         let frame = json!({ "t": "register", "podId": pod, "ownerToken": token });
         let frame = match token {
             Some(_) => frame,

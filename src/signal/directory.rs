@@ -13,7 +13,10 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 pub use super::state::Holder;
 use super::{
@@ -21,7 +24,7 @@ use super::{
     close::Close,
     contest::{Contest, Newcomer},
     outbox::{Outbox, Pushed, Waiting},
-    state::{Peer, PodId, Refusal, Registered, Role, SocketId, State},
+    state::{OfflineRules, Peer, PodId, Refusal, Registered, Role, Route, SocketId, State, Talk},
     wire::{self, Frame, FrameError, Id, Kind},
 };
 use crate::config::SignalSettings;
@@ -31,6 +34,8 @@ use crate::config::SignalSettings;
 pub struct Directory {
     state: Mutex<State>,
     next_socket: AtomicU64,
+    /// Notified when an offer begins to wait.
+    offer_waits: Notify,
     limits: ArcSwap<SignalSettings>,
 }
 
@@ -100,16 +105,18 @@ impl Directory {
     /// An empty directory.
     pub fn new(limits: SignalSettings) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             next_socket: AtomicU64::new(0),
+            offer_waits: Notify::new(),
             limits: ArcSwap::from_pointee(limits),
         })
     }
 
-    /// Lets a socket in; what is meant for it goes into `outbox`.
-    pub fn join(self: &Arc<Self>, outbox: Arc<Outbox>) -> Place {
+    /// Lets a socket in; what is meant for it goes into `outbox`. `network` is the client's, or `None` for a client that
+    /// no limit holds for.
+    pub fn join(self: &Arc<Self>, outbox: Arc<Outbox>, network: Option<IpAddr>) -> Place {
         let id = self.next_socket.fetch_add(1, Ordering::Relaxed);
-        self.lock().join(id, outbox.clone());
+        self.lock().join(id, outbox.clone(), network);
         Place { directory: self.clone(), id, outbox }
     }
 
@@ -134,9 +141,33 @@ impl Directory {
         Live { origins: state.origins().len(), sessions: state.sessions() }
     }
 
-    /// Closes from now on whoever joins; the outboxes of those who are there.
-    pub(super) fn stop(&self) -> Vec<Arc<Outbox>> {
-        self.lock().stop()
+    /// Tells visitors `origin offline` once their offers have waited for long enough. Never returns.
+    pub async fn expire_waiting_offers(&self) {
+        loop {
+            self.offer_waits.notified().await;
+            while let Some(next) = self.expire_offers(Instant::now()) {
+                sleep_until(next).await;
+            }
+        }
+    }
+
+    fn expire_offers(&self, now: Instant) -> Option<Instant> {
+        self.lock().expire_offers(now)
+    }
+
+    /// Refuses the offers that wait, as the broker stops.
+    pub(super) fn begin_stop(&self) {
+        self.lock().begin_stop();
+    }
+
+    /// What the sockets do that were not sent away yet. Without any, returns `None` and sends away whoever still joins.
+    pub(super) fn open_sockets(&self) -> Option<Vec<(SocketId, Talk)>> {
+        self.lock().open_sockets()
+    }
+
+    /// Closes a socket with 1012, as the broker stops.
+    pub(super) fn send_away(&self, id: SocketId) {
+        self.lock().send_away(id);
     }
 
     /// The origin that holds a pod id.
@@ -292,18 +323,28 @@ impl Place {
         };
         let session_id = self.session_id(frame)?;
         let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
-        let origin = state.open_session(self.id, session_id, pod, self.limits().sessions_per_socket)?;
-        drop(state);
-        self.pass(origin, frame.kind, session_id, sdp)
+        let max_sessions = self.limits().sessions_per_socket;
+        match state.open_session(self.id, session_id, &pod, max_sessions)? {
+            Route::To(origin) => {
+                drop(state);
+                self.pass(origin, frame.kind, session_id, sdp)
+            }
+            Route::Waits => {
+                let offer = wire::relayed(frame.kind, session_id, sdp);
+                state.await_origin(self.id, session_id, pod, offer, max_sessions, self.offline_rules())?;
+                self.directory.offer_waits.notify_one();
+                Ok(Handled::Done)
+            }
+        }
     }
 
     fn answer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
         let Role::Origin { .. } = state.role(self.id) else { return Err(Refusal::WrongRole) };
         let session_id = self.session_id(frame)?;
         let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
-        let Some(visitor) = state.peer_of(self.id, session_id) else { return Ok(Handled::Done) };
-        drop(state);
-        self.pass(visitor, frame.kind, session_id, sdp)
+        let Some(route) = state.route(self.id, session_id) else { return Ok(Handled::Done) };
+        state.note_answer(self.id, session_id);
+        self.send(state, route, frame.kind, session_id, sdp)
     }
 
     fn candidate(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
@@ -312,24 +353,44 @@ impl Place {
         }
         let session_id = self.session_id(frame)?;
         let candidate = frame.payload.ok_or(Refusal::Required("candidate"))?;
-        let Some(peer) = state.peer_of(self.id, session_id) else {
+        let Some(route) = state.route(self.id, session_id) else {
             return match state.role(self.id) {
                 Role::Visitor { .. } => Err(Refusal::OriginOffline),
                 _ => Ok(Handled::Done),
             };
         };
         state.count_candidate(self.id, session_id, self.limits().candidates_per_session)?;
-        drop(state);
-        self.pass(peer, frame.kind, session_id, candidate)
+        self.send(state, route, frame.kind, session_id, candidate)
     }
 
     fn peer_error(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
         let (Some(session_id), Some(message)) = (text_of(&frame.session_id), frame.payload) else {
             return Ok(Handled::Done);
         };
-        let Some(peer) = state.peer_of(self.id, session_id) else { return Ok(Handled::Done) };
-        drop(state);
-        self.pass(peer, frame.kind, session_id, message)
+        let Some(route) = state.route(self.id, session_id) else { return Ok(Handled::Done) };
+        self.send(state, route, frame.kind, session_id, message)
+    }
+
+    /// Sends an opaque value on its route within a session.
+    fn send(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        route: Route,
+        kind: Kind,
+        session_id: &str,
+        payload: &RawValue,
+    ) -> Result<Handled, Refusal> {
+        match route {
+            Route::To(peer) => {
+                drop(state);
+                self.pass(peer, kind, session_id, payload)
+            }
+            Route::Waits => {
+                let frame = wire::relayed(kind, session_id, payload);
+                state.wait_behind(self.id, session_id, frame, self.offline_rules())?;
+                Ok(Handled::Done)
+            }
+        }
     }
 
     /// Passes an opaque value on to the other side of a session. If there is no room for it, a visitor waits; an origin
@@ -356,6 +417,11 @@ impl Place {
     fn session_id<'a>(&self, frame: &'a Frame<'_>) -> Result<&'a str, Refusal> {
         let text = text_of(&frame.session_id).ok_or(Refusal::Required("sessionId"))?;
         short("sessionId", text, self.limits().max_session_id)
+    }
+
+    fn offline_rules(&self) -> OfflineRules {
+        let limits = self.limits();
+        OfflineRules { grace: limits.offline_grace.0, max_per_pod: limits.max_queue.as_u64() as usize / 2 }
     }
 
     fn limits(&self) -> Guard<Arc<SignalSettings>> {

@@ -42,10 +42,14 @@
 //! | origin | `answer`, `candidate` or `error` of any other session | dropped: the visitor has gone, or never offered to this origin |
 //! | visitor | `offer` with a session id of its own, for another pod | `session belongs to another pod` |
 //! | visitor | `offer` with a session id of its own | it goes to the same origin (renegotiation) |
-//! | visitor | `offer` for a pod id that no origin holds | `origin offline` |
+//! | visitor | `offer` with a session id of its own whose offer waits for the origin | it takes the place of the one that waits and of what followed it |
+//! | visitor | `offer` for a pod id that no origin holds, and for which offers do not wait (see below) | `origin offline` |
 //! | visitor | `offer` while it holds `sessions_per_socket` others | `too many sessions` |
+//! | visitor | `offer` for a pod id that no origin holds | it waits for the origin |
 //! | visitor | `offer` with a session id that another visitor of this origin holds | `session id is taken` |
 //! | visitor | any other `offer` | the session begins; the offer goes to the pod's origin |
+//! | visitor | `candidate` or `error` of a session of its own whose offer waits | it waits behind the offer |
+//! | visitor | any of these three that would have to wait and for which there is no room | the session ends: `origin offline` |
 //! | visitor | `candidate` or `error` of a session of its own | it goes to the session's origin |
 //! | visitor | `candidate` of any other session | `origin offline` |
 //! | visitor | `error` of any other session | dropped |
@@ -76,6 +80,18 @@
 //! | the holder's socket ends | the first newcomer that waits gets the pod id and is told `registered`; the others are told `pod id is held` and closed with 4003, except those that stand by |
 //! | a newcomer's socket ends | it waits no more |
 //!
+//! # Offers that wait for an origin
+//!
+//! Offers wait for at most `offline_grace` where the origin may be on its way back: in the first 30 s after the broker
+//! started, and for a pod id whose last origin left less than two minutes ago. How much may wait is bounded for each
+//! socket, each client network, each pod id and in total.
+//!
+//! | event | what happens |
+//! | --- | --- |
+//! | an origin gets the pod id | after `registered` it is sent each offer, and what followed it in the order in which it came; a visitor whose session id another session of the origin has is told `session id is taken` |
+//! | an offer has waited for `offline_grace` | its visitor: `origin offline`, with the session id |
+//! | the visitor's socket ends | its offers are dropped |
+//!
 //! # How sessions end
 //!
 //! | event | who is told what |
@@ -84,7 +100,24 @@
 //! | the origin's socket ends, or another takes its pod id | each of its visitors: `origin offline`, with the session id |
 //! | a peer takes nothing of what waits for it, for too long | it is closed with 1013; then as above |
 //! | the credential of a socket is revoked | the socket: a sentence, then closed with 1008; then as where a socket ends |
-//! | the broker stops | every socket is closed with 1012 |
+//!
+//! # How the broker stops
+//!
+//! Negotiations that are under way are finished: a socket is closed with 1012 once nothing is expected of it. Until then
+//! everything goes on, but for offers that would have to wait for an origin, or whose origin was closed already: `the
+//! broker is restarting; try again in a few seconds`.
+//!
+//! | socket | nothing is expected of it |
+//! | --- | --- |
+//! | new | 1 s after the stop began, or after it came |
+//! | visitor with an offer that has no answer | 3 s after its last frame, or that of its origins |
+//! | visitor whose offers all have an answer | 500 ms after the same |
+//! | origin | when it is so for all its visitors, and for all new sockets |
+//! | any other | at once |
+//! | any | after half of `drain_timeout` |
+//!
+//! A new socket, and a visitor for each of its sessions without an answer, is told that the broker is restarting before
+//! the close: browsers do not notice that their socket is closed.
 //!
 //! A refused frame never closes a socket, except a refused registration: real hosts take no notice of an error
 //! frame without a session id and would believe themselves registered.

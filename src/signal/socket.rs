@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     future::{pending, poll_fn},
+    net::IpAddr,
     pin::{Pin, pin},
     sync::{Arc, Weak},
     task::Poll,
@@ -81,16 +82,21 @@ impl SocketHandle {
     }
 }
 
-/// Serves a connection from after the upgrade until it is closed; `admission` decides what it may register, and `opened`
-/// is given the handle of the socket.
-pub async fn serve<S>(stream: S, hub: Hub, admission: Arc<dyn Admission>, opened: impl FnOnce(SocketHandle))
-where
+/// Serves a connection of a client in `network` from after the upgrade until it is closed; `admission` decides what it
+/// may register, and `opened` is given the handle of the socket.
+pub async fn serve<S>(
+    stream: S,
+    hub: Hub,
+    admission: Arc<dyn Admission>,
+    network: Option<IpAddr>,
+    opened: impl FnOnce(SocketHandle),
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = hub.directory.limits();
     let (socket, outbox) = open(stream, &hub, &limits).await;
     opened(SocketHandle::of(&outbox));
-    let place = hub.directory.join(outbox.clone());
+    let place = hub.directory.join(outbox.clone(), network);
     let silence = Silence::new(&limits);
     let mut connection = Connection {
         socket,

@@ -2,14 +2,22 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
     sync::Arc,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
-use super::{close::Close, contest::Contests, outbox::Outbox, queue::Share, wire};
+use self::{recent_holders::RecentHolders, waiting_offers::WaitingOffers};
+use super::{contest::Contests, outbox::Outbox, queue::Share, wire};
 
 mod holders;
+mod offline;
+pub(super) mod recent_holders;
+mod stop;
+pub(super) mod waiting_offers;
+
+pub use self::{offline::OfflineRules, stop::Talk};
 
 pub use self::holders::Holder;
 
@@ -17,8 +25,9 @@ pub type SocketId = u64;
 pub type PodId = Arc<str>;
 pub type SessionId = Arc<str>;
 
-/// All sockets. A session stands in both of its sides' roles or in neither.
-#[derive(Debug, Default)]
+/// All sockets. A session stands in both of its sides' roles or in neither, unless its offer waits for the origin: then
+/// it stands in the visitor's role and in `waiting_offers`.
+#[derive(Debug)]
 pub struct State {
     sockets: HashMap<SocketId, Socket>,
     origins: HashMap<PodId, Holder>,
@@ -26,17 +35,35 @@ pub struct State {
     /// Pod ids that newcomers got after they had waited, and that nobody has asked about since.
     promoted: Vec<PodId>,
     any_promoted: Arc<Notify>,
+    /// Sessions that have an origin.
     sessions: usize,
-    /// The broker stops: nobody stays.
-    stopping: bool,
+    waiting_offers: WaitingOffers,
+    recent_holders: RecentHolders,
+    started: Instant,
+    phase: Phase,
+}
+
+/// Whether the broker goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It runs.
+    Running,
+    /// What is under way is finished.
+    Stopping,
+    /// All sockets were sent away; whoever still joins is, too.
+    Stopped,
 }
 
 #[derive(Debug)]
 struct Socket {
     outbox: Arc<Outbox>,
+    /// The client's network; `None` for clients that no limit holds for.
+    network: Option<IpAddr>,
     role: Role,
     /// The pod id that it registered and that another socket holds.
     contests: Option<PodId>,
+    /// It was closed because the broker stops.
+    leaves: bool,
 }
 
 /// What came of a registration.
@@ -69,10 +96,19 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Session {
     pod: PodId,
-    origin: SocketId,
+    peer: Side,
     /// Its share of the origin's queue.
     share: Arc<Share>,
-    candidates: Candidates,
+    exchange: Exchange,
+}
+
+/// The other side of a visitor's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// An origin.
+    Origin(SocketId),
+    /// The origin that the offer with this number waits for.
+    Awaited(u64),
 }
 
 /// One negotiation, as its origin holds it.
@@ -85,6 +121,15 @@ pub struct Visitor {
 
 /// Where a frame of a session goes.
 #[derive(Debug)]
+pub enum Route {
+    /// To the other side.
+    To(Peer),
+    /// Behind the session's offer, which waits for the origin.
+    Waits,
+}
+
+/// The way to the other side of a session.
+#[derive(Debug)]
 pub struct Peer {
     /// The outbox of the other side.
     pub outbox: Arc<Outbox>,
@@ -94,11 +139,14 @@ pub struct Peer {
     pub is_origin: bool,
 }
 
-/// Candidates since the last offer, by the side that sent them.
+/// What was sent since the last offer.
 #[derive(Debug, Default)]
-struct Candidates {
+struct Exchange {
+    /// Candidates from the visitor.
     from_visitor: u32,
+    /// Candidates from the origin.
     from_origin: u32,
+    answered: bool,
 }
 
 /// Why a frame goes nowhere: the message of the error frame that its sender gets.
@@ -130,21 +178,34 @@ pub enum Refusal {
     TooManyCandidates,
     #[error("the peer reads too slowly: this frame was dropped")]
     PeerTooSlow,
+    #[error("the broker is restarting; try again in a few seconds")]
+    Restarting,
 }
 
 impl State {
-    /// Lets a socket in.
-    pub fn join(&mut self, id: SocketId, outbox: Arc<Outbox>) {
-        if self.stopping {
-            outbox.close(Close::RESTART);
+    /// Returns the state of a broker that started just now.
+    pub fn new() -> Self {
+        Self {
+            sockets: HashMap::new(),
+            origins: HashMap::new(),
+            contests: Contests::default(),
+            sessions: 0,
+            waiting_offers: WaitingOffers::default(),
+            recent_holders: RecentHolders::default(),
+            promoted: Vec::new(),
+            any_promoted: Arc::default(),
+            started: Instant::now(),
+            phase: Phase::Running,
         }
-        self.sockets.insert(id, Socket { outbox, role: Role::New, contests: None });
     }
 
-    /// Closes from now on whoever joins; the outboxes of those who are there.
-    pub fn stop(&mut self) -> Vec<Arc<Outbox>> {
-        self.stopping = true;
-        self.sockets.values().map(|socket| socket.outbox.clone()).collect()
+    /// Lets a socket in.
+    pub fn join(&mut self, id: SocketId, outbox: Arc<Outbox>, network: Option<IpAddr>) {
+        let is_late = self.phase == Phase::Stopped;
+        self.sockets.insert(id, Socket { outbox, network, role: Role::New, contests: None, leaves: false });
+        if is_late {
+            self.send_away(id);
+        }
     }
 
     /// The pod ids that are held.
@@ -155,10 +216,13 @@ impl State {
     /// Whether nothing is left of any socket.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.sockets.is_empty() && self.origins.is_empty() && self.contests.len() + self.sessions == 0
+        self.sockets.is_empty()
+            && self.origins.is_empty()
+            && self.contests.len() + self.sessions == 0
+            && self.waiting_offers.is_empty()
     }
 
-    /// How many sessions there are.
+    /// How many sessions there are between a visitor and an origin.
     pub fn sessions(&self) -> usize {
         self.sessions
     }
@@ -220,30 +284,34 @@ impl State {
         &mut self.socket(id).role
     }
 
-    /// Makes `visitor` and the origin of `pod` the two sides of a session, or finds that they are. Returns the way to the
-    /// origin.
+    /// Makes `visitor` and the origin of `pod` the two sides of a session, or finds that they are. Where nobody holds
+    /// the pod id, [`State::await_origin`] comes next.
     pub fn open_session(
         &mut self,
         visitor: SocketId,
         session_id: &str,
-        pod: PodId,
+        pod: &PodId,
         limit: u32,
-    ) -> Result<Peer, Refusal> {
-        let origin = self.origins.get(&pod).map(|holder| holder.socket);
+    ) -> Result<Route, Refusal> {
+        let origin = self.origins.get(pod).map(|holder| holder.socket);
         if let Role::Visitor { sessions, .. } = self.role(visitor) {
             let full = sessions.len() >= limit as usize;
             match sessions.get_mut(session_id) {
-                Some(session) if session.pod != pod => return Err(Refusal::OtherPod),
+                Some(session) if session.pod != *pod => return Err(Refusal::OtherPod),
                 Some(session) => {
-                    session.candidates = Candidates::default();
-                    let (origin, share) = (session.origin, session.share.clone());
-                    return Ok(self.peer(origin, share, true));
+                    session.exchange = Exchange::default();
+                    let Side::Origin(origin) = session.peer else { return Ok(Route::Waits) };
+                    let share = session.share.clone();
+                    return self.way_to(origin, share);
                 }
                 None if full && origin.is_some() => return Err(Refusal::TooManySessions),
                 None => {}
             }
         }
-        let origin = origin.ok_or(Refusal::OriginOffline)?;
+        let Some(origin) = origin else { return Ok(Route::Waits) };
+        if self.sockets[&origin].leaves {
+            return Err(Refusal::Restarting);
+        }
         let session_id: SessionId = session_id.into();
         let Role::Origin { sessions, .. } = self.role(origin) else { return Err(Refusal::OriginOffline) };
         let Entry::Vacant(free) = sessions.entry(session_id.clone()) else {
@@ -253,10 +321,18 @@ impl State {
         self.sessions += 1;
         let share = Share::in_turns();
         if let Role::Visitor { sessions, .. } = self.role(visitor) {
-            let candidates = Candidates::default();
-            sessions.insert(session_id, Session { pod, origin, share: share.clone(), candidates });
+            let (pod, peer, share) = (pod.clone(), Side::Origin(origin), share.clone());
+            sessions.insert(session_id, Session { pod, peer, share, exchange: Exchange::default() });
         }
-        Ok(self.peer(origin, share, true))
+        self.way_to(origin, share)
+    }
+
+    /// Returns the way of an offer to an origin, unless the origin was sent away.
+    fn way_to(&self, origin: SocketId, share: Arc<Share>) -> Result<Route, Refusal> {
+        if self.sockets[&origin].leaves {
+            return Err(Refusal::Restarting);
+        }
+        Ok(Route::To(self.peer(origin, share, true)))
     }
 
     fn peer(&self, socket: SocketId, share: Arc<Share>, is_origin: bool) -> Peer {
@@ -275,20 +351,32 @@ impl State {
         }
     }
 
-    /// Returns the way to the other side of one of a socket's own sessions.
-    pub fn peer_of(&mut self, id: SocketId, session_id: &str) -> Option<Peer> {
+    /// Returns where a frame goes that a socket sends in one of its own sessions.
+    pub fn route(&mut self, id: SocketId, session_id: &str) -> Option<Route> {
         let (socket, share, is_origin) = match self.role(id) {
             Role::Origin { sessions, .. } => {
                 let Visitor { socket, share } = sessions.get(session_id)?;
                 (*socket, share.clone(), false)
             }
             Role::Visitor { sessions, .. } => {
-                let Session { origin, share, .. } = sessions.get(session_id)?;
+                let Session { peer, share, .. } = sessions.get(session_id)?;
+                let Side::Origin(origin) = peer else { return Some(Route::Waits) };
                 (*origin, share.clone(), true)
             }
             Role::New | Role::Replaced => return None,
         };
-        Some(self.peer(socket, share, is_origin))
+        Some(Route::To(self.peer(socket, share, is_origin)))
+    }
+
+    /// Notes that `origin` answered in a session of its own.
+    pub fn note_answer(&mut self, origin: SocketId, session_id: &str) {
+        if let Role::Origin { sessions, .. } = self.role(origin)
+            && let Some(visitor) = sessions.get(session_id).map(|visitor| visitor.socket)
+            && let Role::Visitor { sessions, .. } = self.role(visitor)
+            && let Some(session) = sessions.get_mut(session_id)
+        {
+            session.exchange.answered = true;
+        }
     }
 
     /// Counts one candidate that `sender` sends in a session of its own.
@@ -301,8 +389,8 @@ impl State {
             && let Some(session) = sessions.get_mut(session_id)
         {
             let sent = match visitor == Some(sender) {
-                true => &mut session.candidates.from_visitor,
-                false => &mut session.candidates.from_origin,
+                true => &mut session.exchange.from_visitor,
+                false => &mut session.exchange.from_origin,
             };
             *sent = sent.saturating_add(1);
             if *sent > limit {
@@ -335,14 +423,19 @@ impl State {
             Role::Origin { pods, .. } => {
                 for pod in pods {
                     tracing::info!(pod_id = &*pod, "origin left");
-                    self.vacate(&pod);
+                    self.vacate(&pod, socket.network);
                 }
             }
             Role::Visitor { sessions, .. } => {
-                self.sessions -= sessions.len();
                 for (session_id, session) in sessions {
-                    if let Role::Origin { sessions, .. } = self.role(session.origin) {
-                        sessions.remove(&session_id);
+                    match session.peer {
+                        Side::Origin(origin) => {
+                            self.sessions -= 1;
+                            if let Role::Origin { sessions, .. } = self.role(origin) {
+                                sessions.remove(&session_id);
+                            }
+                        }
+                        Side::Awaited(number) => drop(self.waiting_offers.remove(number)),
                     }
                 }
             }

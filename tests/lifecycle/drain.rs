@@ -105,7 +105,7 @@ async fn many_sockets_are_told_one_after_the_other() {
         let due = Duration::from_millis(2) * number as u32;
         assert!((due..due + QUICK).contains(at), "socket {number} was told after {at:?}");
     }
-    assert!(ended < 2 * QUICK, "{ended:?}");
+    assert!(ended < 3 * QUICK, "{ended:?}");
 }
 
 #[tokio::test]
@@ -139,7 +139,8 @@ async fn peers_that_are_gone_hold_nothing_up() {
     running.broker.signal("TERM");
     running.ended().await;
     let took = begun.elapsed();
-    assert!(took < Duration::from_millis(1800), "{took:?}");
+    // 2 s for who was let in and says nothing, 3 s for the answer that does not come, 1 s for those that do not answer the close.
+    assert!(took < Duration::from_millis(7500), "{took:?}");
     println!("with peers that do not answer: {took:?}");
 }
 
@@ -164,7 +165,7 @@ async fn with_tls_peers_that_are_gone_hold_nothing_up_either() {
     socket.answer_close().await;
     running.ended().await;
     let took = begun.elapsed();
-    assert!(took < Duration::from_millis(2500), "{took:?}");
+    assert!(took < Duration::from_millis(4500), "{took:?}");
     println!("with TLS: {took:?}");
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod drain;
 mod load;
 mod manager;
+mod negotiations;
 mod reload;
 mod restarts;
 #[path = "../support/mod.rs"]

@@ -27,8 +27,11 @@ use crate::{
     },
 };
 
-/// Origins wait for a second before they come back.
-const BACK_WITHIN: Duration = Duration::from_secs(3);
+/// Origins wait for a second before they come back, and then until the next process accepts.
+const BACK_WITHIN: Duration = Duration::from_secs(6);
+
+/// Visitors of a pod that nobody serves are told so at once.
+const SIGNAL: &str = "[signal]\noffline_grace = \"0s\"\n";
 
 /// Restarts a broker over and over, each time as soon as all origins are back; the last one, and how long each stop and
 /// each start took.
@@ -75,7 +78,7 @@ async fn under_load(tls: Option<(Client, String)>) {
     let file = dir.path().join("signal.toml");
     let listen = format!("[[listen]]\naddress = \"systemd:http\"\ntls = {}\n", client.is_some());
     let data = format!("data_dir = {:?}\n", dir.path().join("data"));
-    std::fs::write(&file, data + &listen + &toml.unwrap_or_default()).unwrap();
+    std::fs::write(&file, data + &listen + &toml.unwrap_or_default() + SIGNAL).unwrap();
     let (over, registrations) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
     let load = Load::new(address, client, over.clone(), registrations.clone());
 

@@ -11,3 +11,4 @@ mod origin;
 #[path = "../support/mod.rs"]
 mod support;
 mod visitor;
+mod waiting;

@@ -122,7 +122,7 @@ impl Answer {
         Ok(answer)
     }
 
-    async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Self> {
+    pub async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await?);

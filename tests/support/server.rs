@@ -25,9 +25,9 @@ impl TestServer {
         Self::with("").await
     }
 
-    /// With the settings in `toml`.
+    /// With the settings in `toml`. Unless they say otherwise, no offer waits for an origin: after a start all would.
     pub async fn with(toml: &str) -> Self {
-        let config = config(toml);
+        let config = config(&without_offline_grace(toml));
         let registry = MemoryRegistry::new(config.pods.memory_limit.as_u64());
         Self::from(SignalServer::builder().config(config).registry(registry)).await
     }
@@ -115,6 +115,15 @@ impl TestServer {
     pub async fn stop(self) {
         self.handle.shutdown();
         self.serving.await.unwrap().unwrap();
+    }
+}
+
+fn without_offline_grace(toml: &str) -> String {
+    let setting = "offline_grace = \"0s\"";
+    match toml.split_once("[signal]") {
+        _ if toml.contains("offline_grace") => toml.into(),
+        Some((before, after)) => format!("{before}[signal]\n{setting}{after}"),
+        None => format!("{toml}\n[signal]\n{setting}"),
     }
 }
 

@@ -135,6 +135,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         timeout(SOON, close).await.expect("the broker should have closed the socket")
     }
 
+    /// The next thing to come must be a close frame with `code`.
+    #[track_caller]
+    pub fn expect_close(&mut self, code: u16) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            match timeout(SOON, self.next()).await.expect("a close frame should have come") {
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    assert_eq!(u16::from(frame.code), code, "at {caller}")
+                }
+                other => panic!("expected a close frame, got {other:?} at {caller}"),
+            }
+        }
+    }
+
     /// Answers the broker's close frame, as clients do, and waits for the end of the connection.
     pub async fn answer_close(&mut self) {
         let end = async { while self.stream.next().await.is_some_and(|next| next.is_ok()) {} };

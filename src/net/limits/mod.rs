@@ -330,6 +330,11 @@ impl Limits {
         pair.check(client)
     }
 
+    /// The network that stands for a client, or `None` if no limit holds for it.
+    pub fn network(&self, client: Option<IpAddr>) -> Option<IpAddr> {
+        client.filter(|_| !self.rules.load().is_exempt(client)).map(group_of)
+    }
+
     /// A place for one more socket of `client`; it is free again when what comes back is dropped.
     pub fn socket(&self, client: Option<IpAddr>) -> Result<Option<Counted>, Exceeded> {
         let rules = self.rules.load();

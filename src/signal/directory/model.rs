@@ -29,6 +29,18 @@ pub struct Waiting {
     pub in_turns: bool,
 }
 
+/// What a sender is told whose frame has no room.
+const TOO_SLOW: &str = "the peer reads too slowly: this frame was dropped";
+
+/// Bookkeeping for one waiting offer beside its frames.
+const OFFER_OVERHEAD: usize = 1024;
+/// Bytes that may wait for an origin, from one socket.
+const WAITING_PER_SOCKET: usize = 64 << 10;
+/// How long any pod id may be one whose origin is on its way back.
+const AFTER_START_MS: u64 = 30_000;
+/// How long the same is so for a pod id whose origin left.
+const REMEMBERED_MS: u64 = 120_000;
+
 #[derive(Debug)]
 pub struct Socket {
     pub role: Role,
@@ -48,9 +60,25 @@ struct Session {
     candidates_of_origin: usize,
 }
 
+/// A session whose offer waits for the origin.
+#[derive(Debug)]
+struct WaitingOffer {
+    id: String,
+    pod: String,
+    visitor: usize,
+    expires_ms: u64,
+    frames: Vec<String>,
+    candidates: usize,
+}
+
 #[derive(Debug)]
 pub struct Model {
     limits: Limits,
+    now_ms: u64,
+    /// In the order in which they came.
+    waiting: Vec<WaitingOffer>,
+    /// Pod ids, and when their last origin left.
+    left: Vec<(String, u64)>,
     pub sockets: Vec<Socket>,
     sessions: Vec<Session>,
     sessions_ever: usize,
@@ -76,6 +104,9 @@ impl Model {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            now_ms: 0,
+            waiting: Vec::new(),
+            left: Vec::new(),
             sockets: Vec::new(),
             sessions: Vec::new(),
             sessions_ever: 0,
@@ -117,7 +148,21 @@ impl Model {
 
     pub fn leave(&mut self, me: usize) {
         self.sessions.retain(|session| session.visitor != me);
+        self.waiting.retain(|waiting| waiting.visitor != me);
         self.lose_all(me);
+    }
+
+    /// Time passes: offers that have waited for long enough are refused.
+    pub fn wait(&mut self, ms: u64) {
+        self.now_ms += ms;
+        let (expired, left) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| waiting.expires_ms <= self.now_ms);
+        self.waiting = left;
+        let expired: Vec<WaitingOffer> = expired;
+        for waiting in expired {
+            self.tell(waiting.visitor, Some(&waiting.id), "origin offline");
+        }
     }
 
     /// A sign of life, which need not be a frame.
@@ -167,6 +212,7 @@ impl Model {
         let lost = pods(&self.sockets[me].role).to_vec();
         self.sockets[me].role = Role::Replaced;
         for pod in lost {
+            self.left.push((pod.clone(), self.now_ms));
             self.proofs.retain(|(held, _)| *held != pod);
             if let Some(at) = self.newcomers.iter().position(|(contested, ..)| *contested == pod) {
                 let (_, first, owner) = self.newcomers.remove(at);
@@ -196,6 +242,33 @@ impl Model {
         self.sockets[me].role = Role::Origin(held);
         self.proofs.extend(owner.map(|owner| (pod.into(), owner)));
         self.say(me, format!(r#"{{"t":"registered","podId":{}}}"#, Value::from(pod)));
+        self.left.retain(|(left, _)| left != pod);
+        let (waited, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.pod == pod);
+        self.waiting = left;
+        for WaitingOffer { id, pod, visitor, frames, candidates, .. } in waited {
+            if self.sessions.iter().any(|session| session.origin == me && session.id == id) {
+                self.tell(visitor, Some(&id), "session id is taken");
+                continue;
+            }
+            let told = id.clone();
+            self.sessions_ever += 1;
+            let number = self.sessions_ever;
+            self.sessions.push(Session {
+                number,
+                id,
+                pod,
+                visitor,
+                origin: me,
+                candidates_of_visitor: candidates,
+                candidates_of_origin: 0,
+            });
+            let full =
+                frames.into_iter().filter(|text| !self.queue(me, text.clone(), number, true)).count() > 0;
+            if full {
+                self.tell(visitor, Some(&told), TOO_SLOW);
+            }
+        }
     }
 
     pub fn ask(&mut self, me: usize, ask: &Ask) {
@@ -277,7 +350,17 @@ impl Model {
         let id = self.fit("sessionId", &ask.session)?;
         let sdp = ask.payload.clone().ok_or("sdp required")?;
         let origin = self.sockets.iter().position(|socket| pods(&socket.role).contains(&pod));
-        let mine = self.sessions.iter().filter(|session| session.visitor == me).count();
+        let mine = self.sessions.iter().filter(|session| session.visitor == me).count()
+            + self.waiting.iter().filter(|waiting| waiting.visitor == me).count();
+        if let Some(at) = self.waiting_of(me, &id) {
+            if self.waiting[at].pod != pod {
+                return Err("session belongs to another pod".into());
+            }
+            // A later offer takes the place of the one before and of all that followed it.
+            self.waiting[at].frames.clear();
+            self.waiting[at].candidates = 0;
+            return self.append(at, relayed("offer", &id, "sdp", &sdp));
+        }
         let number = match self.sessions.iter_mut().find(|session| session.visitor == me && session.id == id)
         {
             Some(session) if session.pod != pod => return Err("session belongs to another pod".into()),
@@ -285,6 +368,7 @@ impl Model {
                 (session.candidates_of_visitor, session.candidates_of_origin) = (0, 0);
                 session.number
             }
+            None if origin.is_none() => return self.await_origin(me, pod, id, &sdp, mine),
             None => {
                 let origin = origin.ok_or("origin offline")?;
                 if mine >= self.limits.sessions_per_socket {
@@ -311,11 +395,70 @@ impl Model {
         self.pass(me, number, "offer", "sdp", &sdp)
     }
 
+    fn await_origin(
+        &mut self,
+        me: usize,
+        pod: String,
+        id: String,
+        sdp: &str,
+        mine: usize,
+    ) -> Result<(), String> {
+        let is_new = self.now_ms < AFTER_START_MS;
+        let left = |(left, at): &(String, u64)| *left == pod && self.now_ms < at + REMEMBERED_MS;
+        if self.limits.grace_ms == 0 || !(is_new || self.left.iter().any(left)) {
+            return Err("origin offline".into());
+        }
+        if mine >= self.limits.sessions_per_socket {
+            return Err("too many sessions".into());
+        }
+        let frame = relayed("offer", &id, "sdp", sdp);
+        let expires_ms = self.now_ms + self.limits.grace_ms;
+        self.waiting.push(WaitingOffer {
+            id,
+            pod,
+            visitor: me,
+            expires_ms,
+            frames: Vec::new(),
+            candidates: 0,
+        });
+        self.append(self.waiting.len() - 1, frame)
+    }
+
+    fn waiting_of(&self, me: usize, id: &str) -> Option<usize> {
+        self.waiting.iter().position(|waiting| waiting.visitor == me && waiting.id == id)
+    }
+
+    /// Puts a frame behind an offer that waits; the session ends if there is no room.
+    fn append(&mut self, at: usize, frame: String) -> Result<(), String> {
+        self.waiting[at].frames.push(frame);
+        let bytes = |of: &dyn Fn(&&WaitingOffer) -> bool| -> usize {
+            let frames = |waiting: &WaitingOffer| -> usize {
+                waiting.frames.iter().map(|frame| frame.len() + FRAME_OVERHEAD).sum()
+            };
+            self.waiting.iter().filter(of).map(|waiting| OFFER_OVERHEAD + frames(waiting)).sum()
+        };
+        let WaitingOffer { pod, visitor, .. } = &self.waiting[at];
+        if bytes(&|waiting| waiting.pod == *pod) <= self.limits.queue / 2
+            && bytes(&|waiting| waiting.visitor == *visitor) <= WAITING_PER_SOCKET
+        {
+            return Ok(());
+        }
+        self.waiting.remove(at);
+        Err("origin offline".into())
+    }
+
     /// An answer or a candidate, by an origin or a visitor.
     fn within_session(&mut self, me: usize, ask: &Ask, carries: &str) -> Result<(), String> {
         let id = self.fit("sessionId", &ask.session)?;
         let payload = ask.payload.clone().ok_or(format!("{carries} required"))?;
         let limit = self.limits.candidates_per_session;
+        if let Some(at) = self.waiting_of(me, &id) {
+            self.waiting[at].candidates += 1;
+            if self.waiting[at].candidates > limit {
+                return Err("too many candidates".into());
+            }
+            return self.append(at, relayed("candidate", &id, carries, &payload));
+        }
         let Some(session) = self.session_of(me, &id) else {
             return match self.sockets[me].role {
                 Role::Visitor(_) => Err("origin offline".into()),
@@ -338,6 +481,9 @@ impl Model {
 
     fn peer_error(&mut self, me: usize, ask: &Ask) -> Result<(), String> {
         let (Some(id), Some(message)) = (text(&ask.session), &ask.payload) else { return Ok(()) };
+        if let Some(at) = self.waiting_of(me, id) {
+            return self.append(at, relayed("error", id, "message", message));
+        }
         let Some(session) = self.session_of(me, id) else { return Ok(()) };
         let number = session.number;
         self.pass(me, number, "error", "message", message)
@@ -379,11 +525,15 @@ impl Model {
         let session = self.sessions.iter().find(|session| session.number == number).expect("it is open");
         let in_turns = session.visitor == me;
         let to = if in_turns { session.origin } else { session.visitor };
-        let text =
-            format!(r#"{{"t":"{tag}","sessionId":{},"{field}":{payload}}}"#, Value::from(&*session.id));
+        let text = relayed(tag, &session.id, field, payload);
+        if self.queue(to, text, number, in_turns) { Ok(()) } else { Err(TOO_SLOW.into()) }
+    }
+
+    /// Puts a frame of a session into the queue of its receiver. Returns whether there was room.
+    fn queue(&mut self, to: usize, text: String, number: usize, in_turns: bool) -> bool {
         let socket = &mut self.sockets[to];
         if socket.closed.is_some() {
-            return Ok(());
+            return true;
         }
         let cost = |frame: &Waiting| frame.text.len() + FRAME_OVERHEAD;
         let frame = Waiting { text, session: Some(number), in_turns };
@@ -391,10 +541,10 @@ impl Model {
             socket.waiting.iter().flatten().filter(|waiting| waiting.session == frame.session).map(cost);
         let all = socket.waiting.iter().flatten().map(cost).sum::<usize>();
         if of_session.sum::<usize>() + cost(&frame) + all > self.limits.queue {
-            return Err("the peer reads too slowly: this frame was dropped".into());
+            return false;
         }
         socket.waiting.last_mut().expect("a step has begun").push(frame);
-        Ok(())
+        true
     }
 
     fn tell(&mut self, to: usize, session: Option<&str>, message: &str) {
@@ -414,6 +564,10 @@ impl Model {
     fn close(&mut self, me: usize, code: u16) {
         self.sockets[me].closed.get_or_insert(code);
     }
+}
+
+fn relayed(tag: &str, id: &str, field: &str, payload: &str) -> String {
+    format!(r#"{{"t":"{tag}","sessionId":{},"{field}":{payload}}}"#, Value::from(id))
 }
 
 fn pods(role: &Role) -> &[String] {

@@ -4,11 +4,13 @@
 use std::{
     collections::HashSet,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytesize::ByteSize;
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
+use tokio::{runtime::Runtime, time::advance};
 
 use super::{
     super::{budget::Budget, contest::Contest, outbox::Next},
@@ -16,6 +18,7 @@ use super::{
     steps::{Ask, Id, Kind, Limits, PODS, SOCKETS, Step, limits, render, step},
     *,
 };
+use crate::config::Grace;
 
 /// The directory and the model side by side.
 struct Both {
@@ -23,6 +26,8 @@ struct Both {
     budget: Arc<Budget>,
     limits: Limits,
     model: Model,
+    /// Its clock goes on only where a step says so.
+    runtime: Runtime,
     /// The outbox of every socket that ever was, by its number in the model.
     outboxes: Vec<Arc<Outbox>>,
     seats: Vec<Option<(usize, Place)>>,
@@ -37,7 +42,7 @@ struct Both {
 }
 
 impl Both {
-    fn new(limits: Limits, lazy: Vec<bool>) -> Self {
+    fn new(limits: Limits, lazy: Vec<bool>, runtime: Runtime) -> Self {
         let settings = SignalSettings {
             pods_per_socket: limits.pods_per_socket as u32,
             sessions_per_socket: limits.sessions_per_socket as u32,
@@ -45,13 +50,15 @@ impl Both {
             max_pod_id: limits.max_id as u32,
             max_session_id: limits.max_id as u32,
             max_queue: ByteSize(limits.queue as u64),
+            offline_grace: Grace(Duration::from_millis(limits.grace_ms)),
             ..SignalSettings::default()
         };
-        Self {
+        let mut both = Self {
             directory: Directory::new(settings),
             budget: Budget::new(usize::MAX),
             limits,
             model: Model::new(limits),
+            runtime,
             outboxes: Vec::new(),
             seats: (0..SOCKETS).map(|_| None).collect(),
             contests: Vec::new(),
@@ -59,7 +66,16 @@ impl Both {
             registered: HashSet::new(),
             visited: HashSet::new(),
             offered: HashSet::new(),
-        }
+        };
+        both.wait(limits.uptime_ms);
+        both
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.runtime.block_on(advance(Duration::from_millis(ms)));
+        self.directory.expire_offers(Instant::now());
+        self.model.begin_step();
+        self.model.wait(ms);
     }
 
     /// The socket on a seat; a new one if the last one left.
@@ -67,7 +83,7 @@ impl Both {
         let (number, place) = self.seats[seat].get_or_insert_with(|| {
             let outbox = Arc::new(Outbox::new(self.limits.queue, self.budget.clone()));
             self.outboxes.push(outbox.clone());
-            (self.model.join(), self.directory.join(outbox))
+            (self.model.join(), self.directory.join(outbox, None))
         });
         (*number, place)
     }
@@ -96,6 +112,7 @@ impl Both {
                 self.model.begin_step();
                 self.model.decide(pod);
             }
+            Step::Wait { ms } => self.wait(ms),
             Step::Read { seat } => {
                 let (me, _) = self.socket(seat);
                 return self.compare(me);
@@ -241,7 +258,10 @@ proptest! {
         lazy in vec(prop::bool::weighted(0.2), SOCKETS),
         steps in vec(step(), 1..48),
     ) {
-        let mut both = Both::new(limits, lazy);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        let clock = runtime.handle().clone();
+        let _clock = clock.enter();
+        let mut both = Both::new(limits, lazy, runtime);
         for (at, step) in steps.into_iter().enumerate() {
             both.run(step, at)?;
         }

@@ -20,6 +20,10 @@ pub struct Limits {
     pub max_id: usize,
     /// Bytes that may wait for one socket.
     pub queue: usize,
+    /// How long an offer waits for its origin.
+    pub grace_ms: u64,
+    /// How long ago the broker started.
+    pub uptime_ms: u64,
 }
 
 /// An identifier as a frame may hold it.
@@ -74,6 +78,10 @@ pub enum Step {
     Decide {
         pod: &'static str,
     },
+    /// Time passes.
+    Wait {
+        ms: u64,
+    },
     /// A socket that does not read all the time reads now.
     Read {
         seat: usize,
@@ -105,6 +113,7 @@ pub fn step() -> impl Strategy<Value = Step> {
             2 => Step::Read { seat },
             3 => Step::Heard { seat },
             4 | 5 => Step::Decide { pod: PODS[n % PODS.len()] },
+            6 => Step::Wait { ms: [1, 3_000, 7_999, 8_000, 30_000, 119_999][n % 6] },
             _ => {
                 let payload = if n == 0 { None } else { Some("x".repeat(n % 4 * 20)) };
                 let owner = [Some(1), Some(2)].get(n % 5).copied().flatten();
@@ -115,13 +124,18 @@ pub fn step() -> impl Strategy<Value = Step> {
 }
 
 pub fn limits() -> impl Strategy<Value = Limits> {
-    (1..=3_usize, 1..=3_usize, 1..=4_usize, prop_oneof![Just(100_000_usize), 500..1500_usize]).prop_map(
-        |(pods_per_socket, sessions_per_socket, candidates_per_session, queue)| Limits {
+    let queue = prop_oneof![Just(100_000_usize), 500..1500_usize, 2500..8000_usize];
+    let grace_ms = prop_oneof![1 => Just(0_u64), 4 => Just(8_000)];
+    let uptime_ms = prop::sample::select(vec![0, 29_999, 30_000]);
+    (1..=3_usize, 1..=3_usize, 1..=4_usize, queue, grace_ms, uptime_ms).prop_map(
+        |(pods_per_socket, sessions_per_socket, candidates_per_session, queue, grace_ms, uptime_ms)| Limits {
             pods_per_socket,
             sessions_per_socket,
             candidates_per_session,
             max_id: 16,
             queue,
+            grace_ms,
+            uptime_ms,
         },
     )
 }

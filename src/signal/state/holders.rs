@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use tokio::time::Instant;
+
 use super::{PodId, Refusal, Registered, Role, SocketId, State};
 use crate::signal::{
     admission::{Key, Standing},
@@ -92,12 +94,16 @@ impl State {
         socket.contests = None;
         socket.outbox.tell(wire::registered(&pod));
         tracing::info!(pod_id = &*pod, "origin registered");
-        self.origins.insert(pod, Holder { socket: id, proof: standing.proof(), network, recorded: false });
+        self.origins
+            .insert(pod.clone(), Holder { socket: id, proof: standing.proof(), network, recorded: false });
+        self.recent_holders.forget(&pod);
+        self.deliver_offers(id, &pod);
     }
 
-    /// A pod id has no holder any more: the first who waits for it gets it.
-    pub(super) fn vacate(&mut self, pod: &PodId) {
+    /// A pod id has no holder any more, which was a socket of `network`: the first who waits for it gets it.
+    pub(super) fn vacate(&mut self, pod: &PodId, network: Option<IpAddr>) {
         self.origins.remove(pod);
+        self.recent_holders.remember(pod, network, Instant::now());
         if let Some(first) = self.contests.next(pod) {
             self.take(first, pod.clone());
             if self.promoted.len() < MAX_PROMOTED {
@@ -125,9 +131,11 @@ impl State {
     fn replace(&mut self, holder: SocketId) {
         self.withdraw(holder);
         self.end_sessions(holder);
-        self.sockets[&holder].outbox.close(Close::REPLACED);
+        let socket = self.socket(holder);
+        socket.outbox.close(Close::REPLACED);
+        let network = socket.network;
         if let Role::Origin { pods, .. } = std::mem::replace(self.role(holder), Role::Replaced) {
-            pods.iter().for_each(|pod| self.vacate(pod));
+            pods.iter().for_each(|pod| self.vacate(pod, network));
         }
     }
 }

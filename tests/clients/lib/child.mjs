@@ -56,6 +56,10 @@ export class Child {
     }
   }
 
+  signal(name) {
+    this.#process.kill(name);
+  }
+
   /** Sends `signal` and waits for the end; a process that ignores it is killed and reported. */
   async end(signal) {
     this.#process.kill(signal);
