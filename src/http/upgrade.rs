@@ -76,6 +76,9 @@ impl Upgrade {
                 response.status_code(StatusCode::OK);
             }
         }
+        if let Some(protocol) = first_subprotocol(request) {
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        }
         let registrant = Registrant { reached: owned::reached(request), network, proof: None };
         let places = Places { _of_address: counted, of_stream: place };
         match Presented::read(request.headers()) {
@@ -271,6 +274,14 @@ fn accept(request: &Request) -> Result<Accepted, HttpError> {
     })?;
     let answer = HeaderValue::try_from(derive_accept_key(key)).expect("base64 fits a header");
     Ok(Accepted::Connection(answer))
+}
+
+/// Returns the first of the subprotocols that the client offers. It is accepted whatever it is, because clients fail
+/// where none of theirs is.
+fn first_subprotocol(request: &Request) -> Option<HeaderValue> {
+    let values = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let mut names = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    names.find_map(|name| Some(name.trim()).filter(|name| !name.is_empty())?.parse().ok())
 }
 
 fn not_an_upgrade() -> HttpError {

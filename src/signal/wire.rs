@@ -53,7 +53,7 @@ pub struct Frame<'a> {
     pub session_id: Id<'a>,
     /// `ownerToken`, of a registration.
     pub owner_token: Id<'a>,
-    /// `sdp`, `candidate` or `message`, whichever the kind carries; absent or `null` is nothing.
+    /// `sdp`, `candidate` or `message`, whichever the kind carries. An `sdp` or a `message` that is `null` is absent.
     pub payload: Option<&'a RawValue>,
 }
 
@@ -139,7 +139,8 @@ impl<'de> Visitor<'de> for FrameVisitor {
             pod_id: id_of(pod_id),
             session_id: id_of(session_id),
             owner_token: id_of(owner_token),
-            payload: payload.filter(|payload| payload.get() != "null"),
+            // The last candidate is `null`.
+            payload: payload.filter(|payload| kind == Kind::Candidate || payload.get() != "null"),
         })
     }
 

@@ -1,10 +1,13 @@
 //! What a new socket sends, and what it becomes.
 
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{client_async, tungstenite::client::IntoClientRequest};
 
 use crate::support::{
     frames::{answer, candidate, error, offer, offered, refusal, register, registered},
     server::TestServer,
+    socket::Socket,
 };
 
 #[tokio::test]
@@ -112,4 +115,16 @@ async fn nothing_in_time() {
     assert_eq!(silent.closed().await, (1008, "no frame arrived in time".into()));
     // Its own time ran out before that of the other.
     speaks.nothing().await;
+}
+
+/// Clients fail where none of the subprotocols that they offer is accepted.
+#[tokio::test]
+async fn offers_subprotocols() {
+    let server = TestServer::start().await;
+    let mut request = format!("ws://{}/signal", server.address).into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "x, y".parse().unwrap());
+    let tcp = TcpStream::connect(&server.address).await.unwrap();
+    let (stream, answer) = client_async(request, tcp).await.unwrap();
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "x");
+    Socket { stream }.register("pod").await;
 }

@@ -55,6 +55,21 @@ async fn a_large_sdp_passes_byte_for_byte() {
     passes(&mut origin, &mut visitor, &format!("\"{}\"", "a=ü\\r\\n".repeat(30_000))).await;
 }
 
+/// The end of candidates, as browsers tell it.
+#[tokio::test]
+async fn empty_candidates_pass_both_ways() {
+    let server = TestServer::start().await;
+    let mut origin = server.origin("pod").await;
+    let mut visitor = server.visitor(&mut origin, "pod", "s").await;
+    for candidate in ["null", "\"\"", "{\"candidate\":\"\"}"] {
+        let frame = format!("{{\"t\":\"candidate\",\"sessionId\":\"s\",\"candidate\":{candidate}}}");
+        visitor.send_text(&frame).await;
+        assert_eq!(origin.receive_text().await, frame);
+        origin.send_text(&frame).await;
+        assert_eq!(visitor.receive_text().await, frame);
+    }
+}
+
 /// Space around it, other fields, another order and a field that stands twice make no difference to the value.
 #[tokio::test]
 async fn only_the_frame_is_made_anew() {
