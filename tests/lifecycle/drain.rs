@@ -110,9 +110,9 @@ async fn many_sockets_are_told_one_after_the_other() {
 
 #[tokio::test]
 async fn sockets_are_told_within_half_of_the_time() {
-    let (told, ended) = told("drain_timeout = \"800ms\"", 600).await;
-    assert!(told[599] > Duration::from_millis(300), "{:?}", told[599]);
-    assert!(ended < QUICK, "{ended:?}");
+    let (told, ended) = told("drain_timeout = \"1600ms\"", 600).await;
+    assert!(told[599] > Duration::from_millis(700), "{:?}", told[599]);
+    assert!(ended < 3 * QUICK, "{ended:?}");
 }
 
 #[tokio::test]
@@ -131,7 +131,8 @@ async fn peers_that_are_gone_hold_nothing_up() {
     // And an origin that does not read what it is sent.
     let (mut origin, mut visitor) = (Socket::narrow(&address).await, Socket::connect(&address).await);
     origin.register("pod").await;
-    for _ in 0..25 {
+    // Less than the share of a session, or the visitor would be read no further.
+    for _ in 0..14 {
         visitor.send(offer("pod", "s", &"x".repeat(32 << 10))).await;
     }
     visitor.nothing().await;
