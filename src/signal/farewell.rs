@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a negotiation with an answer is given for further candidates, each time.
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a socket that has not sent a frame yet is given for one.
-const FIRST_FRAME: Duration = Duration::from_secs(1);
+const FIRST_FRAME: Duration = Duration::from_secs(3);
 /// How long an offer is given for its answer.
 const ANSWER: Duration = Duration::from_secs(3);
 

@@ -109,7 +109,7 @@
 //!
 //! | socket | nothing is expected of it |
 //! | --- | --- |
-//! | new | 1 s after the stop began, or after it came |
+//! | new | 3 s after the stop began, or after it came |
 //! | visitor with an offer that has no answer | 3 s after its last frame, or that of its origins |
 //! | visitor whose offers all have an answer | 500 ms after the same |
 //! | origin | when it is so for all its visitors, and for all new sockets |
