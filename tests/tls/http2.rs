@@ -141,7 +141,8 @@ async fn a_stop_finishes_what_runs_in_streams_and_no_more() {
     let mut origin = socket(&mut sender).await;
     origin.register("pod").await;
     // One that never answers its close frame.
-    let _deaf = socket(&mut sender).await;
+    let mut deaf = socket(&mut sender).await;
+    deaf.register("deaf").await;
     let html = Pod::named("pod").padded(100_000).html();
     let upload = Request::post("https://pods.example/pods")
         .version(Version::HTTP_2)
