@@ -3,11 +3,10 @@
 use std::{
     collections::BTreeSet,
     io,
-    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use redb::{BackendError, Database, DatabaseError, StorageBackend};
+use redb::{Database, DatabaseError, StorageBackend};
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -54,7 +53,6 @@ struct State {
     fired: bool,
     reads_to_fail: u64,
     off: bool,
-    open: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +62,7 @@ enum Change {
 }
 
 impl Disk {
-    /// Opens the database on it, which no other may have open.
+    /// Opens the database on it.
     pub fn open(&self) -> Result<Database, DatabaseError> {
         // Without a cache, so that what is read is read from the disk.
         Database::builder().set_cache_size(0).create_with_backend(self.clone())
@@ -237,20 +235,5 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.state().operate(Some(Change::Write(offset as usize, data.to_vec())))
-    }
-
-    /// Only the whole of it: redb asks for that where it gets no less.
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        if (start, end) != (Bound::Unbounded, Bound::Unbounded) {
-            return Err(BackendError::Unsupported);
-        }
-        let was_open = std::mem::replace(&mut self.state().open, true);
-        assert!(!was_open, "the file is opened before it is closed");
-        Ok(true)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.state().open = false;
-        Ok(())
     }
 }

@@ -14,8 +14,8 @@ use super::{checked::Checked, damage::guarded, overlay::Overlay};
 
 /// How to open a database.
 pub struct Source {
-    open: Box<dyn Fn(bool) -> Result<Database, DatabaseError> + Send + Sync>,
-    open_snapshot: Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>,
+    open: Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>,
+    open_snapshot: Box<dyn Fn(bool) -> Result<Database, DatabaseError> + Send + Sync>,
 }
 
 impl Source {
@@ -29,20 +29,27 @@ impl Source {
         let backend = Checked::new(backend);
         let base = backend.clone();
         Self {
-            open: Box::new(move |check| builder(check).create_with_backend(backend.clone())),
-            open_snapshot: Box::new(move || builder(false).create_with_backend(Overlay::new(base.clone())?)),
+            open: Box::new(move || builder(false).create_with_backend(backend.clone())),
+            open_snapshot: Box::new(move |check| {
+                builder(check).create_with_backend(Overlay::new(base.clone())?)
+            }),
         }
     }
 
-    /// Opens it for reading and writing. With `check`, the checksums of all pages are compared first.
-    pub fn open(&self, check: bool) -> Result<Database, redb::Error> {
-        guarded(|| Ok((self.open)(check)?))
+    /// Opens it for reading and writing.
+    pub fn open(&self) -> Result<Database, redb::Error> {
+        guarded(|| Ok((self.open)()?))
     }
 
     /// Opens what is committed for reading alone. What redb writes to recover it stays in memory, so that this works
-    /// on a file that cannot be written. It stays right until a transaction is committed to the file.
+    /// on a file that cannot be written, and changes none. It stays right until a transaction is committed to the file.
     pub fn open_snapshot(&self) -> Result<Database, redb::Error> {
-        guarded(|| Ok((self.open_snapshot)()?))
+        guarded(|| Ok((self.open_snapshot)(false)?))
+    }
+
+    /// The same, once the checksums of all pages were found right.
+    pub fn open_checked_snapshot(&self) -> Result<Database, redb::Error> {
+        guarded(|| Ok((self.open_snapshot)(true)?))
     }
 }
 

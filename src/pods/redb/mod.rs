@@ -276,7 +276,11 @@ impl Registry for RedbRegistry {
     }
 
     async fn check(&self) {
-        if let Err(error) = self.blocking(|store| Ok(store.check())).await {
+        let check = |store: &Store| {
+            store.check();
+            Ok(())
+        };
+        if let Err(error) = self.blocking(check).await {
             tracing::error!(%error, "the registry was not looked at");
         }
     }

@@ -82,11 +82,6 @@ impl RedbRegistry {
             create(directory, &file, |unfinished| builder().create(unfinished))
                 .map_err(|error| refusal(&file, error))?;
         }
-        // Opening for writing changes the file, which is not ours to change where a newer broker wrote it. A file
-        // that was not closed cannot be looked at in this way: redb mends it first.
-        if let Ok(Some(schema)) = guarded(|| tables::schema(&builder().open_read_only(&file)?)) {
-            known(&file, Some(schema))?;
-        }
         let locked = LockedFile::open(&file).map_err(|error| refusal(&file, error))?;
         Self::open_with(directory, &file, Source::new(locked, CACHE))
     }
@@ -108,9 +103,12 @@ impl RedbRegistry {
     /// Opens the registry whose database is opened by `source`, now and after I/O errors.
     pub(super) fn open_with(directory: &Path, file: &Path, source: Source) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Directory { path: directory.into(), source };
-        // A page that is damaged is found here, and not by the request that needs it.
-        let database = source.open(true).map_err(|error| refusal(file, error))?;
-        known(file, guarded(|| tables::schema(&database)).map_err(|error| refusal(file, error))?)?;
+        // A damaged page is found here, and not by the request that needs it. Opening for writing changes the file, which
+        // must not be changed where it is damaged, or where a newer broker wrote it.
+        let schema =
+            source.open_checked_snapshot().and_then(|snapshot| guarded(|| tables::schema(&snapshot)));
+        known(file, schema.map_err(|error| refusal(file, error))?)?;
+        let database = source.open().map_err(|error| refusal(file, error))?;
         guarded(|| tables::upgrade(&database, SystemTime::now())).map_err(|error| refusal(file, error))?;
         let blobs = BlobFiles::open(&blobs_in(directory)).map_err(unusable)?;
         remove_unfinished(directory).map_err(unusable)?;

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
-    ops::Range,
+    ops::{Bound, Range},
     sync::{PoisonError, RwLock},
 };
 
-use redb::StorageBackend;
+use redb::{BackendError, StorageBackend};
 
 /// What is held in memory at a time.
 const BLOCK: u64 = 4096;
@@ -53,6 +53,15 @@ fn blocks(range: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
 }
 
 impl<B: StorageBackend> StorageBackend for Overlay<B> {
+    /// The file is locked as if it were to be written: who writes it must be no other process.
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.base.try_lock_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.base.unlock_range(start, end)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.changes.read().unwrap_or_else(PoisonError::into_inner).length)
     }

@@ -137,7 +137,7 @@ impl Store {
             return Err(RegistryError::failed(damage.clone()));
         }
         let Some(source) = self.access().source.clone() else { return Err(closed()) };
-        match source.open(false) {
+        match source.open() {
             Ok(database) => {
                 let mut access = self.access_mut();
                 if let State::Closed = access.state {

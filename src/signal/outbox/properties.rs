@@ -178,7 +178,7 @@ impl Receiver {
     }
 
     /// Nothing is left of what was sent, and nobody waits.
-    fn is_done(self) {
+    fn assert_done(self) {
         assert!(self.waiting.iter().all(Option::is_none), "somebody waits although nothing else does");
         let inner = self.outbox.lock();
         let left: usize = self.expected.iter().map(VecDeque::len).sum();
