@@ -13,8 +13,11 @@ use reqwest::{Method, Version};
 
 use support::{pod::Pod, process::Broker};
 
+/// The name of a harm, and what it does to a file.
+type Harm = (&'static str, fn(&Path));
+
 /// What somebody, or a disk, does to a file.
-const HARMS: &[(&str, fn(&Path))] = &[
+const HARMS: &[Harm] = &[
     ("removed", |file| fs::remove_file(file).unwrap()),
     ("empty", |file| File::create(file).map(drop).unwrap()),
     ("cut off", |file| File::options().write(true).open(file).unwrap().set_len(5_000).unwrap()),
@@ -36,8 +39,11 @@ const HARMS: &[(&str, fn(&Path))] = &[
     }),
 ];
 
-/// Ways to ask for a pod, and what is answered where all is well.
-const WAYS: &[(Method, &[(&str, &str)], u16)] = &[
+/// A method, header fields, and the status of the answer where all is well.
+type Way = (Method, &'static [(&'static str, &'static str)], u16);
+
+/// Ways to ask for a pod.
+const WAYS: &[Way] = &[
     (Method::GET, &[], 200),
     (Method::HEAD, &[], 200),
     (Method::GET, &[("range", "bytes=100-199")], 206),

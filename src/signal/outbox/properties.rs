@@ -232,7 +232,7 @@ proptest! {
             receivers.iter_mut().for_each(|receiver| receiver.read(1));
             receivers.iter_mut().for_each(Receiver::settle);
         }
-        receivers.into_iter().for_each(Receiver::is_done);
+        receivers.into_iter().for_each(Receiver::assert_done);
         prop_assert_eq!(budget.used(), 0);
     }
 }
