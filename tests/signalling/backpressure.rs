@@ -310,12 +310,14 @@ async fn a_host_that_takes_little_at_a_time_stays() {
     let mut origin = Socket::slow(&server.address, 200_000).await;
     origin.register("pod").await;
     let mut visitor = server.connect().await;
-    // 5 s on this line: five times what one that takes nothing has.
-    for _ in 0..4 {
-        visitor.send(offer("pod", "s", &"x".repeat(LARGE))).await;
+    // 5 s on this line: five times what one that takes nothing has. Each frame takes a sixth of a second, so that the
+    // visitor never waits for long either.
+    const FRAMES: usize = 30;
+    for _ in 0..FRAMES {
+        visitor.send(offer("pod", "s", &"x".repeat(4 * LARGE / FRAMES))).await;
     }
     let receive = async {
-        for _ in 0..4 {
+        for _ in 0..FRAMES {
             assert_eq!(origin.receive().await["t"], "offer");
         }
         origin.nothing().await;
