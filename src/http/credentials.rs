@@ -76,13 +76,13 @@ impl Add {
         let signed = signed_by(app, request, key, true)?;
         let announced = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let owns = app.credentials.owns(&key).await?;
+        let owns = app.owners.owns_anything(&key).await?;
         if !owns {
             // Anybody can make a key: it is asked before the nonce takes room.
             let client = Client::of(request, &app.live.load().trusted_proxies).address;
             app.limits.check(Kind::NewcomerCredential, client)?;
         }
-        take_once(app, request, &signed, owns)?;
+        take_once(app, request, &signed).await?;
         let body = read(request.take_body()).await?;
         announced.check(&body).map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         let Asked { name, secret_sha256, pod_ids } = Asked::read(&body)?;
@@ -105,7 +105,7 @@ impl List {
         let credentials = app.credentials.list(&key).await?;
         // A request that shows nothing takes no room in the memory of those taken.
         if !credentials.is_empty() {
-            take_once(app, request, &signed, true)?;
+            take_once(app, request, &signed).await?;
         }
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(response, &Page { credentials: credentials.into_iter().map(Told::from).collect() });
@@ -121,11 +121,11 @@ impl Revoke {
         let name = rest.strip_prefix('/').ok_or(HttpError::NotFound)?;
         let name: CredentialName = name.parse().map_err(|_| no_such_credential())?;
         let signed = signed_by(app, request, key, false)?;
-        if !app.credentials.list(&key).await?.iter().any(|credential| credential.name == name) {
-            return Err(no_such_credential());
-        }
-        take_once(app, request, &signed, true)?;
-        if !app.credentials.revoke(&key, &name).await? {
+        let credentials = app.credentials.list(&key).await?;
+        let found = credentials.into_iter().find(|credential| credential.name == name);
+        let credential = found.ok_or_else(no_such_credential)?;
+        take_once(app, request, &signed).await?;
+        if !app.credentials.revoke(credential).await? {
             return Err(no_such_credential());
         }
         tracing::info!(owner = %key, %name, "credential revoked");

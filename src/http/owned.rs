@@ -53,7 +53,7 @@ impl Delete {
         let signed = signed(app, &config, request, false)?;
         let before = own(app, &slug, &signed).await?;
         // Taken even if a condition is false: nobody can repeat the request once the condition is true.
-        take_once(app, request, &signed, true)?;
+        take_once(app, request, &signed).await?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;
         let is_deleted = if conditions.is_empty() {
@@ -91,7 +91,7 @@ impl Replace {
         if before.is_over(app.clock.now()) {
             return Err(HttpError::NotFound);
         }
-        take_once(app, request, &signed.request, true)?;
+        take_once(app, request, &signed.request).await?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;
         let format = upload::admit(app, &config, request, Some(key), true).await?;
@@ -111,7 +111,8 @@ impl Replace {
             return Err(gone_or_changed(app, &slug, &conditions).await?);
         }
         if let Some(pod_id) = pod_id {
-            app.owners.uploaded_signed(&pod_id, key).await;
+            let network = network_of(request, &config.trusted_proxies);
+            app.owners.uploaded_signed(&pod_id, key, network).await;
         }
         tracing::info!(%slug, bytes = answer.blob_size, "pod replaced by its owner");
         Ok(answer)
@@ -151,7 +152,7 @@ impl Mine {
         let mut records = app.registry.list_owned(&key, after.as_ref(), PAGE + 1).await?;
         // A request that shows nothing can be repeated by anybody: it takes no room in the memory of those taken.
         if !records.is_empty() {
-            take_once(app, request, &signed, true)?;
+            take_once(app, request, &signed).await?;
         }
         let next = (records.len() > PAGE).then(|| records[PAGE - 1].slug);
         records.truncate(PAGE);
@@ -215,16 +216,15 @@ async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<PodReco
     Ok(record)
 }
 
-/// Takes a signed request, if it was not taken before. `is_owner` tells whether its key owns something here.
-pub(super) fn take_once(
+/// Takes a signed request, if it was not taken before.
+pub(super) async fn take_once(
     app: &App,
     request: &Request,
     signed: &VerifiedRequest,
-    is_owner: bool,
 ) -> Result<(), HttpError> {
     let network = network_of(request, &app.live.load().trusted_proxies);
     let VerifiedRequest { key, created, expires, nonce } = signed;
-    let from = Sender { network, is_owner };
+    let from = Sender { network, is_owner: app.owners.owns_anything(key).await? };
     let once = Once { key: *key, name: nonce, made: *created, ends: *expires, from };
     app.replay.take(&once, app.clock.now()).map_err(|error| match error {
         ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {

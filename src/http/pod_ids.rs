@@ -62,8 +62,7 @@ async fn asked_for(app: &App, request: &Request) -> Result<(OwnerKey, String), H
         let message = "sign with the key in the path: nobody else can do this for it";
         return Err(HttpError::new(StatusCode::FORBIDDEN, message));
     }
-    let is_owner = app.owners.owns(&pod_id, key).await? || app.registry.usage(Some(&key)).await?.pods > 0;
-    take_once(app, request, &signed, is_owner)?;
+    take_once(app, request, &signed).await?;
     Ok((key, pod_id.into_owned()))
 }
 
@@ -75,7 +74,9 @@ impl From<NotClaimed> for HttpError {
             NotClaimed::TooManyOfNetwork => StatusCode::TOO_MANY_REQUESTS,
             NotClaimed::Refused(PodIdRefused::OtherOwner) => StatusCode::FORBIDDEN,
             NotClaimed::Refused(PodIdRefused::NotOwned) => StatusCode::NOT_FOUND,
-            NotClaimed::Refused(PodIdRefused::NotHeld | PodIdRefused::OtherNetwork) => StatusCode::CONFLICT,
+            NotClaimed::Refused(
+                PodIdRefused::NotHeld | PodIdRefused::OtherHost | PodIdRefused::OtherNetwork,
+            ) => StatusCode::CONFLICT,
             NotClaimed::Refused(_) => StatusCode::INSUFFICIENT_STORAGE,
             NotClaimed::Registry(RegistryError::Full(_)) => {
                 let message = "this broker has no room left to record the pod id";

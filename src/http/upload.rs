@@ -24,7 +24,11 @@ use super::{
 };
 use crate::{
     config::{Config, Lifetime, PodSettings, UploadPolicy},
-    net::{client::Client, limits::Charge, path::normalize},
+    net::{
+        client::{Client, network_of},
+        limits::Charge,
+        path::normalize,
+    },
     owner::{
         digest::{Announced, DigestError},
         signature::{SIGNATURE, SIGNATURE_INPUT, VerifiedRequest},
@@ -99,8 +103,7 @@ impl Upload {
         let format =
             admit(app, &config, request, signed.as_ref().map(|signed| signed.request.key), false).await?;
         if let Some(signed) = &signed {
-            let is_owner = app.registry.usage(Some(&signed.request.key)).await?.pods > 0;
-            take_once(app, request, &signed.request, is_owner)?;
+            take_once(app, request, &signed.request).await?;
         }
         let mut pod = receive(app, &config, request, body, format, signed).await?;
         if let Some(Lifetime(lifetime)) = config.uploads.lifetime {
@@ -115,7 +118,8 @@ impl Upload {
         charge.keep_if(stored.is_ok());
         stored?;
         if let Some(pod_id) = pod_id.filter(|_| is_signed) {
-            app.owners.uploaded_signed(&pod_id, owner_key).await;
+            let network = network_of(request, &config.trusted_proxies);
+            app.owners.uploaded_signed(&pod_id, owner_key, network).await;
         }
         tracing::info!(slug = answer.id, bytes = answer.blob_size, signed = is_signed, "pod uploaded");
         Ok(answer)

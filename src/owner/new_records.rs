@@ -2,15 +2,18 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-/// Records that one client network may add within a day.
+use super::replay::Sender;
+
+/// Records that one client network may add within a day, and as many again with keys that own something here.
 const MAX_PER_NETWORK: u32 = 64;
 /// Networks that are counted within a day; others add nothing.
 const MAX_NETWORKS: usize = 65_536;
+/// Networks of keys that own nothing here.
+const MAX_OF_STRANGERS: usize = MAX_NETWORKS / 2;
 const DAY: Duration = Duration::from_hours(24);
 
 /// Counts the records that were added today.
@@ -22,23 +25,28 @@ pub struct NewRecords {
 #[derive(Debug, Default)]
 struct Today {
     began: Duration,
-    /// Clients whose network is unknown share one count.
-    by_network: HashMap<Option<IpAddr>, u32>,
+    /// Clients whose network is unknown share one count, and the owners in a network have one of their own.
+    added: HashMap<Sender, u32>,
+    /// How many of the counts are of keys that own nothing here.
+    of_strangers: usize,
 }
 
 impl NewRecords {
-    /// Counts a record that a client in `network` is about to add, at `running` of the process. Returns false if it has
-    /// added too many.
-    pub fn take(&self, network: Option<IpAddr>, running: Duration) -> bool {
+    /// Counts a record that `sender` is about to add, at `running` of the process. Returns false if it has added too
+    /// many.
+    pub fn take(&self, sender: Sender, running: Duration) -> bool {
         let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
         if running.saturating_sub(today.began) >= DAY {
             *today = Today { began: running, ..Today::default() };
         }
-        let is_known = today.by_network.contains_key(&network);
-        if !is_known && today.by_network.len() >= MAX_NETWORKS {
-            return false;
+        if !today.added.contains_key(&sender) {
+            let is_full = today.added.len() >= MAX_NETWORKS;
+            if is_full || (!sender.is_owner && today.of_strangers >= MAX_OF_STRANGERS) {
+                return false;
+            }
+            today.of_strangers += usize::from(!sender.is_owner);
         }
-        let added = today.by_network.entry(network).or_default();
+        let added = today.added.entry(sender).or_default();
         let has_room = *added < MAX_PER_NETWORK;
         *added += u32::from(has_room);
         has_room
@@ -47,17 +55,34 @@ impl NewRecords {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const BEGIN: Duration = Duration::from_secs(5);
+
+    fn sender(network: u32, is_owner: bool) -> Sender {
+        Sender { network: Some(Ipv4Addr::from(network).into()), is_owner }
+    }
 
     #[test]
     fn each_network_has_its_own_count_for_a_day() {
         let records = NewRecords::default();
-        let (flood, other) = (Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into()));
-        let begin = Duration::from_secs(5);
-        let added = (0..100).filter(|_| records.take(flood, begin)).count();
+        let (flood, other) = (sender(1, false), sender(2, false));
+        let added = (0..100).filter(|_| records.take(flood, BEGIN)).count();
         assert_eq!(added, MAX_PER_NETWORK as usize);
-        assert!(records.take(other, begin) && records.take(None, begin));
+        assert!(records.take(other, BEGIN) && records.take(Sender { network: None, ..other }, BEGIN));
+        assert!(records.take(sender(1, true), BEGIN), "an owner in the same network");
         assert!(!records.take(flood, DAY - Duration::from_secs(1)));
-        assert!(records.take(flood, begin + DAY));
+        assert!(records.take(flood, BEGIN + DAY));
+    }
+
+    #[test]
+    fn strangers_from_any_number_of_networks_leave_the_owners_their_half() {
+        let records = NewRecords::default();
+        let added = (0..MAX_NETWORKS as u32).filter(|network| records.take(sender(*network, false), BEGIN));
+        assert_eq!(added.count(), MAX_OF_STRANGERS);
+        assert!(records.take(sender(u32::MAX, true), BEGIN));
+        assert!(!records.take(sender(u32::MAX, false), BEGIN));
     }
 }

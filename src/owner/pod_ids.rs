@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{MAX_RECORDED, Owners};
+use super::{
+    admission::{MAX_RECORDED, Owners},
+    replay::Sender,
+};
 use crate::{
     config::BindMode,
     pods::{Holder, NetworkTag, OwnerKey, PodIdChange, PodIdChanged, PodIdRefused, RegistryError},
@@ -65,7 +68,7 @@ impl Owners {
             proof,
             network: network.map(|network| NetworkTag::new(pod_id, network)),
         };
-        match self.add(pod_id, mode, registered, network).await {
+        match self.add(pod_id, mode, registered, proof, network).await {
             Ok(_) | Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => Ok(()),
             Err(NotClaimed::Refused(PodIdRefused::OtherOwner)) => Err(NotRecorded::OtherOwner),
             Err(NotClaimed::Registry(error)) => {
@@ -80,25 +83,30 @@ impl Owners {
         }
     }
 
-    /// Carries out a change that may add a record.
+    /// Carries out a change that may add a record, for a client in `network` that proved `key`.
     async fn add(
         &self,
         pod_id: &str,
         mode: BindMode,
         change: PodIdChange,
+        key: Option<OwnerKey>,
         network: Option<IpAddr>,
     ) -> Result<(), NotClaimed> {
         let before = self.registry.pod_id(pod_id).await?;
-        let mut changes = Vec::with_capacity(2);
-        let is_free = before.is_none_or(|record| mode != BindMode::Uploads && record.state.is_by_upload());
-        if is_free {
-            if !self.new_records.take(network, self.clock.running()) {
+        let ignores_upload =
+            before.is_some_and(|record| mode != BindMode::Uploads && record.state.is_by_upload());
+        if before.is_none() || ignores_upload {
+            let is_owner = match key {
+                Some(key) => self.owns_anything(&key).await?,
+                None => false,
+            };
+            if !self.new_records.take(Sender { network, is_owner }, self.clock.running()) {
                 return Err(NotClaimed::TooManyOfNetwork);
             }
+        }
+        let mut changes = Vec::with_capacity(2);
+        if ignores_upload {
             changes.push((pod_id.to_owned(), PodIdChange::UploadIgnored));
-            if before.is_none() {
-                changes.pop();
-            }
         }
         changes.push((pod_id.to_owned(), change));
         let changed: Option<PodIdChanged> = self.registry.change_pod_ids(changes).await?.pop();
@@ -120,6 +128,7 @@ impl Owners {
         let mode = self.checked(pod_id)?;
         let holder = match self.directory.holder(pod_id) {
             None => Holder::Nobody,
+            Some(holder) if holder.proof.is_some_and(|proof| proof != key.0) => Holder::OtherKey,
             // What reaches the broker from this host itself may come from anywhere, through a proxy or a tunnel.
             Some(holder) => match network.filter(|network| !network.is_loopback()) {
                 Some(network) if holder.network == Some(network) => {
@@ -128,16 +137,17 @@ impl Owners {
                 _ => Holder::OtherNetwork,
             },
         };
-        self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, network).await
+        self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, Some(key), network).await
     }
 
-    /// Returns whether a pod id belongs to a key.
+    /// Returns whether a key owns a stored pod or a pod id.
     ///
     /// # Errors
     ///
     /// Returns an error if the registry fails.
-    pub async fn owns(&self, pod_id: &str, key: OwnerKey) -> Result<bool, RegistryError> {
-        Ok(self.owner(pod_id, self.mode()).await? == Some(key))
+    pub async fn owns_anything(&self, key: &OwnerKey) -> Result<bool, RegistryError> {
+        let has_pods = self.registry.usage(Some(key)).await?.pods > 0;
+        Ok(has_pods || self.registry.owned_pod_ids(key).await? > 0)
     }
 
     /// Makes a pod id free that belongs to a key that signed for it.
@@ -160,17 +170,21 @@ impl Owners {
         }
     }
 
-    /// A pod that names a pod id was uploaded with a request that `key` signed: with `signal.bind = "uploads"` a free pod
-    /// id that no origin holds becomes owned. The upload does not depend on it.
-    pub async fn uploaded_signed(&self, pod_id: &str, key: OwnerKey) {
+    /// A client in `network` uploaded a pod that names a pod id, with a request that `key` signed: with
+    /// `signal.bind = "uploads"` a free pod id that no origin holds becomes owned. The upload does not depend on it.
+    pub async fn uploaded_signed(&self, pod_id: &str, key: OwnerKey, network: Option<IpAddr>) {
+        let mode = self.mode();
         let is_held = self.directory.holder(pod_id).is_some();
-        if self.mode() != BindMode::Uploads || pod_id.len() > MAX_RECORDED || is_held {
+        if mode != BindMode::Uploads || pod_id.len() > MAX_RECORDED || is_held {
             return;
         }
-        let uploaded = vec![(pod_id.to_owned(), PodIdChange::Uploaded { key })];
-        match self.registry.change_pod_ids(uploaded).await {
-            Ok(_) | Err(RegistryError::Unsupported(_)) => {}
-            Err(error) => tracing::warn!(%error, pod_id, "a signed upload did not bind its pod id"),
+        match self.add(pod_id, mode, PodIdChange::Uploaded { key }, Some(key), network).await {
+            Ok(()) | Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => {}
+            Err(NotClaimed::Registry(error)) => {
+                tracing::warn!(%error, pod_id, "a signed upload did not bind its pod id");
+            }
+            // Anybody can bring that about, so that it must not fill the log.
+            Err(error) => tracing::debug!(%error, pod_id, "a signed upload did not bind its pod id"),
         }
     }
 

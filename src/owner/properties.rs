@@ -87,6 +87,7 @@ enum Step {
     Upload {
         pod: usize,
         key: u8,
+        network: u8,
     },
     Claim {
         pod: usize,
@@ -112,7 +113,7 @@ fn shown() -> impl Strategy<Value = Shown> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let (pod, key, network) = (0..PODS.len(), 2..6_u8, 3..8_u8);
+    let (pod, key, network) = (0..PODS.len(), 2..6_u8, 2..8_u8);
     prop_oneof![
         3 => (0..2_usize, shown()).prop_map(|(victim, shown)| Step::Connect { victim, shown }),
         2 => (0..2_usize).prop_map(|victim| Step::End { victim }),
@@ -120,7 +121,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (pod.clone(), key.clone(), network.clone(), shown())
             .prop_map(|(pod, key, network, shown)| Step::Register { pod, key, network, shown }),
         3 => any::<usize>().prop_map(|stranger| Step::Leave { stranger }),
-        2 => (pod.clone(), key.clone()).prop_map(|(pod, key)| Step::Upload { pod, key }),
+        2 => (pod.clone(), key.clone(), network.clone())
+            .prop_map(|(pod, key, network)| Step::Upload { pod, key, network }),
         3 => (pod.clone(), key.clone(), network).prop_map(|(pod, key, network)| Step::Claim { pod, key, network }),
         1 => (pod, key).prop_map(|(pod, key)| Step::Release { pod, key }),
         3 => Just(Step::EndRounds),
@@ -302,8 +304,8 @@ impl<'a> World<'a> {
                     self.hosts.remove(strangers[stranger % strangers.len()]);
                 }
             }
-            Step::Upload { pod, key } => {
-                self.owners.uploaded_signed(PODS[pod], secret(key).owner_key()).await;
+            Step::Upload { pod, key, network: from } => {
+                self.owners.uploaded_signed(PODS[pod], secret(key).owner_key(), Some(network(from))).await;
             }
             Step::Claim { pod, key, network: from } => {
                 let claimed =

@@ -5,7 +5,8 @@
 //! twice across a restart either.
 //!
 //! Anybody can make a key and sign with it. So what is remembered for keys that own nothing here has at most half of the
-//! room, and each client network a small part of that: a flood leaves the owners their half.
+//! room, and a client network may take at most as much as it leaves of what is left: a flood leaves the owners their
+//! half, and one more owner always finds some room.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -28,8 +29,8 @@ const MAX_NAMES: usize = 65_536;
 const MAX_OF_STRANGERS: usize = MAX_NAMES / 2;
 /// Names that are remembered for one key.
 const MAX_FOR_KEY: u32 = 1024;
-/// Names that are remembered for one client network, of keys that own something here, and of others.
-const MAX_FOR_NETWORK: u32 = 4096;
+/// Names that are remembered for one client network at most, of keys that own something here, and of others.
+const MAX_FOR_NETWORK: usize = 4096;
 
 /// The names that were taken, until they would be refused for their age.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ struct Taken {
     by_end: BTreeSet<(u64, Name)>,
     for_key: HashMap<OwnerKey, u32>,
     for_sender: HashMap<Sender, u32>,
+    /// How many of them came from keys that own nothing here.
     of_strangers: usize,
     /// The latest time that was seen: a clock that is set back brings nothing back.
     latest: u64,
@@ -97,7 +99,7 @@ pub enum ReplayError {
     #[error("this key has signed {MAX_FOR_KEY} requests within minutes: wait a little")]
     TooManyForKey,
     /// The client network has used too many names.
-    #[error("{MAX_FOR_NETWORK} signed requests came from this network within minutes: wait a little")]
+    #[error("too many signed requests came from this network within minutes: wait a little")]
     TooManyForNetwork,
     /// The memory is full.
     #[error("too many signed requests: try again in some minutes")]
@@ -165,14 +167,18 @@ impl Taken {
     }
 
     fn has_room(&self, once: &Once<'_>) -> Result<(), ReplayError> {
-        let is_full = self.names.len() >= MAX_NAMES;
-        if is_full || (!once.from.is_owner && self.of_strangers >= MAX_OF_STRANGERS) {
+        let mut left = MAX_NAMES - self.names.len();
+        if !once.from.is_owner {
+            left = left.min(MAX_OF_STRANGERS - self.of_strangers);
+        }
+        if left == 0 {
             return Err(ReplayError::Full);
         }
         if self.for_key.get(&once.key).is_some_and(|names| *names >= MAX_FOR_KEY) {
             return Err(ReplayError::TooManyForKey);
         }
-        if self.for_sender.get(&once.from).is_some_and(|names| *names >= MAX_FOR_NETWORK) {
+        let of_network = self.for_sender.get(&once.from).map_or(0, |names| *names as usize);
+        if of_network >= MAX_FOR_NETWORK.min(left) {
             return Err(ReplayError::TooManyForNetwork);
         }
         Ok(())
@@ -233,12 +239,20 @@ mod tests {
             assert_eq!(replay.take(&once(1, &name.to_string(), 100), at(100)), Ok(()));
         }
         assert_eq!(replay.take(&once(1, "x", 100), at(100)), Err(ReplayError::TooManyForKey));
-        for key in 2..=64 {
+        for key in 2..=63 {
             for name in 0..MAX_FOR_KEY {
                 assert_eq!(replay.take(&once(key, &name.to_string(), 100), at(100)), Ok(()));
             }
         }
-        assert_eq!(replay.take(&once(65, "x", 100), at(100)), Err(ReplayError::Full));
+        // Each network takes at most as much as it leaves.
+        for (key, room) in (64..).zip([512, 256, 128, 64, 32, 16, 8, 4, 2, 1]) {
+            for name in 0..room {
+                assert_eq!(replay.take(&once(key, &name.to_string(), 100), at(100)), Ok(()));
+            }
+            assert_eq!(replay.take(&once(key, "x", 100), at(100)), Err(ReplayError::TooManyForNetwork));
+        }
+        assert_eq!(replay.take(&once(80, "x", 100), at(100)), Ok(()));
+        assert_eq!(replay.take(&once(81, "x", 100), at(100)), Err(ReplayError::Full));
         assert_eq!(replay.take(&once(1, "x", 400), at(400)), Ok(()));
         assert_eq!(replay.taken.lock().unwrap().for_key.len(), 1);
     }
@@ -261,16 +275,22 @@ mod tests {
             let once = Once { key: OwnerKey(bytes), from: sender(network, is_owner), ..once(0, "x", 100) };
             replay.take(&once, at(100))
         };
-        for key in 0..MAX_FOR_NETWORK {
-            assert_eq!(take(1, key, false), Ok(()));
+        let flood = |network, keys: std::ops::Range<u32>, is_owner| {
+            keys.map(|key| take(network, key, is_owner)).take_while(Result::is_ok).count()
+        };
+        assert_eq!(flood(1, 0..5000, false), MAX_FOR_NETWORK);
+        assert_eq!(take(1, 5000, false), Err(ReplayError::TooManyForNetwork));
+        assert_eq!(take(1, 5000, true), Ok(()), "an owner in the same network");
+        for network in 2..=100 {
+            flood(network, u32::from(network) << 16..(u32::from(network) << 16) + 5000, false);
         }
-        assert_eq!(take(1, MAX_FOR_NETWORK, false), Err(ReplayError::TooManyForNetwork));
-        assert_eq!(take(1, MAX_FOR_NETWORK, true), Ok(()), "an owner in the same network");
-        for key in MAX_FOR_NETWORK..MAX_OF_STRANGERS as u32 {
-            assert_eq!(take((key / MAX_FOR_NETWORK + 1) as u8, key + 1, false), Ok(()));
-        }
-        assert_eq!(take(99, 0x0100_0000, false), Err(ReplayError::Full));
-        assert_eq!(take(99, 0x0100_0000, true), Ok(()));
+        assert_eq!(take(101, 0x0100_0000, false), Err(ReplayError::Full));
+        assert_eq!(flood(101, 0x0100_0000..0x0100_0000 + 5000, true), MAX_FOR_NETWORK);
+        // Owners may flood too: whoever comes late finds less, but always something.
+        let rooms: Vec<_> = (102..=109)
+            .map(|network| flood(network, u32::from(network) << 16..(u32::from(network) << 16) + 5000, true))
+            .collect();
+        assert!(rooms.is_sorted_by(|earlier, later| earlier >= later) && rooms[7] > 0, "{rooms:?}");
     }
 
     #[derive(Clone, Debug)]

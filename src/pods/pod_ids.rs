@@ -129,6 +129,8 @@ pub enum Holder {
     Nobody,
     /// An origin in the client network of the claim.
     SameNetwork(NetworkTag),
+    /// An origin that proved another key.
+    OtherKey,
     /// An origin in another network, or in one that cannot be told from others.
     OtherNetwork,
 }
@@ -150,6 +152,9 @@ pub enum PodIdRefused {
         "this pod id is in use without an owner key, and no host holds it now: connect its host, then claim it from the host's network"
     )]
     NotHeld,
+    /// A claim of what a host of another key holds.
+    #[error("a host of another owner key holds this pod id: stop that host first")]
+    OtherHost,
     /// A claim from elsewhere.
     #[error(
         "this pod id is in use without an owner key: only the network of the host that holds it can claim it, and only if it was never registered from another one; else ask the broker's operator to unbind it"
@@ -233,6 +238,7 @@ impl PodIdRecord {
             (Held, state) => state,
             (Claimed { key, .. }, Some(PodIdState::Owned { .. })) if owner == Some(key) => owned_by(key),
             (Claimed { .. }, Some(PodIdState::Owned { .. })) => return Err(PodIdRefused::OtherOwner),
+            (Claimed { holder: Holder::OtherKey, .. }, _) => return Err(PodIdRefused::OtherHost),
             (Claimed { key, holder: Holder::Nobody | Holder::SameNetwork(_) }, None) => owned_by(key),
             (Claimed { key, holder: Holder::SameNetwork(tag) }, Some(PodIdState::Anonymous { network }))
                 if network == Some(tag) =>
@@ -331,6 +337,9 @@ mod tests {
             (None, claimed(Holder::Nobody), Ok(owned(OWNER, Registration, 5))),
             (None, claimed(Holder::SameNetwork(HOME)), Ok(owned(OWNER, Registration, 5))),
             (None, claimed(Holder::OtherNetwork), Err(PodIdRefused::OtherNetwork)),
+            (None, claimed(Holder::OtherKey), Err(PodIdRefused::OtherHost)),
+            (anonymous(3), claimed(Holder::OtherKey), Err(PodIdRefused::OtherHost)),
+            (mine, claimed(Holder::OtherKey), Ok(owned(OWNER, Registration, 5))),
             (anonymous(3), claimed(Holder::Nobody), Err(PodIdRefused::NotHeld)),
             (anonymous(3), claimed(Holder::SameNetwork(HOME)), Ok(owned(OWNER, Registration, 5))),
             (anonymous(3), claimed(Holder::SameNetwork(AWAY)), Err(PodIdRefused::OtherNetwork)),

@@ -108,16 +108,6 @@ impl Credentials {
         }
     }
 
-    /// Returns whether a key owns a stored pod or a pod id.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the registry fails.
-    pub async fn owns(&self, owner_key: &OwnerKey) -> Result<bool, RegistryError> {
-        let has_pods = self.registry.usage(Some(owner_key)).await?.pods > 0;
-        Ok(has_pods || self.registry.owned_pod_ids(owner_key).await? > 0)
-    }
-
     /// Adds a credential; `owns` tells whether the key owns anything here.
     ///
     /// # Errors
@@ -147,17 +137,21 @@ impl Credentials {
         self.registry.credentials(owner_key).await
     }
 
-    /// Revokes a credential and closes its sockets. Returns `false` if there is none of this name.
+    /// Revokes a credential and closes its sockets, also if the caller does not wait for that. Returns `false` if it is
+    /// there no more.
     ///
     /// # Errors
     ///
-    /// Returns an error if the registry fails.
-    pub async fn revoke(&self, owner_key: &OwnerKey, name: &CredentialName) -> Result<bool, RegistryError> {
-        let revoked = self.registry.revoke_credential(owner_key, name).await?;
-        if let Some(revoked) = &revoked {
-            self.open.revoke(&revoked.secret_hash);
-        }
-        Ok(revoked.is_some())
+    /// Returns an error if the registry fails. The sockets are closed then, too: it may have been revoked.
+    pub async fn revoke(&self, credential: Credential) -> Result<bool, RegistryError> {
+        let (registry, open) = (self.registry.clone(), self.open.clone());
+        let revocation = tokio::spawn(async move {
+            let revoked = registry.revoke_credential(&credential.owner_key, &credential.name).await;
+            open.revoke(&credential.secret_hash);
+            revoked
+        });
+        let revoked = revocation.await.map_err(RegistryError::failed)?;
+        Ok(revoked?.is_some())
     }
 
     /// The time, cut to the millisecond that is kept.
