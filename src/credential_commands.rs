@@ -1,14 +1,16 @@
 //! `gemmapod-signal credentials`: what lets an owner's hosts in.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use gemmapod_signal::{
     CredentialName, CredentialPodIds,
-    owner::{client::OwnerClient, credential_client::CredentialSecret, key::OwnerSecret},
+    owner::{
+        client::{self, OwnerClient},
+        credential_client::CredentialSecret,
+        key::OwnerSecret,
+    },
 };
 
-use crate::owner_commands::{CommandError, runtime};
+use crate::owner_commands::{CommandError, SignedArgs, runtime};
 
 const ABOUT: &str = "\
 A released GemmaPod host sends no ownerToken. What it can do is open its socket with a name and a secret in its signal_url:
@@ -22,15 +24,8 @@ credential is revoked. Never build a pod from a pod.toml with the secret: everyb
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
 pub struct CredentialsArgs {
-    /// The owner's key file, as the GemmaPod CLI writes it
-    #[arg(long, value_name = "FILE", global = true)]
-    key: Option<PathBuf>,
-    /// The public URL of the broker
-    #[arg(long, value_name = "URL", global = true)]
-    broker: Option<String>,
-    /// Trust the certificate authority in this PEM file too
-    #[arg(long, value_name = "FILE", global = true)]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    signed: SignedArgs,
     #[command(subcommand)]
     action: Action,
 }
@@ -58,10 +53,7 @@ enum Action {
 
 /// Does something with the owner's credentials. Returns what to print.
 pub fn credentials(args: CredentialsArgs) -> Result<String, CommandError> {
-    let broker = args.broker.ok_or(CommandError::Missing("--broker URL"))?;
-    let key = args.key.ok_or(CommandError::Missing("--key FILE"))?;
-    let secret = OwnerSecret::read(&key)?;
-    let client = OwnerClient::new(&broker, args.ca.as_deref())?;
+    let (client, secret) = args.signed.open()?;
     runtime()?.block_on(act(&client, &secret, args.action))
 }
 
@@ -106,9 +98,7 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: Action) -> Resu
 
 /// A name that the owner has hardly given yet.
 fn random_name() -> CredentialName {
-    let mut bits = [0; 4];
-    getrandom::fill(&mut bits).expect("the system gives random numbers");
-    let name = format!("host-{:08x}", u32::from_ne_bytes(bits));
+    let name = format!("host-{}", &client::nonce()[..8]);
     name.parse().expect("these characters are those of a name")
 }
 

@@ -42,13 +42,13 @@ pub struct TokenArgs {
 #[derive(Debug, Args)]
 pub struct SignedArgs {
     /// The owner's key file, as the GemmaPod CLI writes it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     key: Option<PathBuf>,
     /// The public URL of the broker
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", global = true)]
     broker: Option<String>,
     /// Trust the certificate authority in this PEM file too
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
 }
 
@@ -58,7 +58,8 @@ impl SignedArgs {
         self.key.is_some() || self.broker.is_some()
     }
 
-    fn open(&self) -> Result<(OwnerClient, OwnerSecret), CommandError> {
+    /// Returns a client of the broker, and the owner's key.
+    pub fn open(&self) -> Result<(OwnerClient, OwnerSecret), CommandError> {
         let broker = self.broker.as_deref().ok_or(CommandError::Missing("--broker URL"))?;
         let key = self.key.as_deref().ok_or(CommandError::Missing("--key FILE"))?;
         let secret = OwnerSecret::read(key)?;
@@ -69,15 +70,8 @@ impl SignedArgs {
 /// The owner's pods on a broker.
 #[derive(Debug, Args)]
 pub struct PodsArgs {
-    /// The owner's key file, as the GemmaPod CLI writes it
-    #[arg(long, value_name = "FILE", global = true)]
-    key: Option<PathBuf>,
-    /// The public URL of the broker
-    #[arg(long, value_name = "URL", global = true)]
-    broker: Option<String>,
-    /// Trust the certificate authority in this PEM file too
-    #[arg(long, value_name = "FILE", global = true)]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    signed: SignedArgs,
     #[command(subcommand)]
     action: PodsAction,
 }
@@ -126,11 +120,6 @@ pub enum CommandError {
     Registry(#[from] RegistryError),
     #[error("the pod id {0:?} is free already")]
     Free(String),
-    #[error(
-        "there is no registry in {}: name the broker's data directory with --data-dir, or ask the running broker with --key and --broker",
-        .0.display()
-    )]
-    NoRegistry(PathBuf),
     #[error("the system gives no runtime: {0}")]
     Runtime(std::io::Error),
 }
@@ -140,11 +129,11 @@ impl CommandError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Missing(_)
-            | Self::NoRegistry(_)
             | Self::Unreadable { .. }
             | Self::Key(_)
             | Self::PodIds(_)
-            | Self::Token(_) => true,
+            | Self::Token(_)
+            | Self::Open(OpenError::Missing(_)) => true,
             Self::Client(ClientError::NotABroker(_) | ClientError::Roots { .. }) => true,
             Self::Client(_) | Self::Open(_) | Self::Registry(_) | Self::Free(_) | Self::Runtime(_) => false,
         }
@@ -179,11 +168,8 @@ pub fn release(pod_id: &str, args: &SignedArgs) -> Result<String, CommandError> 
 
 /// Makes a pod id free in the data directory of a broker that does not run; what to print.
 pub fn unbind(config: &Config, pod_id: &str) -> Result<String, CommandError> {
-    if !config.data_dir.join("registry.redb").exists() {
-        return Err(CommandError::NoRegistry(config.data_dir.clone()));
-    }
     let unbind = async {
-        let registry = RedbRegistry::open(&config.data_dir)?;
+        let registry = RedbRegistry::open_existing(&config.data_dir)?;
         let before = registry.pod_id(pod_id).await?;
         registry.change_pod_ids(vec![(pod_id.into(), PodIdChange::Unbound)]).await?;
         registry.close().await?;
@@ -199,10 +185,7 @@ pub fn runtime() -> Result<Runtime, CommandError> {
 
 /// Does something with the owner's pods; what to print.
 pub fn pods(args: PodsArgs) -> Result<String, CommandError> {
-    let broker = args.broker.ok_or(CommandError::Missing("--broker URL"))?;
-    let key = args.key.ok_or(CommandError::Missing("--key FILE"))?;
-    let secret = OwnerSecret::read(&key)?;
-    let client = OwnerClient::new(&broker, args.ca.as_deref())?;
+    let (client, secret) = args.signed.open()?;
     runtime()?.block_on(act(&client, &secret, args.action))
 }
 

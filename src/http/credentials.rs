@@ -15,11 +15,11 @@ use tokio::time::timeout;
 use super::{
     App,
     error::{HttpError, render_json},
-    owned::{signed, take_once},
+    owner_request::{owner_path, signed_by, take_once},
 };
 use crate::{
-    net::{client::Client, limits::Kind, path::normalize},
-    owner::{credentials::NewCredential, digest::Announced, signature::VerifiedRequest},
+    net::{client::Client, limits::Kind},
+    owner::{credentials::NewCredential, digest::Announced},
     pods::{AddedCredential, Credential, CredentialName, CredentialPodIds, Digest, OwnerKey},
 };
 
@@ -76,16 +76,17 @@ impl Add {
         let signed = signed_by(app, request, key, true)?;
         let announced = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let owns = app.owners.owns_anything(&key).await?;
-        if !owns {
-            // Anybody can make a key: it is asked before the nonce takes room.
-            let client = Client::of(request, &app.live.load().trusted_proxies).address;
-            app.limits.check(Kind::NewcomerCredential, client)?;
-        }
-        take_once(app, request, &signed).await?;
         let body = read(request.take_body()).await?;
         announced.check(&body).map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         let Asked { name, secret_sha256, pod_ids } = Asked::read(&body)?;
+        let owns = app.owners.owns_anything(&key).await?;
+        let client = Client::of(request, &app.live.load().trusted_proxies).address;
+        if !owns {
+            // Anybody can make a key: the limit is asked before the nonce takes room.
+            app.limits.check(Kind::NewcomerCredential, client)?;
+        }
+        app.limits.check(Kind::Credential, client)?;
+        take_once(app, request, &signed).await?;
         let new = NewCredential { name, secret_hash: secret_sha256, pod_ids };
         let (added, credential) = app.credentials.add(key, new, owns).await?;
         refusal(added, &credential.name, owns)?;
@@ -117,8 +118,8 @@ impl List {
 impl Revoke {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
-        let (key, rest) = named(request)?;
-        let name = rest.strip_prefix('/').ok_or(HttpError::NotFound)?;
+        let (key, rest) = owner_path(request)?;
+        let name = rest.strip_prefix("credentials/").ok_or(HttpError::NotFound)?;
         let name: CredentialName = name.parse().map_err(|_| no_such_credential())?;
         let signed = signed_by(app, request, key, false)?;
         let credentials = app.credentials.list(&key).await?;
@@ -134,36 +135,12 @@ impl Revoke {
     }
 }
 
-/// The owner key in the path, and what follows `/credentials` there.
-fn named(request: &Request) -> Result<(OwnerKey, String), HttpError> {
-    let path = normalize(request.uri().path());
-    let (key, rest) = path
-        .strip_prefix("/owner/")
-        .and_then(|path| path.split_once("/credentials"))
-        .ok_or(HttpError::NotFound)?;
-    Ok((key.parse().map_err(|_| HttpError::NotFound)?, rest.to_owned()))
-}
-
-/// The owner key in the path of all its credentials.
+/// Returns the owner key in the path of all its credentials.
 fn owner(request: &Request) -> Result<OwnerKey, HttpError> {
-    match named(request)? {
-        (key, rest) if rest.is_empty() => Ok(key),
+    match owner_path(request)? {
+        (key, rest) if rest == "credentials" => Ok(key),
         _ => Err(HttpError::NotFound),
     }
-}
-
-fn signed_by(
-    app: &App,
-    request: &Request,
-    key: OwnerKey,
-    has_body: bool,
-) -> Result<VerifiedRequest, HttpError> {
-    let signed = signed(app, &app.live.load_full(), request, has_body)?;
-    if signed.key != key {
-        let message = "credentials are for their owner only: sign with the key in the path";
-        return Err(HttpError::new(StatusCode::FORBIDDEN, message));
-    }
-    Ok(signed)
 }
 
 async fn read(body: ReqBody) -> Result<Bytes, HttpError> {
@@ -211,13 +188,17 @@ fn refusal(added: AddedCredential, name: &CredentialName, owns: bool) -> Result<
         }
         AddedCredential::TooManyForKey => (
             StatusCode::FORBIDDEN,
-            "a key that owns nothing here has as many credentials as it may: upload a pod of this key first, or \
-             revoke one"
+            "a key that owns nothing here has as many credentials as it may: upload a signed pod of this key first \
+             (gemmapod-signal pods put), or revoke one"
                 .into(),
         ),
+        AddedCredential::Full if owns => {
+            (StatusCode::INSUFFICIENT_STORAGE, "this broker keeps as many credentials as it may".into())
+        }
         AddedCredential::Full => (
             StatusCode::INSUFFICIENT_STORAGE,
-            "this broker keeps as many credentials as it may for keys that own nothing: upload a pod of this key first"
+            "this broker keeps as many credentials as it may for keys that own nothing: upload a signed pod of this \
+             key first (gemmapod-signal pods put)"
                 .into(),
         ),
     };

@@ -17,6 +17,7 @@ mod limit;
 mod meta;
 mod not_found;
 mod owned;
+mod owner_request;
 mod pod_ids;
 mod redirect;
 mod small_writes;

@@ -15,21 +15,13 @@ use super::{
     download::{etags, slug_of},
     error::{HttpError, render_json},
     meta,
+    owner_request::{owner_path, signed, signed_by, take_once},
     upload::{self, SignedUpload},
 };
 use crate::{
-    config::Config,
-    net::{
-        client::{Client, network_of},
-        path::normalize,
-    },
-    owner::{
-        audience::{Reached, plain_origin},
-        components::Parts,
-        replay::{Once, ReplayError, Sender},
-        signature::{self, VerifiedRequest},
-    },
-    pods::{OwnerKey, PodRecord, Slug},
+    net::client::network_of,
+    owner::signature::VerifiedRequest,
+    pods::{PodRecord, Slug},
 };
 
 /// Pods in one answer.
@@ -140,15 +132,12 @@ struct Page {
 impl Mine {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
-        let path = normalize(request.uri().path());
-        let key = path.strip_prefix("/owner/").and_then(|path| path.strip_suffix("/pods"));
-        let key: OwnerKey = key.and_then(|key| key.parse().ok()).ok_or(HttpError::NotFound)?;
-        let after = after(request)?;
-        let signed = signed(app, &app.live.load_full(), request, false)?;
-        if signed.key != key {
-            let message = "this list is for its owner only: sign with the key in the path";
-            return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+        let (key, rest) = owner_path(request)?;
+        if rest != "pods" {
+            return Err(HttpError::NotFound);
         }
+        let after = after(request)?;
+        let signed = signed_by(app, request, key, false)?;
         let mut records = app.registry.list_owned(&key, after.as_ref(), PAGE + 1).await?;
         // A request that shows nothing can be repeated by anybody: it takes no room in the memory of those taken.
         if !records.is_empty() {
@@ -167,38 +156,6 @@ impl Mine {
     }
 }
 
-/// How a request came in.
-pub fn reached(request: &Request) -> Reached {
-    Reached { tls: request.scheme().as_str() == "https", local: request.local_addr().clone().into_std() }
-}
-
-/// Who signed the request, as the signature alone proves it.
-pub(super) fn signed(
-    app: &App,
-    config: &Config,
-    request: &Request,
-    has_body: bool,
-) -> Result<VerifiedRequest, HttpError> {
-    let audience = reached(request).audience(config);
-    // With several names for one listener, the one by which the client called it.
-    let Client { scheme, host, .. } = Client::of(request, &[]);
-    let called = host.map(|host| plain_origin(&format!("{scheme}://{host}")));
-    let called = audience.iter().find(|url| called.as_ref() == Some(url));
-    let origin = called.or(audience.first()).ok_or_else(|| {
-        let message =
-            "public_url is not set, so that this broker cannot tell requests that are signed for it";
-        HttpError::new(StatusCode::FORBIDDEN, message)
-    })?;
-    let path_and_query = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let parts = Parts { method: request.method(), origin, path_and_query, headers: request.headers() };
-    signature::verify(&parts, has_body, app.clock.now()).map_err(|error| match error {
-        signature::SignatureError::BadSignature => {
-            HttpError::NotSigned(format!("{error}; requests to this broker are signed for {origin}"))
-        }
-        error => HttpError::NotSigned(error.to_string()),
-    })
-}
-
 /// Returns why a pod was not changed: it was deleted meanwhile, or is another version than the one whose tags met the
 /// conditions.
 async fn gone_or_changed(app: &App, slug: &Slug, conditions: &Conditions) -> Result<HttpError, HttpError> {
@@ -214,25 +171,6 @@ async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<PodReco
         return Err(HttpError::new(StatusCode::FORBIDDEN, message));
     }
     Ok(record)
-}
-
-/// Takes a signed request, if it was not taken before.
-pub(super) async fn take_once(
-    app: &App,
-    request: &Request,
-    signed: &VerifiedRequest,
-) -> Result<(), HttpError> {
-    let network = network_of(request, &app.live.load().trusted_proxies);
-    let VerifiedRequest { key, created, expires, nonce } = signed;
-    let from = Sender { network, is_owner: app.owners.owns_anything(key).await? };
-    let once = Once { key: *key, name: nonce, made: *created, ends: *expires, from };
-    app.replay.take(&once, app.clock.now()).map_err(|error| match error {
-        ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {
-            HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
-        }
-        ReplayError::Full => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-        _ => HttpError::NotSigned(error.to_string()),
-    })
 }
 
 /// The slug in the query `after=SLUG`.

@@ -9,10 +9,10 @@ use salvo::{Request, Response, handler, http::StatusCode};
 use super::{
     App,
     error::HttpError,
-    owned::{signed, take_once},
+    owner_request::{owner_path, signed_by, take_once},
 };
 use crate::{
-    net::{client::network_of, path::normalize},
+    net::client::network_of,
     owner::pod_ids::NotClaimed,
     pods::{OwnerKey, PodIdRefused, RegistryError},
 };
@@ -50,18 +50,12 @@ impl Release {
 
 /// Returns the key and the pod id in the path of a request that this key signed, and that is taken for the first time.
 async fn asked_for(app: &App, request: &Request) -> Result<(OwnerKey, String), HttpError> {
-    let path = normalize(request.uri().path());
-    let path = path.strip_prefix("/owner/").ok_or(HttpError::NotFound)?;
-    let (key, pod_id) = path.split_once("/pod-ids/").ok_or(HttpError::NotFound)?;
-    let key: OwnerKey = key.parse().map_err(|_| HttpError::NotFound)?;
+    let (key, rest) = owner_path(request)?;
+    let pod_id = rest.strip_prefix("pod-ids/").ok_or(HttpError::NotFound)?;
     let pod_id = percent_decode_str(pod_id).decode_utf8().map_err(|_| {
         HttpError::new(StatusCode::BAD_REQUEST, "expected the pod id in the path as percent-encoded UTF-8")
     })?;
-    let signed = signed(app, &app.live.load_full(), request, false)?;
-    if signed.key != key {
-        let message = "sign with the key in the path: nobody else can do this for it";
-        return Err(HttpError::new(StatusCode::FORBIDDEN, message));
-    }
+    let signed = signed_by(app, request, key, false)?;
     take_once(app, request, &signed).await?;
     Ok((key, pod_id.into_owned()))
 }

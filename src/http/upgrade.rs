@@ -15,7 +15,7 @@ use salvo::{
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{App, error::HttpError, limit, owned, small_writes::SmallWrites};
+use super::{App, error::HttpError, limit, owner_request, small_writes::SmallWrites};
 use crate::{
     net::{
         client::{Client, network_of},
@@ -79,7 +79,7 @@ impl Upgrade {
         if let Some(protocol) = first_subprotocol(request) {
             response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         }
-        let registrant = Registrant { reached: owned::reached(request), network, proof: None };
+        let registrant = Registrant { reached: owner_request::reached(request), network, proof: None };
         let places = Places { _of_address: counted, of_stream: place };
         match Presented::read(request.headers()) {
             Ok(None) => {

@@ -20,7 +20,7 @@ pub use self::format::Format;
 use super::{
     App,
     error::{HttpError, render_json},
-    owned::{self, take_once},
+    owner_request::{self, take_once},
 };
 use crate::{
     config::{Config, Lifetime, PodSettings, UploadPolicy},
@@ -135,7 +135,7 @@ pub struct SignedUpload {
 impl SignedUpload {
     /// Verifies the signature of a request.
     pub fn verify(app: &App, config: &Config, request: &Request) -> Result<Self, HttpError> {
-        let verified = owned::signed(app, config, request, true)?;
+        let verified = owner_request::signed(app, config, request, true)?;
         let digest = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         Ok(Self { request: verified, digest })

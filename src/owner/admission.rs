@@ -29,15 +29,13 @@ use super::{
 use crate::{
     clock::Clock,
     config::{BindMode, Live},
-    pods::{OwnerKey, Registry, RegistryError},
+    pods::{MAX_RECORDED, OwnerKey, Registry, RegistryError},
     signal::{
         admission::{Admission, Key, Standing},
         directory::Directory,
     },
 };
 
-/// Bytes of a pod id that has a state.
-pub const MAX_RECORDED: usize = 256;
 /// How long a registry may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 

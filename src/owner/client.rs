@@ -281,7 +281,9 @@ impl OwnerClient {
         }
         let sentence = match serde_json::from_slice::<Refusal>(&body) {
             Ok(refusal) => refusal.error,
-            Err(_) if status == StatusCode::NOT_FOUND => "there is no such pod".into(),
+            Err(_) if status == StatusCode::NOT_FOUND => {
+                "there is no such pod, or this broker does not do that".into()
+            }
             Err(_) => return Err(ClientError::Strange { broker: broker(), status }),
         };
         Err(ClientError::Refused { broker: broker(), status, sentence })
@@ -307,7 +309,16 @@ fn pod_id_path(secret: &OwnerSecret, pod_id: &str) -> String {
 ///
 /// If the system has no random numbers to give.
 pub fn nonce() -> String {
-    let mut bits = [0; 16];
+    random_text::<16>()
+}
+
+/// Returns `N` random bytes as base64url (RFC 4648, section 5).
+///
+/// # Panics
+///
+/// If the system has no random numbers to give.
+pub(super) fn random_text<const N: usize>() -> String {
+    let mut bits = [0; N];
     getrandom::fill(&mut bits).expect("the system gives random numbers");
     BASE64_URL_SAFE_NO_PAD.encode(bits)
 }

@@ -1,11 +1,10 @@
 //! What an owner asks of a broker about the credentials of hosts.
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    client::{ClientError, OwnerClient},
+    client::{ClientError, OwnerClient, random_text},
     key::OwnerSecret,
 };
 use crate::pods::{CredentialName, CredentialPodIds, Digest};
@@ -23,9 +22,7 @@ impl CredentialSecret {
     ///
     /// If the system has no random numbers to give.
     pub fn random() -> Self {
-        let mut bits = [0; 32];
-        getrandom::fill(&mut bits).expect("the system gives random numbers");
-        Self(BASE64_URL_SAFE_NO_PAD.encode(bits))
+        Self(random_text::<32>())
     }
 
     /// The secret as text.

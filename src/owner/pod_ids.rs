@@ -4,13 +4,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    admission::{MAX_RECORDED, Owners},
-    replay::Sender,
-};
+use super::{admission::Owners, replay::Sender};
 use crate::{
     config::BindMode,
-    pods::{Holder, NetworkTag, OwnerKey, PodIdChange, PodIdChanged, PodIdRefused, RegistryError},
+    pods::{
+        Holder, MAX_RECORDED, NetworkTag, OwnerKey, PodIdChange, PodIdChanged, PodIdRefused, RegistryError,
+    },
     signal::directory,
 };
 

@@ -4,10 +4,10 @@ use std::{fmt, str::FromStr, time::SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Digest, OwnerKey, record::iso8601};
+use super::{Digest, OwnerKey, pod_ids::MAX_RECORDED, record::iso8601};
 
-/// Bytes of a pod id that a credential can name.
-const MAX_POD_ID: usize = 256;
+/// Bytes of all pod ids of one credential.
+const MAX_BYTES: usize = 1024;
 
 /// A credential as a registry keeps it: with the hash of its secret in place of the secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ pub struct CredentialPodIds(Vec<String>);
 /// A list cannot be the pod ids of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a credential is good for all pod ids, or for 1 to {} of 1 to {MAX_POD_ID} bytes each",
+    "a credential is good for all pod ids, or for 1 to {} of 1 to {MAX_RECORDED} bytes each and {MAX_BYTES} together",
     CredentialPodIds::MAX
 )]
 pub struct NotCredentialPodIds;
@@ -124,8 +124,10 @@ impl TryFrom<Vec<String>> for CredentialPodIds {
     type Error = NotCredentialPodIds;
 
     fn try_from(pod_ids: Vec<String>) -> Result<Self, NotCredentialPodIds> {
-        let fits = |pod_id: &String| (1..=MAX_POD_ID).contains(&pod_id.len());
-        let is_list = (1..=Self::MAX).contains(&pod_ids.len()) && pod_ids.iter().all(fits);
+        let fits = |pod_id: &String| (1..=MAX_RECORDED).contains(&pod_id.len());
+        let bytes: usize = pod_ids.iter().map(String::len).sum();
+        let is_list =
+            (1..=Self::MAX).contains(&pod_ids.len()) && pod_ids.iter().all(fits) && bytes <= MAX_BYTES;
         if is_list { Ok(Self(pod_ids)) } else { Err(NotCredentialPodIds) }
     }
 }
@@ -135,8 +137,8 @@ impl TryFrom<Vec<String>> for CredentialPodIds {
 pub struct CredentialLimits {
     /// Of one key.
     pub per_key: usize,
-    /// Of all keys together; `None` where the key has a right to its own, whatever others have.
-    pub total: Option<u64>,
+    /// Of all keys together.
+    pub total: u64,
 }
 
 /// What became of a credential that was to be added.
@@ -171,8 +173,8 @@ mod tests {
     #[test]
     fn a_credential_is_for_all_pod_ids_or_for_a_few() {
         let ids = |count: usize, length: usize| CredentialPodIds::try_from(vec!["x".repeat(length); count]);
-        assert!(ids(1, 1).is_ok() && ids(16, 256).is_ok());
-        for (count, length) in [(0, 1), (17, 1), (1, 0), (1, 257)] {
+        assert!(ids(1, 1).is_ok() && ids(16, 64).is_ok() && ids(4, 256).is_ok());
+        for (count, length) in [(0, 1), (17, 1), (1, 0), (1, 257), (5, 256), (16, 65)] {
             assert_eq!(ids(count, length), Err(NotCredentialPodIds), "{count} of {length}");
         }
     }

@@ -38,9 +38,7 @@ pub fn add(
     if hashes.len() >= limits.per_key {
         return Ok(AddedCredential::TooManyForKey);
     }
-    if let Some(total) = limits.total
-        && credentials.len()? >= total
-    {
+    if credentials.len()? >= limits.total {
         return Ok(AddedCredential::Full);
     }
     credentials.insert(&secret_hash.0, encode(credential).as_slice())?;

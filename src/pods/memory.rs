@@ -165,7 +165,7 @@ impl Pods {
         if self.credentials_of(&key.0).count() >= limits.per_key {
             return AddedCredential::TooManyForKey;
         }
-        if limits.total.is_some_and(|total| self.credentials.len() as u64 >= total) {
+        if self.credentials.len() as u64 >= limits.total {
             return AddedCredential::Full;
         }
         self.credential_of_secret.insert(credential.secret_hash, key.clone());

@@ -25,6 +25,7 @@ mod signed;
 mod subdomain;
 mod tables;
 
+pub(crate) use self::pod_ids::MAX_RECORDED;
 pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{
     blob::{Blob, PieceMemory},

@@ -19,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::OwnerKey;
 
+/// Bytes of a pod id that has a state, or that a credential names.
+pub(crate) const MAX_RECORDED: usize = 256;
 /// Anonymous pod ids that a registry keeps.
 pub(crate) const MAX_ANONYMOUS: u64 = 100_000;
 /// Owned pod ids that a registry keeps.
@@ -72,7 +74,8 @@ pub enum BoundBy {
     Registration,
 }
 
-/// A client network as the record of one pod id has it: comparable, not readable, and different for each pod id.
+/// A client network as the record of one pod id has it: a short hash, different for each pod id. It names nobody at a
+/// glance, but whoever has the registry can find out an address by trying all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkTag([u8; 8]);
 

@@ -9,7 +9,7 @@ use gemmapod_signal::{
     AddedCredential, Credential, CredentialLimits, CredentialPodIds, Digest, OwnerKey, RedbRegistry, Registry,
 };
 
-const LIMITS: CredentialLimits = CredentialLimits { per_key: 3, total: Some(5) };
+const LIMITS: CredentialLimits = CredentialLimits { per_key: 3, total: 5 };
 
 fn credential(key: u8, name: &str, secret: &str) -> Credential {
     Credential {
@@ -54,9 +54,9 @@ pub async fn credentials_are_kept_until_they_are_revoked(registry: Arc<impl Regi
     assert_eq!(add(&credential(0, "home", "g")).await, AddedCredential::Added);
     assert_eq!(names(1).await, ["Garage", "attic", "home"]);
     assert_eq!((names(0).await, names(2).await), (vec!["home".to_owned()], vec!["home".to_owned()]));
-    // All together there are five: newcomers get no more, keys with rights of their own do.
+    // All together there are five: those with less room get no more, those with more do.
     assert_eq!(add(&credential(3, "home", "h")).await, AddedCredential::Full);
-    let limits = CredentialLimits { total: None, ..LIMITS };
+    let limits = CredentialLimits { total: 6, ..LIMITS };
     let mine = registry.add_credential(credential(2, "more", "i"), limits).await.unwrap();
     assert_eq!(mine, AddedCredential::Added);
 

@@ -30,7 +30,7 @@ async fn broker() -> (TestServer, Client, Files) {
         pod_ids: None,
         created_at: SystemTime::now(),
     };
-    let limits = CredentialLimits { per_key: 1, total: None };
+    let limits = CredentialLimits { per_key: 1, total: 10 };
     assert_eq!(registry.add_credential(credential, limits).await.unwrap(), AddedCredential::Added);
     let config = config(&files.toml(&["pair"]));
     let server = TestServer::from(SignalServer::builder().config(config).registry(registry)).await;

@@ -35,7 +35,9 @@ pub enum Kind {
     Registration,
     /// Sockets with a wrong credential.
     WrongCredential,
-    /// Credentials of keys that own nothing.
+    /// Credentials that are made.
+    Credential,
+    /// Those of them that are for keys that own nothing.
     NewcomerCredential,
 }
 
@@ -54,6 +56,7 @@ struct Rules {
     upgrades: Pair,
     registrations: Pair,
     wrong_credentials: Pair,
+    credentials: Pair,
     newcomer_credentials: Pair,
     uploads_per_owner: Option<Arc<Each<Key>>>,
     pods_per_day: Option<Arc<Each<IpAddr>>>,
@@ -265,9 +268,14 @@ impl Rules {
                 None,
                 before.map(|rules| &rules.wrong_credentials),
             ),
+            credentials: Pair::new(
+                Some(Policy::per_day("credentials-per-address-and-day", OF_CREDENTIALS, CREDENTIALS_PER_DAY)),
+                None,
+                before.map(|rules| &rules.credentials),
+            ),
             newcomer_credentials: Pair::new(
                 Some(Policy::per_day(
-                    "credentials-per-address-and-day",
+                    "newcomer-credentials-per-address-and-day",
                     OF_NEWCOMERS,
                     NEWCOMER_CREDENTIALS_PER_DAY,
                 )),
@@ -325,6 +333,7 @@ impl Limits {
             Kind::Upgrade => &rules.upgrades,
             Kind::Registration => &rules.registrations,
             Kind::WrongCredential => &rules.wrong_credentials,
+            Kind::Credential => &rules.credentials,
             Kind::NewcomerCredential => &rules.newcomer_credentials,
         };
         pair.check(client)
@@ -358,8 +367,10 @@ const WRONG_CREDENTIALS: Policy = Policy {
     quota: Quota::per_minute(NonZeroU32::new(10).unwrap()),
     unit: None,
 };
+const CREDENTIALS_PER_DAY: u64 = 100;
+const OF_CREDENTIALS: &str = "your address has made as many credentials in a day as it may; try again later";
 const NEWCOMER_CREDENTIALS_PER_DAY: u64 = 10;
-const OF_NEWCOMERS: &str = "your address has made as many credentials in a day as it may for keys that own nothing here; upload a pod of the key first";
+const OF_NEWCOMERS: &str = "your address has made as many credentials in a day as it may for keys that own nothing here; upload a signed pod of the key first (gemmapod-signal pods put)";
 const OF_A_DAY: &str = "your address has uploaded as much as it may in a day; try again later";
 /// When a client that has too many sockets may try again: nobody knows when one of them ends.
 const SOCKET_WAIT: Duration = Duration::from_secs(5);

@@ -30,8 +30,10 @@ use crate::{
 const MAX_PER_KEY: usize = 16;
 /// Credentials of a key that owns nothing.
 const MAX_PER_NEWCOMER: usize = 2;
-/// Credentials of all keys, from which on keys that own nothing get no more.
+/// Credentials of all keys: 200 MB at most.
 const MAX_TOTAL: u64 = 100_000;
+/// Credentials of all keys, from which on keys that own nothing get no more.
+const MAX_TOTAL_FOR_NEWCOMERS: u64 = MAX_TOTAL / 2;
 /// How long a registry may take to answer.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -122,8 +124,8 @@ impl Credentials {
         let NewCredential { name, secret_hash, pod_ids } = new;
         let credential = Credential { owner_key, name, secret_hash, pod_ids, created_at: self.now() };
         let limits = match owns {
-            true => CredentialLimits { per_key: MAX_PER_KEY, total: None },
-            false => CredentialLimits { per_key: MAX_PER_NEWCOMER, total: Some(MAX_TOTAL) },
+            true => CredentialLimits { per_key: MAX_PER_KEY, total: MAX_TOTAL },
+            false => CredentialLimits { per_key: MAX_PER_NEWCOMER, total: MAX_TOTAL_FOR_NEWCOMERS },
         };
         Ok((self.registry.add_credential(credential.clone(), limits).await?, credential))
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::pods::{AddedCredential, Credential, CredentialLimits, Digest, OwnerKey, Registry};
 
-const LIMITS: CredentialLimits = CredentialLimits { per_key: 1, total: None };
+const LIMITS: CredentialLimits = CredentialLimits { per_key: 1, total: 10 };
 
 fn credential(key: u8) -> Credential {
     Credential {

@@ -1,0 +1,90 @@
+//! Requests that an owner key signs.
+
+use http::StatusCode;
+use salvo::Request;
+
+use super::{App, error::HttpError};
+use crate::{
+    config::Config,
+    net::{
+        client::{Client, network_of},
+        path::normalize,
+    },
+    owner::{
+        audience::{Reached, plain_origin},
+        components::Parts,
+        replay::{Once, ReplayError, Sender},
+        signature::{self, VerifiedRequest},
+    },
+    pods::OwnerKey,
+};
+
+/// Returns the key in the path `/owner/:key/…`, and what follows it.
+pub fn owner_path(request: &Request) -> Result<(OwnerKey, String), HttpError> {
+    let path = normalize(request.uri().path());
+    let (key, rest) =
+        path.strip_prefix("/owner/").and_then(|path| path.split_once('/')).ok_or(HttpError::NotFound)?;
+    Ok((key.parse().map_err(|_| HttpError::NotFound)?, rest.to_owned()))
+}
+
+/// How a request came in.
+pub fn reached(request: &Request) -> Reached {
+    Reached { tls: request.scheme().as_str() == "https", local: request.local_addr().clone().into_std() }
+}
+
+/// Who signed the request, as the signature alone proves it.
+pub fn signed(
+    app: &App,
+    config: &Config,
+    request: &Request,
+    has_body: bool,
+) -> Result<VerifiedRequest, HttpError> {
+    let audience = reached(request).audience(config);
+    // With several names for one listener, the one by which the client called it.
+    let Client { scheme, host, .. } = Client::of(request, &[]);
+    let called = host.map(|host| plain_origin(&format!("{scheme}://{host}")));
+    let called = audience.iter().find(|url| called.as_ref() == Some(url));
+    let origin = called.or(audience.first()).ok_or_else(|| {
+        let message =
+            "public_url is not set, so that this broker cannot tell requests that are signed for it";
+        HttpError::new(StatusCode::FORBIDDEN, message)
+    })?;
+    let path_and_query = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let parts = Parts { method: request.method(), origin, path_and_query, headers: request.headers() };
+    signature::verify(&parts, has_body, app.clock.now()).map_err(|error| match error {
+        signature::SignatureError::BadSignature => {
+            HttpError::NotSigned(format!("{error}; requests to this broker are signed for {origin}"))
+        }
+        error => HttpError::NotSigned(error.to_string()),
+    })
+}
+
+/// Checks that `key` signed the request.
+pub fn signed_by(
+    app: &App,
+    request: &Request,
+    key: OwnerKey,
+    has_body: bool,
+) -> Result<VerifiedRequest, HttpError> {
+    let signed = signed(app, &app.live.load_full(), request, has_body)?;
+    if signed.key != key {
+        let message = "sign with the owner key in the path: nobody else can do this for it";
+        return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+    }
+    Ok(signed)
+}
+
+/// Takes a signed request, if it was not taken before.
+pub async fn take_once(app: &App, request: &Request, signed: &VerifiedRequest) -> Result<(), HttpError> {
+    let network = network_of(request, &app.live.load().trusted_proxies);
+    let VerifiedRequest { key, created, expires, nonce } = signed;
+    let from = Sender { network, is_owner: app.owners.owns_anything(key).await? };
+    let once = Once { key: *key, name: nonce, made: *created, ends: *expires, from };
+    app.replay.take(&once, app.clock.now()).map_err(|error| match error {
+        ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {
+            HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+        }
+        ReplayError::Full => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        _ => HttpError::NotSigned(error.to_string()),
+    })
+}
