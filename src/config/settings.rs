@@ -255,9 +255,9 @@ settings! {
         takeover_timeout: Duration = known("3s");
         /// How long an offer waits for the host of its pod id, where the host was connected in the last two minutes or the broker started less than 30 s ago, before the visitor is told `origin offline`. `"0s"`: not at all.
         offline_grace: Grace = known("8s");
-        /// When a pod id comes to belong to an owner key, so that nobody else can register it: `first-use` (with its first registration, if that has an `ownerToken`), `uploads` (with the first signed upload of a pod that names it, too) or `off`. See docs/ownership.md.
+        /// When a pod id comes to belong to an owner key, so that nobody else can register it: `first-use` (with its first registration, if that proves a key with a credential or an `ownerToken`), `uploads` (with the first signed upload of a pod that names it, too) or `off`. See docs/ownership.md.
         bind: BindMode = BindMode::FirstUse;
-        /// Whether every registration needs an `ownerToken`.
+        /// Whether every registration needs a proof of an owner key: a credential or an `ownerToken`.
         require_owner: bool = false;
     }
 
@@ -311,7 +311,7 @@ settings! {
     http: HttpSettings {
         /// Connections in all; further ones wait in the system's queue until one ends.
         max_connections: u32 = 20_000;
-        /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client.
+        /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time.
         max_connections_per_address: u32 = 1_000;
         /// A TLS handshake, and the PROXY header before it, must be done within this time.
         handshake_timeout: Duration = known("10s");
@@ -341,7 +341,7 @@ settings! {
         upgrades: RateLimit = known("2000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         upgrades_per_address: RateLimit = known("20/s burst 1000");
-        /// Registrations of pod ids in all; one too many is told so and its socket is closed with 1013.
+        /// Registrations of pod ids in all; one that would wait for more than 5 s is told so and its socket is closed with 1008.
         registrations: RateLimit = known("1000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         registrations_per_address: RateLimit = known("20/s burst 1000");
