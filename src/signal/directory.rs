@@ -97,7 +97,7 @@ pub enum Admitted {
     /// It waits for the pod id, and this contest begins with it: it is to be decided when the holder has had the time to
     /// show that it is there.
     Contests(Contest),
-    /// It waits together with others, or was refused.
+    /// It waits together with others, was refused, or is being closed.
     NotYet,
 }
 
@@ -256,6 +256,10 @@ impl Place {
     /// Carries out a registration as its standing allows, or tells the sender why it was not admitted.
     pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>, network: Option<IpAddr>) -> Admitted {
         let mut state = self.directory.lock();
+        // It may have been closed since it asked: its credential was revoked, or the broker stops.
+        if self.outbox.is_closing() {
+            return Admitted::NotYet;
+        }
         let registered = match (state.role(self.id), admitted) {
             (Role::Replaced, _) => return Admitted::NotYet,
             (_, Err(sentence)) => Err(Refusal::NotAdmitted(sentence)),
@@ -453,28 +457,10 @@ fn short<'a>(name: &'static str, text: &'a str, limit: u32) -> Result<&'a str, R
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::mpsc::channel, thread, time::Duration};
-
-    use super::*;
-
-    /// The watchdog relies on it.
-    #[test]
-    fn a_directory_that_is_held_up_tells_nothing() {
-        let directory = Directory::new(SignalSettings::default());
-        let (sender, answer) = channel();
-        thread::scope(|scope| {
-            let held = directory.lock();
-            scope.spawn(|| sender.send(directory.live()).unwrap());
-            answer.recv_timeout(Duration::from_millis(200)).unwrap_err();
-            drop(held);
-        });
-        assert_eq!(answer.recv().unwrap(), Live { origins: 0, sessions: 0 });
-    }
-}
-#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod steps;
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@
 //! | any | bytes that are not JSON, or `null` | `invalid json` |
 //! | any | a frame of an unknown kind, or JSON that is no object | dropped |
 //! | origin that was replaced | anything | dropped |
+//! | any, is being closed | `register` | dropped |
 //! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
 //! | new | `register` with a proof of an owner key that is wrong, or without one where one is needed | the reason, then closed with 1008 |
 //! | new | `register` with a proof of the key that owns the pod id, while an origin holds it that did not prove that key | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |

@@ -126,6 +126,11 @@ impl Outbox {
         }
     }
 
+    /// Returns whether the socket is being closed.
+    pub fn is_closing(&self) -> bool {
+        self.lock().close.is_some()
+    }
+
     /// Closes and forgets what waits: it will not be sent.
     pub fn discard(&self, close: Close) {
         let mut inner = self.lock();

@@ -309,6 +309,9 @@ impl Model {
                 return Ok(());
             }
         };
+        if self.sockets[me].closed.is_some() {
+            return Ok(());
+        }
         let proven = self.proofs.iter().find(|(held, _)| *held == pod).map(|(_, owner)| *owner);
         let waiting = self.newcomers.iter().filter(|(contested, ..)| *contested == pod).count();
         match self.holder(&pod) {

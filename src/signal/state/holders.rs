@@ -1,6 +1,6 @@
 //! Who holds a pod id, and how it passes to another.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, iter, net::IpAddr};
 
 use tokio::time::Instant;
 
@@ -104,7 +104,7 @@ impl State {
     pub(super) fn vacate(&mut self, pod: &PodId, network: Option<IpAddr>) {
         self.origins.remove(pod);
         self.recent_holders.remember(pod, network, Instant::now());
-        if let Some(first) = self.contests.next(pod) {
+        if let Some(first) = self.next_newcomer(pod) {
             self.take(first, pod.clone());
             if self.promoted.len() < MAX_PROMOTED {
                 self.promoted.push(pod.clone());
@@ -112,6 +112,12 @@ impl State {
             }
         }
         self.contests.answered(pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
+    }
+
+    /// Takes out the newcomer that came first and is not being closed.
+    fn next_newcomer(&mut self, pod: &PodId) -> Option<Newcomer> {
+        let (contests, sockets) = (&mut self.contests, &self.sockets);
+        iter::from_fn(|| contests.next(pod)).find(|newcomer| !sockets[&newcomer.socket].outbox.is_closing())
     }
 
     fn refuse(&mut self, newcomer: Newcomer) {

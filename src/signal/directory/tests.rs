@@ -1,0 +1,49 @@
+use std::{sync::mpsc::channel, thread, time::Duration};
+
+use super::{super::budget::Budget, *};
+
+/// The watchdog relies on it.
+#[test]
+fn a_directory_that_is_held_up_tells_nothing() {
+    let directory = Directory::new(SignalSettings::default());
+    let (sender, answer) = channel();
+    thread::scope(|scope| {
+        let held = directory.lock();
+        scope.spawn(|| sender.send(directory.live()).unwrap());
+        answer.recv_timeout(Duration::from_millis(200)).unwrap_err();
+        drop(held);
+    });
+    assert_eq!(answer.recv().unwrap(), Live { origins: 0, sessions: 0 });
+}
+
+fn join(directory: &Arc<Directory>) -> Place {
+    directory.join(Arc::new(Outbox::new(10_000, Budget::new(10_000))), None)
+}
+
+/// As if its credential were revoked while its registration was being admitted.
+#[test]
+fn a_socket_that_is_being_closed_takes_no_pod_id() {
+    let directory = Directory::new(SignalSettings::default());
+    let [revoked, other] = [(); 2].map(|()| join(&directory));
+    revoked.outbox.close(Close::CREDENTIAL_REFUSED);
+    let admitted = |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), None);
+    assert!(matches!(admitted(&revoked), Admitted::NotYet));
+    assert!(directory.holder("pod").is_none());
+    assert!(matches!(admitted(&other), Admitted::Holds));
+    assert_eq!(directory.holder("pod").unwrap().socket, other.id);
+}
+
+#[test]
+fn a_socket_that_is_being_closed_is_not_promoted() {
+    let directory = Directory::new(SignalSettings::default());
+    let [holder, revoked, next] = [(); 3].map(|()| join(&directory));
+    let admitted = |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), None);
+    assert!(matches!(admitted(&holder), Admitted::Holds));
+    assert!(matches!(admitted(&revoked), Admitted::Contests(_)));
+    assert!(matches!(admitted(&next), Admitted::NotYet));
+    revoked.outbox.close(Close::CREDENTIAL_REFUSED);
+    drop(holder);
+    assert_eq!(directory.holder("pod").unwrap().socket, next.id);
+    drop((revoked, next));
+    assert!(directory.lock().is_empty());
+}
