@@ -368,11 +368,11 @@ impl Place {
     }
 
     fn peer_error(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
-        let (Some(session_id), Some(message)) = (text_of(&frame.session_id), frame.payload) else {
+        let (Some(session_id), Some(error)) = (text_of(&frame.session_id), frame.payload) else {
             return Ok(Handled::Done);
         };
         let Some(route) = state.route(self.id, session_id) else { return Ok(Handled::Done) };
-        self.send(state, route, frame.kind, session_id, message)
+        self.send(state, route, frame.kind, session_id, error)
     }
 
     /// Sends an opaque value on its route within a session.
@@ -419,8 +419,11 @@ impl Place {
     }
 
     fn session_id<'a>(&self, frame: &'a Frame<'_>) -> Result<&'a str, Refusal> {
-        let text = text_of(&frame.session_id).ok_or(Refusal::Required("sessionId"))?;
-        short("sessionId", text, self.limits().max_session_id)
+        match &frame.session_id {
+            Id::Missing => Err(Refusal::Required("sessionId")),
+            Id::NotText => Err(Refusal::NotText("sessionId")),
+            Id::Text(text) => short("sessionId", text, self.limits().max_session_id),
+        }
     }
 
     fn offline_rules(&self) -> OfflineRules {

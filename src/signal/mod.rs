@@ -35,8 +35,8 @@
 //! | visitor | `register` | `already initialized` |
 //! | visitor | `answer` | `wrong role` |
 //! | visitor | `offer` with an unfit pod id, or without one if its first offer had no fit one | `podId required` (or what is wrong with it) |
-//! | origin, visitor | `offer`, `answer` or `candidate` without a fit session id, or without what it carries | `sessionId required`, `sdp required` or `candidate required` (or what is wrong with the id) |
-//! | origin, visitor | `error` without a session id or a message | dropped |
+//! | origin, visitor | `offer`, `answer` or `candidate` without a fit session id, or without what it carries | `sessionId required`, `sessionId must be text`, `sdp required` or `candidate required` (or what is wrong with the id) |
+//! | origin, visitor | `error` without a session id, or that says nothing | dropped |
 //! | origin, visitor | `candidate` of a session of its own, after `candidates_per_session` others since the session's last offer | `too many candidates` |
 //! | origin | `answer`, `candidate` or `error` of a session of its own, for which the visitor's queue has no room | `the peer reads too slowly: this frame was dropped` |
 //! | origin | any other `answer`, `candidate` or `error` of a session of its own | it goes to the session's visitor |

@@ -160,6 +160,8 @@ pub enum Refusal {
     WrongRole,
     #[error("{0} required")]
     Required(&'static str),
+    #[error("{0} must be text")]
+    NotText(&'static str),
     #[error("{name} is longer than {limit} bytes")]
     TooLong { name: &'static str, limit: u32 },
     #[error("origin offline")]

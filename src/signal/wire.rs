@@ -1,6 +1,6 @@
 //! The frames of the signalling protocol: JSON objects with a tag `t`.
 //!
-//! `sdp`, `candidate` and `message` are opaque: they are kept as the bytes that arrived and are written as those
+//! `sdp`, `candidate` and what an error says are opaque: they are kept as the bytes that arrived and are written as those
 //! bytes. Only their end is looked for, and how deeply they nest.
 
 use std::{borrow::Cow, fmt};
@@ -53,7 +53,8 @@ pub struct Frame<'a> {
     pub session_id: Id<'a>,
     /// `ownerToken`, of a registration.
     pub owner_token: Id<'a>,
-    /// `sdp`, `candidate` or `message`, whichever the kind carries. An `sdp` or a `message` that is `null` is absent.
+    /// `sdp` or `candidate`, whichever the kind carries; of an error the whole frame. An `sdp` that is `null` is absent, as
+    /// is an error that says nothing: one without any field of its own, or whose fields are all `null`.
     pub payload: Option<&'a RawValue>,
 }
 
@@ -76,9 +77,14 @@ impl<'a> Frame<'a> {
     /// The bytes are not JSON, or nest too deeply.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
         let text = std::str::from_utf8(bytes).map_err(|_| FrameError::InvalidJson)?;
-        let frame: Self = serde_json::from_str(text).map_err(|_| FrameError::InvalidJson)?;
+        let mut frame: Self = serde_json::from_str(text).map_err(|_| FrameError::InvalidJson)?;
+        let mut max_depth = MAX_DEPTH;
+        if frame.kind == Kind::Error && frame.payload.is_some() {
+            frame.payload = serde_json::from_str(text).ok();
+            max_depth += 1;
+        }
         match frame.payload {
-            Some(payload) if !is_shallow(payload.get()) => Err(FrameError::TooDeep),
+            Some(payload) if !is_shallow(payload.get(), max_depth) => Err(FrameError::TooDeep),
             _ => Ok(frame),
         }
     }
@@ -110,7 +116,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
     /// As in JSON.parse, the last of several fields of one name counts.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Frame<'de>, A::Error> {
         let (mut kind, mut pod_id, mut session_id, mut owner_token) = (None, None, None, None);
-        let (mut sdp, mut candidate, mut message) = (None, None, None);
+        let (mut sdp, mut candidate, mut further) = (None, None, None);
         while let Some(field) = map.next_key::<Field>()? {
             let slot = match field {
                 Field::T => &mut kind,
@@ -119,9 +125,9 @@ impl<'de> Visitor<'de> for FrameVisitor {
                 Field::OwnerToken => &mut owner_token,
                 Field::Sdp => &mut sdp,
                 Field::Candidate => &mut candidate,
-                Field::Message => &mut message,
                 Field::Other => {
-                    map.next_value::<IgnoredAny>()?;
+                    let value = map.next_value::<&'de RawValue>()?;
+                    further = further.or(Some(value).filter(|value| value.get() != "null"));
                     continue;
                 }
             };
@@ -131,7 +137,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
         let payload = match kind {
             Kind::Offer | Kind::Answer => sdp,
             Kind::Candidate => candidate,
-            Kind::Error => message,
+            Kind::Error => further,
             Kind::Register | Kind::Unknown => None,
         };
         Ok(Frame {
@@ -183,7 +189,6 @@ enum Field {
     OwnerToken,
     Sdp,
     Candidate,
-    Message,
     #[serde(other)]
     Other,
 }
@@ -213,10 +218,10 @@ fn id_of(raw: Option<&RawValue>) -> Id<'_> {
     }
 }
 
-/// Whether arrays and objects in valid JSON nest at most [`MAX_DEPTH`] deep.
-fn is_shallow(json: &str) -> bool {
+/// Whether arrays and objects in valid JSON nest at most `max_depth` deep.
+fn is_shallow(json: &str, max_depth: usize) -> bool {
     // What has few brackets at all, be they in strings, cannot nest deeply: so it is with every real candidate.
-    if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).take(MAX_DEPTH + 1).count() <= MAX_DEPTH {
+    if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).take(max_depth + 1).count() <= max_depth {
         return true;
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -230,7 +235,7 @@ fn is_shallow(json: &str) -> bool {
             b']' | b'}' => depth -= 1,
             _ => {}
         }
-        if depth > MAX_DEPTH {
+        if depth > max_depth {
             return false;
         }
     }
@@ -240,16 +245,48 @@ fn is_shallow(json: &str) -> bool {
 /// A frame that carries an opaque value within a session: an offer, an answer, a candidate or a peer's error.
 pub fn relayed(kind: Kind, session_id: &str, payload: &RawValue) -> String {
     let (tag, field) = match kind {
-        Kind::Offer => ("offer", "sdp"),
-        Kind::Answer => ("answer", "sdp"),
-        Kind::Candidate => ("candidate", "candidate"),
-        Kind::Error | Kind::Register | Kind::Unknown => ("error", "message"),
+        Kind::Offer => ("offer", Some("sdp")),
+        Kind::Answer => ("answer", Some("sdp")),
+        Kind::Candidate => ("candidate", Some("candidate")),
+        Kind::Error | Kind::Register | Kind::Unknown => ("error", None),
     };
     let mut json = String::with_capacity(64 + session_id.len() + payload.get().len());
     json.extend([r#"{"t":""#, tag, r#"","sessionId":"#]);
     push_string(&mut json, session_id);
-    json.extend([r#",""#, field, r#"":"#, payload.get(), "}"]);
+    match field {
+        Some(field) => json.extend([r#",""#, field, r#"":"#, payload.get()]),
+        None => push_fields(&mut json, payload),
+    }
+    json.push('}');
     json
+}
+
+/// Adds the fields of an error frame to one with another tag and session id.
+fn push_fields(json: &mut String, frame: &RawValue) {
+    let mut fields = serde_json::Deserializer::from_str(frame.get());
+    fields.deserialize_map(FieldWriter(json)).expect("an error frame is an object");
+}
+
+struct FieldWriter<'a>(&'a mut String);
+
+impl<'de> Visitor<'de> for FieldWriter<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            let value = map.next_value::<&'de RawValue>()?;
+            if !["t", "sessionId"].contains(&&*name) {
+                self.0.push(',');
+                push_string(self.0, &name);
+                self.0.extend([":", value.get()]);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The broker's acknowledgement of a registration.
@@ -293,6 +330,19 @@ mod tests {
             relayed(frame.kind, "s", frame.payload.unwrap()),
             r#"{"t":"offer","sessionId":"s","sdp":{ "a" : 1.0e+02, "b":"\u00fc\/" }}"#
         );
+    }
+
+    #[test]
+    fn an_error_is_passed_on_as_a_whole_but_for_its_session_id() {
+        let json = r#" {"code" : 7,"podId":"p","sessionId":"s","t":"error","d\u0065tail":{ "a":1.0 },"message":null} "#;
+        let frame = Frame::parse(json.as_bytes()).unwrap();
+        assert_eq!(
+            relayed(frame.kind, "x\"", frame.payload.unwrap()),
+            r#"{"t":"error","sessionId":"x\"","code":7,"podId":"p","detail":{ "a":1.0 },"message":null}"#
+        );
+        for json in [r#"{"t":"error","sessionId":"s","podId":"p"}"#, r#"{"t":"error","message":null}"#] {
+            assert!(Frame::parse(json.as_bytes()).unwrap().payload.is_none(), "{json}");
+        }
     }
 
     #[test]

@@ -85,6 +85,12 @@ async fn frames_without_what_their_kind_carries() {
             sender.expect(error("s", &format!("{field} required"))).await;
             sender.send(without(&frame, "sessionId")).await;
             sender.expect(refusal("sessionId required")).await;
+            for no_text in [json!(7), json!(true), json!(["s"]), json!({ "s": 1 })] {
+                let mut frame = frame.clone();
+                frame["sessionId"] = no_text;
+                sender.send(frame).await;
+                sender.expect(refusal("sessionId must be text")).await;
+            }
         }
     }
     // Nobody is told of an error that says nothing.

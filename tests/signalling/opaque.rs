@@ -1,4 +1,4 @@
-//! `sdp`, `candidate` and `message` reach the other side as the bytes that were sent.
+//! `sdp`, `candidate` and the fields of errors reach the other side as the bytes that were sent.
 
 use crate::support::{server::TestServer, socket::Socket};
 
@@ -80,6 +80,22 @@ async fn only_the_frame_is_made_anew() {
         \"t\":\"off\\u0065r\", \"s\\u0064p\" : \"l\\u0061st\" , \"candidate\": 1 } ";
     visitor.send_text(sent).await;
     assert_eq!(origin.receive_text().await, r#"{"t":"offer","sessionId":"s","sdp":"l\u0061st"}"#);
+}
+
+/// `code` is what clients look at.
+#[tokio::test]
+async fn errors_pass_with_all_their_fields() {
+    let server = TestServer::start().await;
+    let mut origin = server.origin("pod").await;
+    let mut visitor = server.visitor(&mut origin, "pod", "s").await;
+    for fields in [r#""message":"boom","code":7"#, r#""code":"x","detail":{"a":[1.0]}"#] {
+        let frame = format!(r#"{{"t":"error","sessionId":"s",{fields}}}"#);
+        for (sender, receiver) in [(0, 1), (1, 0)] {
+            let ends = [&mut origin, &mut visitor];
+            ends[sender].send_text(&frame).await;
+            assert_eq!(ends[receiver].receive_text().await, frame);
+        }
+    }
 }
 
 /// Ids are told apart by what they mean, and come back as JSON writes them.

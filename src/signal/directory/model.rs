@@ -395,7 +395,7 @@ impl Model {
                 self.sessions_ever
             }
         };
-        self.pass(me, number, "offer", "sdp", &sdp)
+        self.pass(me, number, relayed("offer", &id, "sdp", &sdp))
     }
 
     fn await_origin(
@@ -471,7 +471,7 @@ impl Model {
         let from_visitor = session.visitor == me;
         let number = session.number;
         if ask.kind == Kind::Answer {
-            return self.pass(me, number, "answer", carries, &payload);
+            return self.pass(me, number, relayed("answer", &id, carries, &payload));
         }
         let sent =
             if from_visitor { &mut session.candidates_of_visitor } else { &mut session.candidates_of_origin };
@@ -479,17 +479,23 @@ impl Model {
         if *sent > limit {
             return Err("too many candidates".into());
         }
-        self.pass(me, number, "candidate", carries, &payload)
+        self.pass(me, number, relayed("candidate", &id, carries, &payload))
     }
 
     fn peer_error(&mut self, me: usize, ask: &Ask) -> Result<(), String> {
         let (Some(id), Some(message)) = (text(&ask.session), &ask.payload) else { return Ok(()) };
+        let pod = match &ask.pod {
+            Id::Missing => String::new(),
+            Id::Number => r#","podId":7"#.into(),
+            Id::Text(pod) => format!(r#","podId":{}"#, Value::from(&**pod)),
+        };
+        let error = format!(r#"{{"t":"error","sessionId":{}{pod},"message":{message}}}"#, Value::from(id));
         if let Some(at) = self.waiting_of(me, id) {
-            return self.append(at, relayed("error", id, "message", message));
+            return self.append(at, error);
         }
         let Some(session) = self.session_of(me, id) else { return Ok(()) };
         let number = session.number;
-        self.pass(me, number, "error", "message", message)
+        self.pass(me, number, error)
     }
 
     fn session_of(&mut self, me: usize, id: &str) -> Option<&mut Session> {
@@ -512,23 +518,16 @@ impl Model {
         match id {
             Id::Text(text) if text.len() <= self.limits.max_id => Ok(text.clone()),
             Id::Text(_) => Err(format!("{name} is longer than {} bytes", self.limits.max_id)),
+            Id::Number if name == "sessionId" => Err("sessionId must be text".into()),
             Id::Missing | Id::Number => Err(format!("{name} required")),
         }
     }
 
     /// Passes something on within a session, if there is room.
-    fn pass(
-        &mut self,
-        me: usize,
-        number: usize,
-        tag: &str,
-        field: &str,
-        payload: &str,
-    ) -> Result<(), String> {
+    fn pass(&mut self, me: usize, number: usize, text: String) -> Result<(), String> {
         let session = self.sessions.iter().find(|session| session.number == number).expect("it is open");
         let in_turns = session.visitor == me;
         let to = if in_turns { session.origin } else { session.visitor };
-        let text = relayed(tag, &session.id, field, payload);
         if self.queue(to, text, number, in_turns) { Ok(()) } else { Err(TOO_SLOW.into()) }
     }
 

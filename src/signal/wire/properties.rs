@@ -207,7 +207,7 @@ proptest! {
                 "offer" => (Kind::Offer, Some("sdp")),
                 "answer" => (Kind::Answer, Some("sdp")),
                 "candidate" => (Kind::Candidate, Some("candidate")),
-                "error" => (Kind::Error, Some("message")),
+                "error" => (Kind::Error, None),
                 _ => (Kind::Unknown, None),
             },
             _ => (Kind::Unknown, None),
@@ -215,7 +215,10 @@ proptest! {
         prop_assert_eq!(frame.kind, kind);
         prop_assert_eq!(frame.pod_id, id(fields.get("podId")));
         prop_assert_eq!(frame.session_id, id(fields.get("sessionId")));
-        let payload = carries.and_then(|field| fields.get(field)).map(|raw| raw.get());
+        let payload = match kind {
+            Kind::Error => frame.payload.map(|_| std::str::from_utf8(&bytes).unwrap().trim()),
+            _ => carries.and_then(|field| fields.get(field)).map(|raw| raw.get()),
+        };
         let payload = payload.filter(|raw| kind == Kind::Candidate || *raw != "null");
         prop_assert_eq!(frame.payload.map(RawValue::get), payload);
     }
@@ -230,20 +233,53 @@ proptest! {
         let relayed = relayed(kind, &session_id, payload);
         let again = Frame::parse(relayed.as_bytes()).unwrap();
         prop_assert_eq!(again.kind, kind);
-        prop_assert_eq!(again.payload.map(RawValue::get), Some(payload.get()));
         let fields: Fields<'_> = serde_json::from_str(&relayed).unwrap();
-        prop_assert_eq!(fields.len(), 3);
         prop_assert_eq!(serde_json::from_str::<String>(fields["sessionId"].get()).unwrap(), session_id);
+        if kind != Kind::Error {
+            prop_assert_eq!(again.payload.map(RawValue::get), Some(payload.get()));
+            prop_assert_eq!(fields.len(), 3);
+        }
     }
 
     #[test]
-    fn a_payload_nests_to_the_limit_and_no_deeper(around in vec(select(AROUND), 24..40), inner in select(SCALARS)) {
+    fn an_error_is_passed_on_with_all_its_fields(Bytes(bytes) in bytes(), session_id in any::<String>()) {
+        let Ok(Frame { kind: Kind::Error, payload, .. }) = Frame::parse(&bytes) else { return Ok(()) };
+        let mut sent: Fields<'_> = serde_json::from_slice(&bytes).unwrap();
+        let of_others = ["t", "podId", "sessionId", "ownerToken", "sdp", "candidate"];
+        let says = |(name, value): (&String, &&RawValue)| {
+            !of_others.contains(&&**name) && value.get() != "null"
+        };
+        let Some(payload) = payload else {
+            prop_assert!(!sent.iter().any(says), "{:?}", sent);
+            return Ok(());
+        };
+        let relayed = relayed(Kind::Error, &session_id, payload);
+        prop_assert!(relayed.len() <= 64 + session_id.len() * 6 + bytes.len());
+        let mut passed: Fields<'_> = serde_json::from_str(&relayed).unwrap();
+        for fields in [&mut sent, &mut passed] {
+            fields.remove("t");
+            fields.remove("sessionId");
+        }
+        let texts = |fields: &Fields<'_>| -> HashMap<_, _> {
+            fields.iter().map(|(name, value)| (name.clone(), value.get().to_owned())).collect()
+        };
+        prop_assert_eq!(texts(&passed), texts(&sent));
+    }
+
+    #[test]
+    fn a_payload_nests_to_the_limit_and_no_deeper(
+        around in vec(select(AROUND), 24..40),
+        inner in select(SCALARS),
+        is_error: bool,
+    ) {
         let payload = around.iter().fold(inner.to_owned(), |inner, around| around.replace('#', &inner));
-        let json = format!(r#"{{"sdp":{payload},"t":"offer"}}"#);
+        let (field, tag) = if is_error { ("detail", "error") } else { ("sdp", "offer") };
+        let json = format!(r#"{{"{field}":{payload},"t":"{tag}"}}"#);
         match Frame::parse(json.as_bytes()) {
             Ok(frame) => {
                 prop_assert!(around.len() <= MAX_DEPTH);
-                prop_assert_eq!(frame.payload.unwrap().get(), payload);
+                let whole = if is_error { &json } else { &payload };
+                prop_assert_eq!(frame.payload.unwrap().get(), whole);
             }
             Err(error) => {
                 prop_assert!(around.len() > MAX_DEPTH);
