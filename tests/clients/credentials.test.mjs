@@ -8,9 +8,14 @@ import { command, DURABLE } from "./lib/broker.mjs";
 import { chat, POD_ID, servedPod } from "./lib/conversation.mjs";
 import { STEP, within } from "./lib/deadline.mjs";
 import { Host } from "./lib/host.mjs";
+import { Model } from "./lib/model.mjs";
 import { draftPod } from "./lib/pod.mjs";
+import { CountingProxy } from "./lib/proxy.mjs";
 import { scenario } from "./lib/scene.mjs";
 import { signedCommand } from "./lib/signed.mjs";
+
+// How often the first host is asked, over some ten seconds.
+const ROUNDS = 6;
 
 scenario("a host with a credential keeps its pod from everybody, and both sides come back", async (scene) => {
   const { broker, model, pod, browser, url } = await servedPod(scene, { registry: DURABLE });
@@ -42,15 +47,53 @@ scenario("a host with a credential keeps its pod from everybody, and both sides 
   assert.deepEqual((await broker.health()).origins, []);
 });
 
-/** The pod's folder as a host has it: with the lines that `credentials add` prints in its pod.toml. */
-async function withCredential(scene, broker, pod, name) {
+// Hosts of one owner on two machines, as for a reserve.
+scenario("of two hosts with one credential the second stands by, and serves once the first dies", async (scene) => {
+  const { broker, pod, browser, url, models, proxy } = await stageForTwo(scene);
+  const home = await withCredential(scene, broker, pod, "home", proxy.host);
+  const first = await Host.start(scene, { pod: home, model: models[0] });
+  const second = await Host.launch(scene, { pod: home, model: models[1] });
+
+  // Each ping asks the first whether it is there: first as the second registers, then once in a round.
+  await proxy.pinged(ROUNDS);
+  assert.equal(proxy.connections, 2, "nobody reconnects");
+  const registrations = (host) => host.lines.filter((line) => /registered for pod/.test(line)).length;
+  assert.deepEqual([first, second].map(registrations), [1, 0]);
+  assert.equal(broker.lines.filter((line) => /origin registered/.test(line)).length, 1);
+  await chat(await browser.visit(url), models[0], "Who is at home?");
+
+  const died = performance.now();
+  await first.end("SIGKILL");
+  const sinceThen = () => `${Math.round(performance.now() - died)} ms`;
+  const visit = async () => chat(await browser.visit(url), models[1], "And now?");
+  const [tookOver, answered] = await Promise.all([second.registered(), visit()].map((done) => done.then(sinceThen)));
+  console.log(`after its first host died, a pod had the second after ${tookOver} and an answer after ${answered}`);
+
+  // The one that died stands by in its turn.
+  await Host.launch(scene, { pod: home, model: models[0] });
+  await proxy.pinged(2);
+  await chat(await browser.visit(url), models[1], "Still there?");
+  assert.equal(proxy.connections, 3, "nobody reconnects");
+});
+
+/** A served pod whose broker asks holders every two seconds, a proxy before the broker, and models for two hosts. */
+async function stageForTwo(scene) {
+  const file = join(await scene.newFolder("config"), "signal.toml");
+  await writeFile(file, '[signal]\ntakeover_timeout = "2s"\n');
+  const { model, ...stage } = await servedPod(scene, { registry: DURABLE, args: ["--config", file] });
+  const [proxy, other] = await Promise.all([CountingProxy.start(scene, stage.broker), Model.start(scene)]);
+  return { ...stage, models: [model, other], proxy };
+}
+
+/** The pod's folder as a host has it: with the lines that `credentials add` prints in its pod.toml; by way of `host`, if given. */
+async function withCredential(scene, broker, pod, name, host = new URL(broker.url).host) {
   const printed = await signedCommand(
     "credentials", "add", "--name", name, "--key", pod.keyPath, "--broker", broker.url,
   );
   const [, line] = printed.match(/^\[transport\.dartc\]\n(signal_url = "ws:\/\/\w+:[\w-]{43}@.*")$/);
   const folder = await scene.newFolder("host-pod");
   const toml = await readFile(pod.tomlPath, "utf8");
-  await writeFile(join(folder, "pod.toml"), toml.replace(/^signal_url = .*$/m, line));
+  await writeFile(join(folder, "pod.toml"), toml.replace(/^signal_url = .*$/m, line.replace(new URL(broker.url).host, host)));
   return { ...pod, folder };
 }
 

@@ -69,6 +69,11 @@ export class Broker {
     return `${this.url.replace(/^http/, "ws")}/signal`;
   }
 
+  /** The lines that it has logged, in all its lives. */
+  get lines() {
+    return this.#lives.flatMap((life) => life.lines);
+  }
+
   async health() {
     return JSON.parse(await curl(`${this.url}/health`, { ca: this.ca }));
   }
