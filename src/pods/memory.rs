@@ -31,6 +31,8 @@ struct Pods {
     by_slug: BTreeMap<Slug, (PodRecord, Bytes)>,
     /// The same slugs by owner key.
     owned: BTreeMap<OwnerKey, BTreeSet<Slug>>,
+    /// The slugs of those that expire, by when they do.
+    expiring: BTreeSet<(SystemTime, Slug)>,
     pod_ids: PodIds,
     credentials: BTreeMap<(OwnerKey, CredentialName), Credential>,
     credential_of_secret: BTreeMap<Digest, (OwnerKey, CredentialName)>,
@@ -106,9 +108,11 @@ impl MemoryRegistry {
         let kept_of = usage[1].without(before.filter(is_signed)).with(Some(&record).filter(is_signed));
         pods.quotas.check(usage, [kept, kept_of])?;
         (pods.bytes, pods.kept) = (bytes, kept);
-        if kept_of.pods > 0 {
-            pods.kept_of.insert(record.owner_key, kept_of);
+        match kept_of.pods {
+            0 => drop(pods.kept_of.remove(&record.owner_key)),
+            _ => drop(pods.kept_of.insert(record.owner_key, kept_of)),
         }
+        pods.expiring.extend(record.expires.map(|expires| (expires, record.slug)));
         pods.owned.entry(record.owner_key).or_default().insert(record.slug);
         pods.by_slug.insert(record.slug, (record, blob));
         Ok(())
@@ -135,6 +139,9 @@ impl Pods {
     fn remove(&mut self, slug: &Slug) -> bool {
         let Some((record, _)) = self.by_slug.remove(slug) else { return false };
         self.bytes -= cost(&record);
+        if let Some(expires) = record.expires {
+            self.expiring.remove(&(expires, *slug));
+        }
         self.kept = self.kept.without(Some(&record));
         if let Some(of_owner) = self.kept_of.get_mut(&record.owner_key) {
             *of_owner = of_owner.without(Some(&record).filter(is_signed));
@@ -277,6 +284,23 @@ impl Registry for MemoryRegistry {
         let mut pods = self.write();
         let is_same = pods.by_slug.get(&record.slug).is_some_and(|(now, _)| now.is_version_of(record));
         Ok(is_same && pods.remove(&record.slug))
+    }
+
+    async fn list_expired(
+        &self,
+        now: SystemTime,
+        after: Option<&PodRecord>,
+        limit: usize,
+    ) -> Result<Vec<PodRecord>, RegistryError> {
+        let after = after.and_then(|record| record.expires.map(|expires| (expires, record.slug)));
+        let pods = self.read();
+        let expired = pods
+            .expiring
+            .range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+            .take_while(|(expires, _)| *expires <= now)
+            .take(limit);
+        let records = expired.filter_map(|(_, slug)| pods.by_slug.get(slug));
+        Ok(records.map(|(record, _)| record.clone()).collect())
     }
 
     fn set_quotas(&self, quotas: Quotas) {

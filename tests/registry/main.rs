@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use gemmapod_signal::{
     MemoryRegistry, OwnerKey, PodIdChange, PodIdRefused, PodRecord, RedbRegistry, Registry, RegistryError,
-    Slug, VerifiedPod,
+    Slug, Usage, VerifiedPod,
 };
 
 use credentials::credentials_are_kept_until_they_are_revoked;
@@ -56,6 +56,8 @@ promises! {
     pod_ids_have_states,
     one_key_owns_a_thousand_pod_ids_and_no_more,
     the_pods_of_an_owner_are_listed,
+    what_expired_is_listed_by_when_it_did,
+    an_unsigned_version_counts_for_nobody,
     credentials_are_kept_until_they_are_revoked,
 }
 
@@ -367,4 +369,47 @@ async fn the_pods_of_an_owner_are_listed(registry: Arc<impl Registry>) {
     assert_eq!(listed(Some(mine[9]), 5).await, mine[10..15]);
     assert_eq!(listed(None, 0).await, []);
     assert_eq!(registry.list_owned(&OwnerKey([0; 32]), None, 9).await.unwrap(), []);
+}
+
+async fn what_expired_is_listed_by_when_it_did(registry: Arc<impl Registry>) {
+    let (start, mut expiring) = (SystemTime::now(), Vec::new());
+    for n in 0..12 {
+        let pod = verified(Pod::named("p").html());
+        // One never does.
+        let pod = if n == 0 { pod } else { pod.with_lifetime(Duration::from_hours(20 - n)) };
+        registry.put_pod(pod.clone()).await.unwrap();
+        expiring.extend(pod.record().expires.map(|expires| (expires, pod.record().slug)));
+    }
+    expiring.sort();
+    let listed = async |hours| {
+        let (mut listed, mut after) = (Vec::new(), None::<PodRecord>);
+        loop {
+            let now = start + Duration::from_hours(hours);
+            let page = registry.list_expired(now, after.as_ref(), 4).await.unwrap();
+            listed.extend(page.iter().map(|record| (record.expires.unwrap(), record.slug)));
+            match page.last() {
+                Some(last) if page.len() == 4 => after = Some(last.clone()),
+                _ => return listed,
+            }
+        }
+    };
+    assert_eq!(listed(9).await, []);
+    assert_eq!(listed(14).await, expiring[..5]);
+    assert_eq!(listed(99).await, expiring);
+    let gone = expiring.remove(5).1;
+    assert!(registry.delete(&gone).await.unwrap());
+    assert_eq!(listed(99).await, expiring);
+    assert_eq!(registry.list_expired(start + Duration::from_hours(99), None, 0).await.unwrap(), []);
+}
+
+async fn an_unsigned_version_counts_for_nobody(registry: Arc<impl Registry>) {
+    let owner = Pod::named("signed");
+    let signed = verified(owner.html());
+    let (slug, owner_key) = (signed.record().slug, signed.record().owner_key);
+    registry.put_pod(signed.signed_by(owner_key).unwrap()).await.unwrap();
+    assert_eq!(registry.usage(Some(&owner_key)).await.unwrap().pods, 1);
+    let unsigned = verified(Pod::signed_by(owner.key.clone(), "unsigned").html()).with_slug(slug);
+    assert!(registry.replace_pod(unsigned).await.unwrap());
+    assert_eq!(registry.usage(Some(&owner_key)).await.unwrap(), Usage::default());
+    assert_eq!(registry.usage(None).await.unwrap().pods, 1);
 }
