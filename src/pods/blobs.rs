@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use quick_cache::sync::Cache;
@@ -20,6 +21,8 @@ use super::{Blob, Digest};
 const TEMPORARY: &str = ".upload-";
 /// How many blobs are remembered as right, at about 100 bytes each.
 const REMEMBERED: usize = 16_384;
+/// Blobs that can be compared with their digests at a time.
+const COMPARED: usize = 64;
 /// Bytes that are hashed at a time.
 const PIECE: usize = 64 * 1024;
 
@@ -28,6 +31,9 @@ const PIECE: usize = 64 * 1024;
 pub struct BlobFiles {
     directory: PathBuf,
     verified: Cache<Digest, FileVersion>,
+    /// Held by whoever compares a blob with its digest, so that others who want the same one wait for that and do not
+    /// read it as well. Which it is goes by the first byte of the digest.
+    comparing: [Mutex<()>; COMPARED],
 }
 
 /// What changes whenever a file is written or another takes its place.
@@ -60,7 +66,11 @@ impl BlobFiles {
     /// Uses `directory`, which is made if it is missing.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
-        Ok(Self { directory: directory.into(), verified: Cache::new(REMEMBERED) })
+        Ok(Self {
+            directory: directory.into(),
+            verified: Cache::new(REMEMBERED),
+            comparing: std::array::from_fn(|_| Mutex::default()),
+        })
     }
 
     /// Whether there are blobs in `directory`, which may be missing.
@@ -105,14 +115,29 @@ impl BlobFiles {
         if version.length != length {
             return Err(damaged(digest, &format!("it has {} bytes in place of {length}", version.length)));
         }
-        if self.verified.get(digest) != Some(version) {
-            if digest_of(&file)? != *digest {
-                return Err(damaged(digest, "its bytes are not those that were uploaded"));
-            }
-            // What was written meanwhile makes another version, which is not remembered.
-            self.verified.insert(*digest, version);
+        if !self.is_verified(digest, &version) {
+            self.verify(digest, version, &file)?;
         }
         Ok(Some(Blob::from_version(file, &metadata)))
+    }
+
+    fn is_verified(&self, digest: &Digest, version: &FileVersion) -> bool {
+        self.verified.get(digest).as_ref() == Some(version)
+    }
+
+    /// Compares a blob with its digest, or waits for another thread that does.
+    fn verify(&self, digest: &Digest, version: FileVersion, file: &File) -> io::Result<()> {
+        let comparing = &self.comparing[usize::from(digest.0[0]) % COMPARED];
+        let _comparing = comparing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_verified(digest, &version) {
+            return Ok(());
+        }
+        if digest_of(file)? != *digest {
+            return Err(damaged(digest, "its bytes are not those that were uploaded"));
+        }
+        // What was written meanwhile makes another version, which is not remembered.
+        self.verified.insert(*digest, version);
+        Ok(())
     }
 
     /// Looks whether there is room for blobs, and whether the directory can be written.
@@ -176,5 +201,44 @@ fn digest_of(file: &File) -> io::Result<Digest> {
         };
         hash.update(&piece[..read]);
         offset += read as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    const READERS: usize = 8;
+    const LENGTH: usize = 16 << 20;
+
+    /// Returns how many bytes this thread has read so far.
+    fn bytes_read() -> usize {
+        let accounts = fs::read_to_string("/proc/thread-self/io").unwrap();
+        let read = accounts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+        read.parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_blob_that_many_want_is_compared_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = BlobFiles::open(directory.path()).unwrap();
+        let blob = vec![7; LENGTH];
+        let digest = Digest::of(&blob);
+        blobs.publish(blobs.stage(&blob).unwrap(), &digest).unwrap();
+        let barrier = Barrier::new(READERS);
+        let read = || {
+            barrier.wait();
+            let before = bytes_read();
+            assert_eq!(blobs.open_blob(&digest, LENGTH as u64).unwrap().unwrap().len(), LENGTH as u64);
+            bytes_read() - before
+        };
+        let read: usize = std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
+            readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+        });
+        assert!((LENGTH..LENGTH + LENGTH / 2).contains(&read), "{read} bytes were read of {LENGTH}");
     }
 }
