@@ -63,27 +63,23 @@ pub async fn serve(
 ) -> Result<(), HttpError> {
     let is_get = request.method() == Method::GET;
     let config = app.live.load_full();
-    // Before the file is opened.
-    let permit = match is_get {
-        true => {
-            let client = Client::of(request, &config.trusted_proxies).address;
-            Some(app.downloads.begin(client, config.http.max_connections_per_address)?)
-        }
-        false => None,
-    };
-    // A HEAD opens the blob too: what it says must be what a GET would find.
-    let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
+    // The file is opened for those alone who get it.
+    let record = app.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?;
     if record.is_over(app.clock.now()) {
         return Err(HttpError::NotFound);
     }
+    if isolation::redirect(&slug, request, response, &config) {
+        return Ok(());
+    }
+    let client = Client::of(request, &config.trusted_proxies).address;
+    let permit = app.downloads.begin(client, config.http.max_connections_per_address)?;
+    // A HEAD opens the blob too: what it says must be what a GET would find.
+    let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
     if blob.len() != record.blob_size {
         let problem = format!("the blob of {slug} has {} bytes in place of {}", blob.len(), record.blob_size);
         return Err(RegistryError::failed(problem).into());
     }
     let blob = is_get.then_some(blob);
-    if isolation::redirect(&slug, request, response, &config) {
-        return Ok(());
-    }
     let answer = choose(app, &record, request, is_get)?;
     fence(response, &record, &config);
     isolation::fence(request, response, &config);
@@ -215,7 +211,7 @@ fn send(
     length: u64,
     range: Option<Range<u64>>,
     blob: Option<Blob>,
-    (permit, memory): (Option<DownloadPermit>, PieceMemory),
+    (permit, memory): (DownloadPermit, PieceMemory),
 ) {
     if let Some(range) = &range {
         let field = ContentRange::bytes(range.clone(), length).expect("the range is within the blob");

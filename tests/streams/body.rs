@@ -80,6 +80,8 @@ async fn a_client_has_as_many_downloads_as_it_may_have_connections() {
         });
         assert_eq!((served, busy.count()), (3, 7), "{transport:?}");
         assert!(scene.open_pods() <= 3);
+        let head = client.request(Method::HEAD, &format!("/{slug}")).await;
+        assert_eq!(head.status(), StatusCode::SERVICE_UNAVAILABLE, "{transport:?}: it opens the pod, too");
         let ends = join_all(answers.into_iter().map(body)).await;
         assert!(ends.iter().all(|end| *end == Err(Some(Reason::CANCEL))), "{transport:?}: {ends:?}");
         assert_eq!(client.get(&format!("/{slug}")).await.status(), 200, "{transport:?}");
