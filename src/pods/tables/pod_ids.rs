@@ -184,7 +184,7 @@ pub fn records(
 }
 
 /// Takes over the bindings of a broker up to 0.1.0: all of them are owned pod ids. Those that an upload made count only
-/// with `signal.bind = "uploads"`.
+/// with `signal.bind = "uploads"`. A broker up to 0.1.0 let a key have any number of them.
 pub fn adopt_bindings(txn: &WriteTransaction) -> Result<(), redb::Error> {
     {
         let bindings = txn.open_table(BINDINGS)?;
@@ -199,9 +199,12 @@ pub fn adopt_bindings(txn: &WriteTransaction) -> Result<(), redb::Error> {
             let (pod_id, value) = entry?;
             let Binding { owner_pubkey, by } = decode(value.value())?;
             let state = PodIdState::Owned { owner_pubkey, by };
-            if tables.count(None, Some(state))?.is_ok() {
-                let record = PodIdRecord { state, last_used };
-                tables.pod_ids.insert(pod_id.value(), encode(&record).as_slice())?;
+            let record = PodIdRecord { state, last_used };
+            if tables.pod_ids.insert(pod_id.value(), encode(&record).as_slice())?.is_none() {
+                // Without a limit: whoever has more keeps them, and gets no others.
+                let (owned, of_key) = (tables.number("owned")?, tables.owned_by(&owner_pubkey)?);
+                tables.meta.insert("owned", owned + 1)?;
+                tables.owners.insert(&owner_pubkey.0, of_key + 1)?;
             }
         }
     }
@@ -216,6 +219,10 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
+    use crate::pods::{PodIdRefused, pod_ids::MAX_OWNED_PER_KEY};
+
+    /// More than a key may own now.
+    const MANY: u64 = MAX_OWNED_PER_KEY + 1;
 
     /// As a broker of schema 2 left them.
     #[test]
@@ -234,6 +241,9 @@ mod tests {
             let mut bindings = txn.open_table(BINDINGS).unwrap();
             bindings.insert("uploaded", binding("upload").as_bytes()).unwrap();
             bindings.insert("registered", binding("registration").as_bytes()).unwrap();
+            for n in 2..MANY {
+                bindings.insert(&*n.to_string(), binding("registration").as_bytes()).unwrap();
+            }
         }
         txn.commit().unwrap();
         super::super::upgrade(&database, SystemTime::UNIX_EPOCH).unwrap();
@@ -241,8 +251,13 @@ mod tests {
         let of = |pod_id| record(&database, pod_id).unwrap().map(|record| record.state);
         assert_eq!(of("uploaded"), Some(state(BoundBy::Upload)));
         assert_eq!(of("registered"), Some(state(BoundBy::Registration)));
+        assert_eq!(records(&database, None, usize::MAX).unwrap().len() as u64, MANY);
         let txn = database.begin_write().unwrap();
-        assert_eq!(Tables::open(&txn).unwrap().owned_by(&key).unwrap(), 2);
+        assert_eq!(Tables::open(&txn).unwrap().owned_by(&key).unwrap(), MANY);
+        assert_eq!(Tables::open(&txn).unwrap().number("owned").unwrap(), MANY);
+        let another = PodIdChange::Registered { proof: Some(key), network: None };
+        let refused = change(&txn, &[("another".into(), another)]).unwrap();
+        assert_eq!(refused, [Err(PodIdRefused::TooManyOfKey)]);
         let released = [("registered".into(), PodIdChange::Released { key })];
         assert_eq!(change(&txn, &released).unwrap(), [Ok(None)]);
         assert!(!txn.delete_table(BINDINGS).unwrap());
