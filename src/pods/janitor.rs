@@ -17,8 +17,8 @@ use bytesize::ByteSize;
 
 use super::{PodRecord, Registry, RegistryError, Slug, Usage};
 
-/// Records that are looked at at a time.
-const PAGE: usize = 256;
+/// Records that are looked at, and deleted, at a time.
+const PAGE: usize = 1024;
 /// How far a clock may be set forward between two rounds without being noticed.
 const STEP: Duration = Duration::from_secs(60);
 
@@ -309,17 +309,37 @@ impl<'a> Round<'a> {
         if self.report.left.bytes <= high {
             return Ok(());
         }
-        while self.report.left.bytes > low
+        while self.report.left.bytes > low {
+            let doomed = self.next_for_room(janitor, self.report.left.bytes - low).await?;
+            if doomed.is_empty() {
+                break;
+            }
+            self.delete(doomed, Reason::ForRoom).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns those that go next for `excess` bytes of room. No more go than have to, because pods that share their
+    /// bytes free less than they have, and never more.
+    async fn next_for_room(
+        &mut self,
+        janitor: &Janitor,
+        mut excess: u64,
+    ) -> Result<Vec<PodRecord>, RegistryError> {
+        let mut doomed = Vec::new();
+        while excess > 0
+            && doomed.len() < PAGE
             && let Some(Reverse((used, slug))) = self.for_room.pop()
         {
             // It may have been fetched or replaced while others were deleted.
             let Some(record) = self.registry.get_record(&slug).await? else { continue };
             let is_grown_up = janitor.seen().is_grown_up(&record, self.rules.grace, self.now);
             if is_grown_up && used_at(&record) == Some(used) {
-                self.delete(vec![record], Reason::ForRoom).await?;
+                excess = excess.saturating_sub(record.blob_size);
+                doomed.push(record);
             }
         }
-        Ok(())
+        Ok(doomed)
     }
 }
 

@@ -276,6 +276,16 @@ impl RegistryError {
     pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed(error.into())
     }
+
+    /// Returns the same error for somebody else.
+    pub(super) fn repeated(&self) -> Self {
+        match self {
+            Self::Full(problem) => Self::Full(problem.clone()),
+            Self::Quota(quota) => Self::Quota(*quota),
+            Self::Unsupported(what) => Self::Unsupported(what),
+            Self::Failed(cause) => Self::failed(cause.to_string()),
+        }
+    }
 }
 
 impl From<io::Error> for RegistryError {

@@ -20,20 +20,22 @@
 mod accounts;
 mod indexes;
 pub mod pod_ids;
+mod upgrade;
 
 use std::{
     ops::Bound,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::accounts::Accounts;
+use self::{accounts::Accounts, indexes::Indexes};
 pub use self::{
-    accounts::{Removed, has_blob, usage},
+    accounts::{KnownBlobs, Removed, usage},
     indexes::{expired_records, owned_records},
+    upgrade::upgrade,
 };
 use super::{PodRecord, QuotaExceeded, Quotas, Slug};
 
@@ -61,42 +63,9 @@ pub fn schema(db: &impl ReadableDatabase) -> Result<Option<u64>, redb::Error> {
 pub fn create(db: Database) -> Result<(), redb::Error> {
     let txn = begin(&db)?;
     txn.open_table(META)?.insert("schema", SCHEMA)?;
-    txn.open_table(PODS)?;
-    txn.open_table(HITS)?;
-    txn.open_table(LAST_HITS)?;
-    Accounts::open(&txn)?;
-    indexes::build(&txn)?;
+    change_pods(&txn, |_| Ok(()))?;
     txn.commit()?;
     Ok(db.close()?)
-}
-
-/// Brings the tables of an older broker up to [`SCHEMA`] in one transaction.
-pub fn upgrade(db: &Database, now: SystemTime) -> Result<(), redb::Error> {
-    let found = schema(db)?.unwrap_or_default();
-    if found == SCHEMA {
-        return Ok(());
-    }
-    let txn = begin(db)?;
-    if found < 2 {
-        date_hits(&txn, now)?;
-    }
-    if found < 3 {
-        // Whether an upload was signed was not known before: such pods count for no owner.
-        accounts::rebuild(&txn)?;
-        indexes::build(&txn)?;
-        pod_ids::adopt_bindings(&txn)?;
-    }
-    txn.open_table(META)?.insert("schema", SCHEMA)?;
-    Ok(txn.commit()?)
-}
-
-/// From schema 1 to 2: pods that were fetched count as fetched at `now`, because it is not known when they were.
-fn date_hits(txn: &WriteTransaction, now: SystemTime) -> Result<(), redb::Error> {
-    let (mut last_hits, hits) = (txn.open_table(LAST_HITS)?, txn.open_table(HITS)?);
-    for entry in hits.iter()? {
-        last_hits.insert(entry?.0.value(), seconds(now))?;
-    }
-    Ok(())
 }
 
 /// Writes something, and changes nothing.
@@ -117,80 +86,109 @@ pub fn begin(db: &Database) -> Result<WriteTransaction, redb::Error> {
     Ok(txn)
 }
 
-/// Adds a record, unless the quotas forbid it; a record that is there stays as it is.
-pub fn insert(
-    txn: &WriteTransaction,
-    record: &PodRecord,
-    quotas: &Quotas,
-) -> Result<Result<(), QuotaExceeded>, redb::Error> {
-    let mut pods = txn.open_table(PODS)?;
-    if pods.get(record.slug.as_str())?.is_some() {
-        return Ok(Ok(()));
-    }
-    let room = Accounts::open(txn)?.insert(record, quotas)?;
-    if room.is_ok() {
-        pods.insert(record.slug.as_str(), encode(record).as_slice())?;
-        indexes::add(txn, record)?;
-    }
-    Ok(room)
+/// The tables of pods in a transaction that writes, each of which is opened once.
+pub struct PodTables<'txn> {
+    pods: Table<'txn, &'static str, &'static [u8]>,
+    hits: Table<'txn, &'static str, u64>,
+    last_hits: Table<'txn, &'static str, u64>,
+    indexes: Indexes<'txn>,
+    accounts: Accounts<'txn>,
 }
 
-/// Removes a record.
-pub fn remove(txn: &WriteTransaction, slug: &Slug) -> Result<Removed, redb::Error> {
-    let removed = txn.open_table(PODS)?.remove(slug.as_str())?.map(|value| decode(value.value()));
-    let record: Option<PodRecord> = removed.transpose()?;
-    let Some(record) = record else { return Ok(Removed::Nothing) };
-    txn.open_table(HITS)?.remove(slug.as_str())?;
-    txn.open_table(LAST_HITS)?.remove(slug.as_str())?;
-    indexes::remove(txn, &record)?;
-    Accounts::open(txn)?.remove(&record)
+/// Changes pods in a transaction. The tables are made where there are none.
+pub fn change_pods<'txn, T>(
+    txn: &'txn WriteTransaction,
+    change: impl FnOnce(&mut PodTables<'txn>) -> Result<T, redb::Error>,
+) -> Result<T, redb::Error> {
+    let mut tables = PodTables {
+        pods: txn.open_table(PODS)?,
+        hits: txn.open_table(HITS)?,
+        last_hits: txn.open_table(LAST_HITS)?,
+        indexes: Indexes::open(txn)?,
+        accounts: Accounts::open(txn)?,
+    };
+    let changed = change(&mut tables)?;
+    tables.accounts.finish()?;
+    Ok(changed)
 }
 
-/// The same for this version of a pod.
-pub fn remove_version(txn: &WriteTransaction, record: &PodRecord) -> Result<Removed, redb::Error> {
-    // The table is closed before another opens it.
-    let now: Option<PodRecord> = stored(&txn.open_table(PODS)?, record.slug.as_str())?;
-    match now {
-        Some(now) if now.is_version_of(record) => remove(txn, &record.slug),
-        _ => Ok(Removed::Nothing),
+impl PodTables<'_> {
+    /// Adds a record, unless the quotas forbid it; a record that is there stays as it is.
+    pub fn insert(
+        &mut self,
+        record: &PodRecord,
+        quotas: &Quotas,
+    ) -> Result<Result<(), QuotaExceeded>, redb::Error> {
+        if self.pods.get(record.slug.as_str())?.is_some() {
+            return Ok(Ok(()));
+        }
+        let room = self.accounts.insert(record, quotas)?;
+        if room.is_ok() {
+            self.pods.insert(record.slug.as_str(), encode(record).as_slice())?;
+            self.indexes.add(record)?;
+        }
+        Ok(room)
     }
-}
 
-/// Puts a record in place of the one under its slug, as [`PodRecord::in_place_of`] says, unless the quotas forbid it.
-/// Nothing where there is none, one of another owner, or another version than `expected`; else what became of the blob
-/// that it had.
-pub fn replace(
-    txn: &WriteTransaction,
-    record: &PodRecord,
-    expected: Option<&PodRecord>,
-    quotas: &Quotas,
-) -> Result<Result<Option<Removed>, QuotaExceeded>, redb::Error> {
-    let mut pods = txn.open_table(PODS)?;
-    let before: Option<PodRecord> = stored(&pods, record.slug.as_str())?;
-    let is_expected = |before: &PodRecord| expected.is_none_or(|expected| before.is_version_of(expected));
-    let Some(before) = before.filter(is_expected) else { return Ok(Ok(None)) };
-    let Some(record) = record.clone().in_place_of(&before) else { return Ok(Ok(None)) };
-    let room = Accounts::open(txn)?.replace(&before, &record, quotas)?;
-    if room.is_ok() {
-        pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
-    }
-    Ok(room.map(Some))
-}
-
-/// Adds to the hits of the pods that are there.
-pub fn add_hits(txn: &WriteTransaction, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), redb::Error> {
-    let (pods, mut table) = (txn.open_table(PODS)?, txn.open_table(HITS)?);
-    let mut last_hits = txn.open_table(LAST_HITS)?;
-    for (slug, more) in hits {
-        if pods.get(slug.as_str())?.is_some() {
-            let before = table.get(slug.as_str())?.map_or(0, |hits| hits.value());
-            table.insert(slug.as_str(), before.saturating_add(*more))?;
-            // A clock that is set back makes no pod older.
-            let last = last_hits.get(slug.as_str())?.map_or(0, |last| last.value());
-            last_hits.insert(slug.as_str(), last.max(seconds(at)))?;
+    /// Removes a record.
+    pub fn remove(&mut self, slug: &Slug) -> Result<Removed, redb::Error> {
+        match stored(&self.pods, slug.as_str())? {
+            Some(record) => self.remove_stored(&record),
+            None => Ok(Removed::Nothing),
         }
     }
-    Ok(())
+
+    /// The same for this version of a pod.
+    pub fn remove_version(&mut self, record: &PodRecord) -> Result<Removed, redb::Error> {
+        match stored::<PodRecord>(&self.pods, record.slug.as_str())? {
+            Some(now) if now.is_version_of(record) => self.remove_stored(&now),
+            _ => Ok(Removed::Nothing),
+        }
+    }
+
+    fn remove_stored(&mut self, record: &PodRecord) -> Result<Removed, redb::Error> {
+        let slug = record.slug.as_str();
+        self.pods.remove(slug)?;
+        self.hits.remove(slug)?;
+        self.last_hits.remove(slug)?;
+        self.indexes.remove(record)?;
+        self.accounts.remove(record)
+    }
+
+    /// Puts a record in place of the one under its slug, as [`PodRecord::in_place_of`] says, unless the quotas forbid
+    /// it. Nothing where there is none, one of another owner, or another version than `expected`; else what became of
+    /// the blob that it had.
+    pub fn replace(
+        &mut self,
+        record: &PodRecord,
+        expected: Option<&PodRecord>,
+        quotas: &Quotas,
+    ) -> Result<Result<Option<Removed>, QuotaExceeded>, redb::Error> {
+        let before: Option<PodRecord> = stored(&self.pods, record.slug.as_str())?;
+        let is_expected = |before: &PodRecord| expected.is_none_or(|expected| before.is_version_of(expected));
+        let Some(before) = before.filter(is_expected) else { return Ok(Ok(None)) };
+        let Some(record) = record.clone().in_place_of(&before) else { return Ok(Ok(None)) };
+        let room = self.accounts.replace(&before, &record, quotas)?;
+        if room.is_ok() {
+            self.pods.insert(record.slug.as_str(), encode(&record).as_slice())?;
+        }
+        Ok(room.map(Some))
+    }
+
+    /// Adds to the hits of the pods that are there.
+    pub fn add_hits(&mut self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), redb::Error> {
+        for (slug, more) in hits {
+            let slug = slug.as_str();
+            if self.pods.get(slug)?.is_some() {
+                let before = self.hits.get(slug)?.map_or(0, |hits| hits.value());
+                self.hits.insert(slug, before.saturating_add(*more))?;
+                // A clock that is set back makes no pod older.
+                let last = self.last_hits.get(slug)?.map_or(0, |last| last.value());
+                self.last_hits.insert(slug, last.max(seconds(at)))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The record of a pod with its hits.

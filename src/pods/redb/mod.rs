@@ -49,7 +49,7 @@ use super::{
 };
 
 /// Pods that one transaction deletes at most: uploads wait for it.
-const DELETIONS: usize = 256;
+const DELETIONS: usize = 1024;
 
 /// Keeps pods in a data directory; what it acknowledged survives a power cut.
 #[derive(Debug)]

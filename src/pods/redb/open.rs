@@ -113,7 +113,10 @@ impl RedbRegistry {
         let blobs = BlobFiles::open(&blobs_in(directory)).map_err(unusable)?;
         remove_unfinished(directory).map_err(unusable)?;
         sync(directory).map_err(unusable)?;
-        match guarded(|| blobs.sweep(|digest| tables::has_blob(&database, digest))) {
+        match guarded(|| {
+            let known = tables::KnownBlobs::open(&database)?;
+            blobs.sweep(|digest| known.has(digest))
+        }) {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed what interrupted uploads had left"),
             Err(redb::Error::Io(error)) => return Err(unusable(error)),

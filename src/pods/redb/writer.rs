@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     PodRecord, RegistryError, Slug,
     store::Store,
-    tables::{self, Removed},
+    tables::{self, KnownBlobs, Removed},
 };
 use crate::pods::{
     AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
@@ -202,60 +202,63 @@ impl Writer {
         let committed = store.write(|database| {
             let txn = tables::begin(database)?;
             let mut outcomes = Vec::with_capacity(batch.len());
-            for slug in &*refused {
-                tables::remove(&txn, slug)?;
-            }
-            for job in batch {
-                let (outcome, removed) = match job {
-                    Job::Put { record, .. } => {
-                        let room = tables::insert(&txn, record, &quotas)?;
-                        if room.is_err() {
-                            unused.insert(record.digest);
-                        }
-                        (room.map_or_else(Outcome::NoRoom, |()| Outcome::Done), None)
-                    }
-                    Job::Replace { record, expected, .. } => {
-                        match tables::replace(&txn, record, expected.as_ref(), &quotas)? {
-                            Ok(Some(removed)) => (Outcome::Found(true), Some(removed)),
-                            other => {
-                                unused.insert(record.digest);
-                                (other.map_or_else(Outcome::NoRoom, |_| Outcome::Found(false)), None)
-                            }
-                        }
-                    }
-                    Job::PodIds { changes, .. } => {
-                        (Outcome::PodIds(tables::pod_ids::change(&txn, changes)?), None)
-                    }
-                    Job::PodIdsRan { ran, .. } => (Outcome::Day(tables::pod_ids::ran(&txn, *ran)?), None),
-                    Job::AddCredential { credential, limits, .. } => {
-                        let added = credential_tables::add(&txn, credential, *limits)?;
-                        (Outcome::AddedCredential(added), None)
-                    }
-                    Job::RevokeCredential { owner_key, name, .. } => {
-                        (Outcome::Revoked(credential_tables::revoke(&txn, owner_key, name)?), None)
-                    }
-                    Job::Hits { hits, at, .. } => {
-                        tables::add_hits(&txn, hits, *at)?;
-                        (Outcome::Done, None)
-                    }
-                    Job::Delete { slug, .. } => deleted(tables::remove(&txn, slug)?),
-                    Job::DeleteVersions { records, .. } => {
-                        let mut found = Vec::with_capacity(records.len());
-                        for record in records {
-                            let removed = tables::remove_version(&txn, record)?;
-                            found.push(!matches!(removed, Removed::Nothing));
-                            if let Removed::LastOf(digest) = removed {
-                                unused.insert(digest);
-                            }
-                        }
-                        (Outcome::FoundEach(found), None)
-                    }
-                };
-                outcomes.push(outcome);
-                if let Some(Removed::LastOf(digest)) = removed {
-                    unused.insert(digest);
+            tables::change_pods(&txn, |pods| {
+                for slug in &*refused {
+                    pods.remove(slug)?;
                 }
-            }
+                for job in batch {
+                    let (outcome, removed) = match job {
+                        Job::Put { record, .. } => {
+                            let room = pods.insert(record, &quotas)?;
+                            if room.is_err() {
+                                unused.insert(record.digest);
+                            }
+                            (room.map_or_else(Outcome::NoRoom, |()| Outcome::Done), None)
+                        }
+                        Job::Replace { record, expected, .. } => {
+                            match pods.replace(record, expected.as_ref(), &quotas)? {
+                                Ok(Some(removed)) => (Outcome::Found(true), Some(removed)),
+                                other => {
+                                    unused.insert(record.digest);
+                                    (other.map_or_else(Outcome::NoRoom, |_| Outcome::Found(false)), None)
+                                }
+                            }
+                        }
+                        Job::PodIds { changes, .. } => {
+                            (Outcome::PodIds(tables::pod_ids::change(&txn, changes)?), None)
+                        }
+                        Job::PodIdsRan { ran, .. } => (Outcome::Day(tables::pod_ids::ran(&txn, *ran)?), None),
+                        Job::AddCredential { credential, limits, .. } => {
+                            let added = credential_tables::add(&txn, credential, *limits)?;
+                            (Outcome::AddedCredential(added), None)
+                        }
+                        Job::RevokeCredential { owner_key, name, .. } => {
+                            (Outcome::Revoked(credential_tables::revoke(&txn, owner_key, name)?), None)
+                        }
+                        Job::Hits { hits, at, .. } => {
+                            pods.add_hits(hits, *at)?;
+                            (Outcome::Done, None)
+                        }
+                        Job::Delete { slug, .. } => deleted(pods.remove(slug)?),
+                        Job::DeleteVersions { records, .. } => {
+                            let mut found = Vec::with_capacity(records.len());
+                            for record in records {
+                                let removed = pods.remove_version(record)?;
+                                found.push(!matches!(removed, Removed::Nothing));
+                                if let Removed::LastOf(digest) = removed {
+                                    unused.insert(digest);
+                                }
+                            }
+                            (Outcome::FoundEach(found), None)
+                        }
+                    };
+                    outcomes.push(outcome);
+                    if let Some(Removed::LastOf(digest)) = removed {
+                        unused.insert(digest);
+                    }
+                }
+                Ok(())
+            })?;
             txn.commit()?;
             Ok(outcomes)
         });
@@ -291,16 +294,25 @@ impl Writer {
     /// Removes blobs that no pod has; where that fails, the next start does it.
     fn remove_unused(&mut self) {
         let Self { store, refused, unused } = self;
-        unused.retain(|digest| match store.read(|database| tables::has_blob(database, digest)) {
-            Ok(false) => {
+        if unused.is_empty() {
+            return;
+        }
+        let known = store.read(|database| {
+            let blobs = KnownBlobs::open(database)?;
+            unused.iter().map(|digest| blobs.has(digest)).collect::<Result<Vec<_>, _>>()
+        });
+        let Ok(known) = known else { return };
+        let mut known = known.into_iter();
+        unused.retain(|digest| match known.next() {
+            Some(false) => {
                 if let Err(error) = store.blobs.remove(digest) {
                     tracing::warn!(%error, "an unused blob was not removed; the next start will try again");
                 }
                 false
             }
             // The pod that has it may be one that is still to be taken back.
-            Ok(true) => !refused.is_empty(),
-            Err(_) => true,
+            Some(true) => !refused.is_empty(),
+            None => true,
         });
     }
 }
@@ -312,13 +324,13 @@ impl Job {
 
     fn refuse(self, error: &RegistryError) {
         match self {
-            Self::Put { done, .. } | Self::Hits { done, .. } => answer(done, Err(repeat(error))),
-            Self::DeleteVersions { done, .. } => answer(done, Err(repeat(error))),
-            Self::Delete { done, .. } | Self::Replace { done, .. } => answer(done, Err(repeat(error))),
-            Self::PodIds { done, .. } => answer(done, Err(repeat(error))),
-            Self::PodIdsRan { done, .. } => answer(done, Err(repeat(error))),
-            Self::AddCredential { done, .. } => answer(done, Err(repeat(error))),
-            Self::RevokeCredential { done, .. } => answer(done, Err(repeat(error))),
+            Self::Put { done, .. } | Self::Hits { done, .. } => answer(done, Err(error.repeated())),
+            Self::DeleteVersions { done, .. } => answer(done, Err(error.repeated())),
+            Self::Delete { done, .. } | Self::Replace { done, .. } => answer(done, Err(error.repeated())),
+            Self::PodIds { done, .. } => answer(done, Err(error.repeated())),
+            Self::PodIdsRan { done, .. } => answer(done, Err(error.repeated())),
+            Self::AddCredential { done, .. } => answer(done, Err(error.repeated())),
+            Self::RevokeCredential { done, .. } => answer(done, Err(error.repeated())),
         }
     }
 }
@@ -335,14 +347,4 @@ fn refuse(batch: Vec<Job>, error: &RegistryError) {
 fn answer<T>(done: Done<T>, result: Result<T, RegistryError>) {
     // Nobody waits for it any more if the request was cancelled: what was done stays done.
     let _ = done.send(result);
-}
-
-/// The same error for another job of the batch.
-fn repeat(error: &RegistryError) -> RegistryError {
-    match error {
-        RegistryError::Full(problem) => RegistryError::Full(problem.clone()),
-        RegistryError::Quota(quota) => RegistryError::Quota(*quota),
-        RegistryError::Unsupported(what) => RegistryError::Unsupported(what),
-        RegistryError::Failed(cause) => RegistryError::failed(cause.to_string()),
-    }
 }

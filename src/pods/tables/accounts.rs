@@ -3,9 +3,13 @@
 //! Pods with the same blob share it, so that its bytes count once. For an owner key, only pods whose upload it signed
 //! count: anybody can upload a page around a copy of somebody's manifest.
 
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use std::collections::BTreeMap;
 
-use super::{META, PODS, decode};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+};
+
+use super::META;
 use crate::pods::{Digest, OwnerKey, PodRecord, QuotaExceeded, Quotas, Usage};
 
 const OWNERS: TableDefinition<'_, &[u8; 32], (u64, u64)> = TableDefinition::new("owners");
@@ -22,8 +26,10 @@ pub enum Removed {
     LastOf(Digest),
 }
 
-/// The accounts in a transaction.
+/// The accounts in a transaction. The usage that changed is written by [`Accounts::finish`].
 pub struct Accounts<'txn> {
+    total: Usage,
+    changed: BTreeMap<OwnerKey, Usage>,
     meta: Table<'txn, &'static str, u64>,
     owners: Table<'txn, &'static [u8; 32], (u64, u64)>,
     /// How many pods have a blob.
@@ -35,8 +41,11 @@ pub struct Accounts<'txn> {
 impl<'txn> Accounts<'txn> {
     /// Opens the accounts, and makes them where there are none.
     pub fn open(txn: &'txn WriteTransaction) -> Result<Self, redb::Error> {
+        let meta = txn.open_table(META)?;
         Ok(Self {
-            meta: txn.open_table(META)?,
+            total: usage_of_all(&meta)?,
+            changed: BTreeMap::new(),
+            meta,
             owners: txn.open_table(OWNERS)?,
             blobs: txn.open_table(BLOBS)?,
             signed_blobs: txn.open_table(SIGNED_BLOBS)?,
@@ -79,73 +88,91 @@ impl<'txn> Accounts<'txn> {
 
     /// Counts a record no longer.
     pub fn remove(&mut self, record: &PodRecord) -> Result<Removed, redb::Error> {
-        let mut all = usage_of_all(&self.meta)?;
-        all.pods = all.pods.saturating_sub(1);
+        self.total.pods = self.total.pods.saturating_sub(1);
         let is_last = one_less(&mut self.blobs, &record.digest)? == 0;
         if is_last {
-            all.bytes = all.bytes.saturating_sub(record.blob_size);
+            self.total.bytes = self.total.bytes.saturating_sub(record.blob_size);
         }
-        self.set_all(all)?;
         if record.upload_signed {
-            let mut owned = usage_of(&self.owners, &record.owner_key)?;
+            let mut owned = self.owned(&record.owner_key)?;
             owned.pods = owned.pods.saturating_sub(1);
             if one_less(&mut self.signed_blobs, &record.digest)? == 0 {
                 owned.bytes = owned.bytes.saturating_sub(record.blob_size);
             }
-            self.set_owned(&record.owner_key, owned)?;
+            self.changed.insert(record.owner_key, owned);
         }
         Ok(if is_last { Removed::LastOf(record.digest) } else { Removed::RecordOnly })
     }
 
     fn add(&mut self, record: &PodRecord) -> Result<(), redb::Error> {
-        let mut all = usage_of_all(&self.meta)?;
-        all.pods += 1;
+        self.add_to_total(record)?;
+        self.add_to_owner(record)
+    }
+
+    /// Counts a record in the totals alone.
+    pub fn add_to_total(&mut self, record: &PodRecord) -> Result<(), redb::Error> {
+        self.total.pods += 1;
         if one_more(&mut self.blobs, &record.digest)? == 1 {
-            all.bytes += record.blob_size;
+            self.total.bytes += record.blob_size;
         }
-        self.set_all(all)?;
+        Ok(())
+    }
+
+    /// Counts a record for its owner alone, if its upload was signed.
+    pub fn add_to_owner(&mut self, record: &PodRecord) -> Result<(), redb::Error> {
         if record.upload_signed {
-            let mut owned = usage_of(&self.owners, &record.owner_key)?;
+            let mut owned = self.owned(&record.owner_key)?;
             owned.pods += 1;
             if one_more(&mut self.signed_blobs, &record.digest)? == 1 {
                 owned.bytes += record.blob_size;
             }
-            self.set_owned(&record.owner_key, owned)?;
+            self.changed.insert(record.owner_key, owned);
         }
         Ok(())
     }
 
     /// Of all, and of one owner.
     fn usage(&self, owner_key: &OwnerKey) -> Result<[Usage; 2], redb::Error> {
-        Ok([usage_of_all(&self.meta)?, usage_of(&self.owners, owner_key)?])
+        Ok([self.total, self.owned(owner_key)?])
     }
 
-    fn set_all(&mut self, usage: Usage) -> Result<(), redb::Error> {
-        self.meta.insert("pods", usage.pods)?;
-        self.meta.insert("bytes", usage.bytes)?;
-        Ok(())
+    fn owned(&self, owner_key: &OwnerKey) -> Result<Usage, redb::Error> {
+        match self.changed.get(owner_key) {
+            Some(changed) => Ok(*changed),
+            None => usage_of(&self.owners, owner_key),
+        }
     }
 
-    fn set_owned(&mut self, owner_key: &OwnerKey, usage: Usage) -> Result<(), redb::Error> {
-        if usage.pods == 0 {
-            self.owners.remove(&owner_key.0)?;
-        } else {
-            self.owners.insert(&owner_key.0, (usage.pods, usage.bytes))?;
+    /// Writes the usage that changed.
+    pub fn finish(mut self) -> Result<(), redb::Error> {
+        if self.total != usage_of_all(&self.meta)? {
+            self.meta.insert("pods", self.total.pods)?;
+            self.meta.insert("bytes", self.total.bytes)?;
+        }
+        for (owner_key, usage) in self.changed {
+            if usage.pods == 0 {
+                self.owners.remove(&owner_key.0)?;
+            } else {
+                self.owners.insert(&owner_key.0, (usage.pods, usage.bytes))?;
+            }
         }
         Ok(())
     }
 }
 
-/// Counts all records anew, whatever was counted before.
-pub fn rebuild(txn: &WriteTransaction) -> Result<(), redb::Error> {
+/// Forgets what was counted for owners.
+pub fn clear_owners(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.delete_table(OWNERS)?;
-    txn.delete_table(BLOBS)?;
     txn.delete_table(SIGNED_BLOBS)?;
-    let mut accounts = Accounts::open(txn)?;
-    accounts.set_all(Usage::default())?;
-    for entry in txn.open_table(PODS)?.iter()? {
-        accounts.add(&decode(entry?.1.value())?)?;
-    }
+    Ok(())
+}
+
+/// Forgets the totals.
+pub fn clear_totals(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.delete_table(BLOBS)?;
+    let mut meta = txn.open_table(META)?;
+    meta.remove("pods")?;
+    meta.remove("bytes")?;
     Ok(())
 }
 
@@ -158,9 +185,18 @@ pub fn usage(db: &Database, owner_key: Option<&OwnerKey>) -> Result<Usage, redb:
     }
 }
 
-/// Returns whether any pod has this blob.
-pub fn has_blob(db: &Database, digest: &Digest) -> Result<bool, redb::Error> {
-    Ok(db.begin_read()?.open_table(BLOBS)?.get(&digest.0)?.is_some())
+/// The blobs that pods have, at one moment.
+pub struct KnownBlobs(ReadOnlyTable<&'static [u8; 32], u64>);
+
+impl KnownBlobs {
+    pub fn open(db: &Database) -> Result<Self, redb::Error> {
+        Ok(Self(db.begin_read()?.open_table(BLOBS)?))
+    }
+
+    /// Returns whether any pod has this blob.
+    pub fn has(&self, digest: &Digest) -> Result<bool, redb::Error> {
+        Ok(self.0.get(&digest.0)?.is_some())
+    }
 }
 
 fn usage_of(

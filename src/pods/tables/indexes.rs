@@ -6,43 +6,43 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, Table, TableDefinition, WriteTransaction};
 
-use super::{HITS, LAST_HITS, PODS, decode, stored, with_hits};
+use super::{HITS, LAST_HITS, PODS, stored, with_hits};
 use crate::pods::{OwnerKey, PodRecord, Slug};
 
 const OWNED: TableDefinition<'_, (&[u8; 32], &str), ()> = TableDefinition::new("owned");
 const EXPIRING: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("expiring");
 
-/// Makes the indexes of all records, or empty ones where there are none.
-pub fn build(txn: &WriteTransaction) -> Result<(), redb::Error> {
-    let (mut owned, mut expiring) = (txn.open_table(OWNED)?, txn.open_table(EXPIRING)?);
-    for entry in txn.open_table(PODS)?.iter()? {
-        let record: PodRecord = decode(entry?.1.value())?;
-        owned.insert((&record.owner_key.0, record.slug.as_str()), ())?;
+/// The indexes in a transaction.
+pub struct Indexes<'txn> {
+    owned: Table<'txn, (&'static [u8; 32], &'static str), ()>,
+    expiring: Table<'txn, (u64, &'static str), ()>,
+}
+
+impl<'txn> Indexes<'txn> {
+    /// Opens the indexes, and makes them where there are none.
+    pub fn open(txn: &'txn WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self { owned: txn.open_table(OWNED)?, expiring: txn.open_table(EXPIRING)? })
+    }
+
+    /// Adds a record that is new. Another version of it changes neither its owner key nor when it expires.
+    pub fn add(&mut self, record: &PodRecord) -> Result<(), redb::Error> {
+        self.owned.insert((&record.owner_key.0, record.slug.as_str()), ())?;
         if let Some(expires) = record.expires {
-            expiring.insert((milliseconds(expires), record.slug.as_str()), ())?;
+            self.expiring.insert((milliseconds(expires), record.slug.as_str()), ())?;
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Adds a record that is new. Another version of it changes neither its owner key nor when it expires.
-pub fn add(txn: &WriteTransaction, record: &PodRecord) -> Result<(), redb::Error> {
-    txn.open_table(OWNED)?.insert((&record.owner_key.0, record.slug.as_str()), ())?;
-    if let Some(expires) = record.expires {
-        txn.open_table(EXPIRING)?.insert((milliseconds(expires), record.slug.as_str()), ())?;
+    /// Removes a record that was there.
+    pub fn remove(&mut self, record: &PodRecord) -> Result<(), redb::Error> {
+        self.owned.remove((&record.owner_key.0, record.slug.as_str()))?;
+        if let Some(expires) = record.expires {
+            self.expiring.remove((milliseconds(expires), record.slug.as_str()))?;
+        }
+        Ok(())
     }
-    Ok(())
-}
-
-/// Removes a record that was there.
-pub fn remove(txn: &WriteTransaction, record: &PodRecord) -> Result<(), redb::Error> {
-    txn.open_table(OWNED)?.remove((&record.owner_key.0, record.slug.as_str()))?;
-    if let Some(expires) = record.expires {
-        txn.open_table(EXPIRING)?.remove((milliseconds(expires), record.slug.as_str()))?;
-    }
-    Ok(())
 }
 
 /// Returns at most `limit` records of one owner with their hits, in the order of their slugs, from the first one after
