@@ -5,7 +5,10 @@ use std::{
     hash::{DefaultHasher, Hasher},
     io,
     ops::{Bound, Range},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use redb::{BackendError, StorageBackend};
@@ -18,27 +21,51 @@ const BLOCK: usize = 4096;
 #[error("the bytes at {0} are not those that were written there")]
 pub struct Changed(u64);
 
+/// Refuses every write once it is sealed. Clones are the same seal.
+#[derive(Clone, Debug, Default)]
+pub struct Seal(Arc<AtomicBool>);
+
+impl Seal {
+    /// Lets nothing be written from now on, not even by the `Drop` of a database.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.0.load(Ordering::Acquire) {
+            true => Err(io::Error::other("a damaged registry is not written any more")),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Storage that refuses to give back other bytes than those that were written, or read at first. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Checked<B> {
     inner: B,
     /// Of each block its hash, and zero where that is not known: eight bytes for 4 KiB.
     hashes: Arc<RwLock<Vec<u64>>>,
+    seal: Seal,
 }
 
 impl<B: StorageBackend> Checked<B> {
     pub fn new(inner: B) -> Self {
-        Self { inner, hashes: Arc::default() }
+        Self { inner, hashes: Arc::default(), seal: Seal::default() }
     }
 
-    /// Takes what was written at `offset` for right.
-    fn learn(&self, offset: u64, data: &[u8]) {
+    /// Returns what stops its writes.
+    pub fn seal(&self) -> Seal {
+        self.seal.clone()
+    }
+
+    /// Takes blocks of these hashes for right.
+    fn learn(&self, blocks: &[(usize, u64)]) {
         let mut hashes = self.hashes.write().unwrap_or_else(PoisonError::into_inner);
-        for (block, part) in whole_blocks(offset, data) {
+        for &(block, hash) in blocks {
             if hashes.len() <= block {
                 hashes.resize(block + 1, 0);
             }
-            hashes[block] = hash(part);
+            hashes[block] = hash;
         }
     }
 
@@ -52,14 +79,14 @@ impl<B: StorageBackend> Checked<B> {
         }
     }
 
-    /// Compares what was read. Returns whether all of it was known.
-    fn compare(&self, offset: u64, data: &[u8]) -> Result<bool, Changed> {
+    /// Compares blocks that were read. Returns whether all of them were known.
+    fn compare(&self, blocks: &[(usize, u64)]) -> Result<bool, Changed> {
         let hashes = self.hashes.read().unwrap_or_else(PoisonError::into_inner);
         let mut all_known = true;
-        for (block, part) in whole_blocks(offset, data) {
-            match hashes.get(block) {
+        for (block, hash) in blocks {
+            match hashes.get(*block) {
                 Some(&known) if known != 0 => {
-                    if known != hash(part) {
+                    if known != *hash {
                         return Err(Changed((block * BLOCK) as u64));
                     }
                 }
@@ -68,6 +95,11 @@ impl<B: StorageBackend> Checked<B> {
         }
         Ok(all_known)
     }
+}
+
+/// Returns the numbers and hashes of the blocks that lie wholly in `data` at `offset`.
+fn hashes_of(offset: u64, data: &[u8]) -> Vec<(usize, u64)> {
+    whole_blocks(offset, data).map(|(block, part)| (block, hash(part))).collect()
 }
 
 /// The blocks that lie wholly in `data` at `offset`, with their numbers.
@@ -91,10 +123,11 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.inner.read(offset, out)?;
-        match self.compare(offset, out) {
+        let blocks = hashes_of(offset, out);
+        match self.compare(&blocks) {
             Ok(true) => Ok(()),
             Ok(false) => {
-                self.learn(offset, out);
+                self.learn(&blocks);
                 Ok(())
             }
             Err(changed) => Err(io::Error::new(io::ErrorKind::InvalidData, changed)),
@@ -102,6 +135,7 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
+        self.seal.check()?;
         self.inner.set_len(length)?;
         let mut hashes = self.hashes.write().unwrap_or_else(PoisonError::into_inner);
         hashes.truncate(length as usize / BLOCK);
@@ -109,15 +143,18 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.seal.check()?;
         // What was written since the last time may be there or not.
         self.inner.sync_data().inspect_err(|_| self.forget(0..u64::MAX))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.seal.check()?;
+        let blocks = hashes_of(offset, data);
         // A block that is not written whole, or whose writing fails, is not known.
         self.forget(offset..offset + data.len() as u64);
         self.inner.write(offset, data)?;
-        self.learn(offset, data);
+        self.learn(&blocks);
         Ok(())
     }
 

@@ -31,6 +31,17 @@ pub fn is_damage(error: &redb::Error) -> bool {
     }
 }
 
+/// Drops a database, which may panic where it is damaged.
+pub fn discard<T>(database: T) {
+    let dropped = guarded(|| {
+        drop(database);
+        Ok(())
+    });
+    if let Err(error) = dropped {
+        tracing::debug!(%error, "a database was not closed");
+    }
+}
+
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")

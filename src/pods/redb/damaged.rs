@@ -9,10 +9,12 @@ use std::{
 };
 
 use ed25519_dalek::SigningKey;
+use redb::TableDefinition;
 
 use super::{
     OpenError, RedbRegistry,
     lives::{directory, disk, open, pod},
+    tables,
 };
 use crate::pods::{OwnerKey, PodIdChange, PodRecord, Registry, Slug, Usage, VerifiedPod, signed::Pod};
 
@@ -221,4 +223,31 @@ async fn a_page_that_is_damaged_while_the_registry_is_open_is_an_error() {
     }
     println!("{failed} damaged registries refused to write, {fine} wrote");
     assert!(failed > 10 && fine > 10, "{failed} failed, {fine} went on");
+}
+
+/// Of damage that is no I/O error redb knows nothing, and would write when it is dropped.
+#[tokio::test]
+async fn a_registry_that_was_found_damaged_is_written_by_nobody() {
+    let (directory, disk) = (directory(), disk());
+    let registry = open(directory.path(), &disk).unwrap();
+    fill(&registry, 12).await;
+    let lost = registry.list(None, 1).await.unwrap().remove(0);
+    let lose = |database: &redb::Database| {
+        let txn = tables::begin(database)?;
+        txn.open_table(TableDefinition::<&str, &[u8]>::new("pods"))?.remove(lost.slug.as_str())?;
+        Ok(txn.commit()?)
+    };
+    registry.store.write(lose).unwrap();
+    // Without a cache, redb writes pages that it still has when it needs room for those that are read.
+    registry.list(None, usize::MAX).await.unwrap();
+    disk.arm(None);
+    let error = registry.list_owned(&lost.owner_key, None, usize::MAX).await.unwrap_err();
+    assert!(error.to_string().contains("has no record"), "{error}");
+    assert!(registry.problem().unwrap().contains("the registry is damaged"));
+    registry.put_pod(pod("new")).await.unwrap_err();
+    let left = registry.list(None, usize::MAX).await.unwrap();
+    assert!(left.len() > 5 && !left.contains(&lost), "the others are served");
+    registry.check().await;
+    registry.close().await.unwrap();
+    assert_eq!(disk.operations(), 0, "the file was written");
 }

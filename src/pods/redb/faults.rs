@@ -83,6 +83,11 @@ impl Disk {
         self.state().reads_to_fail = reads;
     }
 
+    /// Reads that are still to fail.
+    pub fn reads_to_fail(&self) -> u64 {
+        self.state().reads_to_fail
+    }
+
     pub fn operations(&self) -> u64 {
         self.state().operations
     }

@@ -6,16 +6,24 @@ use std::{
     ops::Bound,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, backends::FileBackend};
 
-use super::{checked::Checked, damage::guarded, overlay::Overlay};
+use super::{
+    checked::{Checked, Seal},
+    damage::guarded,
+    overlay::Overlay,
+};
 
 /// How to open a database.
 pub struct Source {
     open: Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>,
     open_snapshot: Box<dyn Fn(bool) -> Result<Database, DatabaseError> + Send + Sync>,
+    seal: Seal,
+    /// What lies at least between two attempts to open it again.
+    pub pause: Duration,
 }
 
 impl Source {
@@ -27,13 +35,25 @@ impl Source {
             builder
         };
         let backend = Checked::new(backend);
-        let base = backend.clone();
+        let (base, seal) = (backend.clone(), backend.seal());
         Self {
+            seal,
+            pause: Duration::ZERO,
             open: Box::new(move || builder(false).create_with_backend(backend.clone())),
             open_snapshot: Box::new(move |check| {
                 builder(check).create_with_backend(Overlay::new(base.clone())?)
             }),
         }
+    }
+
+    /// Sets the least time between two attempts to open it again.
+    pub fn with_pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
+    }
+
+    /// Lets nothing be written any more by whatever is open.
+    pub fn seal(&self) {
+        self.seal.set();
     }
 
     /// Opens it for reading and writing.

@@ -21,6 +21,9 @@ mod file;
 mod lives;
 mod open;
 mod overlay;
+mod problem;
+#[cfg(test)]
+mod reopening;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -272,7 +275,7 @@ impl Registry for RedbRegistry {
     }
 
     fn problem(&self) -> Option<String> {
-        self.store.sentence()
+        self.store.problem()
     }
 
     async fn check(&self) {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use redb::{Builder, Database, DatabaseError};
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{
     RedbRegistry,
-    damage::guarded,
+    damage::{discard, guarded, is_damage},
     file::{LockedFile, Source},
     store::Store,
     tables,
@@ -25,6 +25,8 @@ use crate::pods::blobs::BlobFiles;
 
 /// redb's page cache. Records are small, and blobs are not in it.
 const CACHE: usize = 8 << 20;
+/// What lies at least between two attempts to open a database that has failed.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How the name of a registry begins that is not made yet.
 const UNFINISHED: &str = ".registry-";
 /// What redb calls a file whose format is newer than it knows; nothing else tells it from a damaged one.
@@ -83,7 +85,7 @@ impl RedbRegistry {
                 .map_err(|error| refusal(&file, error))?;
         }
         let locked = LockedFile::open(&file).map_err(|error| refusal(&file, error))?;
-        Self::open_with(directory, &file, Source::new(locked, CACHE))
+        Self::open_with(directory, &file, Source::new(locked, CACHE).with_pause(PAUSE))
     }
 
     /// Opens the registry in `directory`, which must be there: for commands that look after one.
@@ -106,22 +108,24 @@ impl RedbRegistry {
         // A damaged page is found here, and not by the request that needs it. Opening for writing changes the file, which
         // must not be changed where it is damaged, or where a newer broker wrote it.
         let schema =
-            source.open_checked_snapshot().and_then(|snapshot| guarded(|| tables::schema(&snapshot)));
+            source.open_checked_snapshot().and_then(|snapshot| guarded(move || tables::schema(&snapshot)));
         known(file, schema.map_err(|error| refusal(file, error))?)?;
         let database = source.open().map_err(|error| refusal(file, error))?;
-        guarded(|| tables::upgrade(&database, SystemTime::now())).map_err(|error| refusal(file, error))?;
-        let blobs = BlobFiles::open(&blobs_in(directory)).map_err(unusable)?;
-        remove_unfinished(directory).map_err(unusable)?;
-        sync(directory).map_err(unusable)?;
-        match guarded(|| {
-            let known = tables::KnownBlobs::open(&database)?;
-            blobs.sweep(|digest| known.has(digest))
-        }) {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "removed what interrupted uploads had left"),
-            Err(redb::Error::Io(error)) => return Err(unusable(error)),
-            Err(error) => return Err(refusal(file, error)),
-        }
+        let blobs = match prepare(directory, &database) {
+            Ok(blobs) => blobs,
+            Err(error) => {
+                if let Unprepared::Database(error) = &error
+                    && is_damage(error)
+                {
+                    source.seal();
+                }
+                discard(database);
+                return Err(match error {
+                    Unprepared::Database(error) => refusal(file, error),
+                    Unprepared::Directory(error) => unusable(error),
+                });
+            }
+        };
         let store = Arc::new(Store::new(database, source, blobs));
         let (jobs, queue) = mpsc::channel(BATCH);
         let writer = Writer::new(store.clone());
@@ -131,6 +135,38 @@ impl RedbRegistry {
             .map_err(unusable)?;
         Ok(Self { store, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) })
     }
+}
+
+/// Why a database that was opened is not used.
+enum Unprepared {
+    Database(redb::Error),
+    Directory(io::Error),
+}
+
+impl From<redb::Error> for Unprepared {
+    fn from(error: redb::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<io::Error> for Unprepared {
+    fn from(error: io::Error) -> Self {
+        Self::Directory(error)
+    }
+}
+
+/// Brings the tables up to date, and removes what interrupted uploads left.
+fn prepare(directory: &Path, database: &Database) -> Result<BlobFiles, Unprepared> {
+    guarded(|| tables::upgrade(database, SystemTime::now()))?;
+    let blobs = BlobFiles::open(&blobs_in(directory))?;
+    remove_unfinished(directory)?;
+    sync(directory)?;
+    let known = guarded(|| tables::KnownBlobs::open(database))?;
+    let removed = blobs.sweep(|digest| Ok::<_, Unprepared>(guarded(|| known.has(digest))?))?;
+    if removed > 0 {
+        tracing::info!(removed, "removed what interrupted uploads had left");
+    }
+    Ok(blobs)
 }
 
 fn builder() -> Builder {

@@ -3,24 +3,29 @@
 
 use std::{
     io, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Instant,
 };
 
 use redb::Database;
 
 use super::{
     RegistryError, closed,
-    damage::{guarded, is_damage},
+    damage::{discard, guarded, is_damage},
     file::Source,
+    problem::Problem,
     tables,
 };
 use crate::pods::{Quotas, blobs::BlobFiles};
 
+/// How often a read is made again because another one, or the writer, made the database unusable.
+const RETRIES: usize = 3;
+
 pub struct Store {
     database: RwLock<Access>,
-    /// Held by whoever opens the database again.
-    mending: Mutex<()>,
-    problem: Mutex<Problem>,
+    /// Held by whoever opens the database again, with what came of the last attempt.
+    reopening: Mutex<Option<Attempt>>,
+    problem: Problem,
     pub blobs: BlobFiles,
     pub quotas: Mutex<Quotas>,
 }
@@ -34,18 +39,23 @@ enum State {
     Open(Database),
     /// It cannot be written at present.
     Snapshot(Database),
-    /// It can be neither written nor read. Whoever needs it next tries again.
-    Broken,
+    /// It could be neither written nor read at that moment.
+    Broken(Instant),
     Closed,
 }
 
-/// Why the registry does not work.
-#[derive(Default)]
-struct Problem {
-    /// Since the last attempt to read or write, and until a write succeeds.
-    access: Option<String>,
-    /// For good: nothing is written to a damaged file.
-    damage: Option<String>,
+/// An attempt to open the database for writing again.
+struct Attempt {
+    ended: Instant,
+    error: Option<RegistryError>,
+}
+
+/// For what the database is opened again.
+#[derive(Clone, Copy, PartialEq)]
+enum Purpose {
+    /// There is a snapshot to read from: this can wait, so that a place that cannot be read costs no opening each time.
+    Read,
+    Write,
 }
 
 impl Store {
@@ -53,29 +63,36 @@ impl Store {
         let access = Access { state: State::Open(database), source: Some(Arc::new(source)) };
         Self {
             database: RwLock::new(access),
-            mending: Mutex::default(),
-            problem: Mutex::default(),
+            reopening: Mutex::default(),
+            problem: Problem::default(),
             blobs,
             quotas: Mutex::default(),
         }
     }
 
-    /// Runs `work` on what is committed; where the database was given up, opens it and runs `work` once more.
+    /// Runs `work` on what is committed. Where that fails because of the database, opens it and runs `work` again: once
+    /// after a failure of its own, and up to [`RETRIES`] times where the database had failed before.
     pub fn read<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, RegistryError> {
-        let done = match self.attempt_read(&work) {
-            Err(error) if is_damage(&error) => {
+        let mut retries = RETRIES;
+        loop {
+            let error = match self.attempt_read(&work) {
+                Err(error) => error,
+                done => return done.map_err(registry_error),
+            };
+            let is_damage = is_damage(&error);
+            if is_damage {
                 self.found_damage(&error);
-                self.attempt_read(&work)
             }
-            Err(redb::Error::Io(_) | redb::Error::PreviousIo) => {
-                if let Err(error) = self.mend() {
-                    tracing::debug!(%error, "the registry was not opened for writing again");
-                }
-                self.attempt_read(&work)
+            match error {
+                redb::Error::PreviousIo if retries > 0 => retries -= 1,
+                redb::Error::Io(_) if retries > 0 => retries = 0,
+                _ if is_damage && retries > 0 => retries = 0,
+                error => return Err(registry_error(error)),
             }
-            done => done,
-        };
-        done.map_err(registry_error)
+            if !is_damage && let Err(error) = self.reopen(Purpose::Read) {
+                tracing::debug!(%error, "the registry was not opened for writing again");
+            }
+        }
     }
 
     fn attempt_read<T>(
@@ -84,7 +101,7 @@ impl Store {
     ) -> Result<T, redb::Error> {
         match &self.access().state {
             State::Open(database) | State::Snapshot(database) => guarded(|| work(database)),
-            State::Broken => Err(redb::Error::PreviousIo),
+            State::Broken(_) => Err(redb::Error::PreviousIo),
             State::Closed => Err(redb::Error::DatabaseClosed),
         }
     }
@@ -96,7 +113,7 @@ impl Store {
     ) -> Result<T, RegistryError> {
         let done = match &self.access().state {
             State::Open(database) => guarded(|| work(database)),
-            State::Snapshot(_) | State::Broken => Err(redb::Error::PreviousIo),
+            State::Snapshot(_) | State::Broken(_) => Err(redb::Error::PreviousIo),
             State::Closed => Err(redb::Error::DatabaseClosed),
         };
         if let Err(error) = &done
@@ -106,37 +123,51 @@ impl Store {
         }
         let done = done.map_err(registry_error);
         match &done {
-            Ok(_) => self.works(),
-            Err(error) => self.cannot("written", error),
+            Ok(_) => self.problem.works(),
+            Err(error) => self.problem.cannot("written", error),
         }
         done
     }
 
     /// Opens the database for writing again, if redb refuses to write to it since an error.
     pub fn make_writable(&self) -> Result<(), RegistryError> {
-        if self.is_writable()? { Ok(()) } else { self.mend() }
+        if self.is_writable()? { Ok(()) } else { self.reopen(Purpose::Write) }
     }
 
     fn is_writable(&self) -> Result<bool, RegistryError> {
         match &self.access().state {
             State::Closed => Err(closed()),
-            State::Open(database) => Ok(self.problem().damage.is_none() && takes_transactions(database)),
-            State::Snapshot(_) | State::Broken => Ok(false),
+            State::Open(database) => Ok(self.problem.damage().is_none() && takes_transactions(database)),
+            State::Snapshot(_) | State::Broken(_) => Ok(false),
         }
     }
 
-    /// Opens the database again. Readers wait until there is a snapshot at most, and go on with that.
-    fn mend(&self) -> Result<(), RegistryError> {
-        let _mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Opens the database again, unless that failed a moment ago, or was done for a reader. Readers wait until there is a snapshot at most, and
+    /// go on with that.
+    fn reopen(&self, purpose: Purpose) -> Result<(), RegistryError> {
+        let mut last = self.reopening.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been quicker.
         if self.is_writable()? {
             return Ok(());
         }
         self.fall_back();
-        if let Some(damage) = &self.problem().damage {
-            return Err(RegistryError::failed(damage.clone()));
+        if let Some(damage) = self.problem.damage() {
+            return Err(RegistryError::failed(damage));
         }
         let Some(source) = self.access().source.clone() else { return Err(closed()) };
+        let is_recent = |last: &&Attempt| {
+            last.ended.elapsed() < source.pause && (last.error.is_some() || purpose == Purpose::Read)
+        };
+        if let Some(last) = last.as_ref().filter(is_recent) {
+            return Err(last.error.as_ref().map_or_else(unusable, RegistryError::repeated));
+        }
+        let opened = self.open_for_writing(&source);
+        let error = opened.as_ref().err().map(RegistryError::repeated);
+        *last = Some(Attempt { ended: Instant::now(), error });
+        opened
+    }
+
+    fn open_for_writing(&self, source: &Source) -> Result<(), RegistryError> {
         match source.open() {
             Ok(database) => {
                 let mut access = self.access_mut();
@@ -147,66 +178,59 @@ impl Store {
                 tracing::info!("the registry was opened again after an I/O error");
                 Ok(())
             }
-            Err(error) if is_damage(&error) => {
-                self.found_damage(&error);
-                Err(registry_error(error))
-            }
             Err(error) => {
+                if is_damage(&error) {
+                    self.found_damage(&error);
+                }
                 let error = registry_error(error);
-                self.cannot("written", &error);
+                self.problem.cannot("written", &error);
                 Err(error)
             }
         }
     }
 
-    /// Puts a snapshot in the place of a database that cannot be read any more, or is not to be written any more.
+    /// Puts a snapshot in the place of a database that is not to be written any more, or of a snapshot on which redb has
+    /// met an error: it may still read what is in its cache, and nothing else.
     fn fall_back(&self) {
         let mut access = self.access_mut();
-        let is_readable = |database: &Database| guarded(|| tables::schema(database)).is_ok();
+        let Some(source) = access.source.clone() else { return };
         match &access.state {
             State::Closed => return,
-            State::Snapshot(database) if is_readable(database) => return,
-            _ => discard(mem::replace(&mut access.state, State::Broken)),
+            State::Snapshot(database) if takes_transactions(database) => return,
+            State::Broken(since) if since.elapsed() < source.pause => return,
+            _ => discard(mem::replace(&mut access.state, State::Broken(Instant::now()))),
         }
-        match access.source.as_ref().map(|source| source.open_snapshot()) {
-            Some(Ok(database)) => access.state = State::Snapshot(database),
-            Some(Err(error)) => {
+        match source.open_snapshot() {
+            Ok(database) => access.state = State::Snapshot(database),
+            Err(error) => {
+                access.state = State::Broken(Instant::now());
                 drop(access);
-                self.cannot("read", &registry_error(error));
+                self.problem.cannot("read", &registry_error(error));
             }
-            None => {}
         }
     }
 
     /// Nothing is written from now on: what a damaged file says of free pages cannot be believed.
     fn found_damage(&self, error: &redb::Error) {
-        let is_new = {
-            let mut problem = self.problem();
-            let is_new = problem.damage.is_none();
-            problem.damage.get_or_insert_with(|| {
-                "the registry is damaged: nothing can be written to it; stop the broker and restore a backup of its \
-                 data directory"
-                    .into()
-            });
-            is_new
-        };
-        if is_new {
-            tracing::error!(%error, "the registry is damaged and nothing is written to it any more; stop the broker and restore a backup of its data directory");
-            self.fall_back();
+        self.problem.found_damage(error);
+        // First of all: a database writes when it is dropped.
+        if let Some(source) = &self.access().source {
+            source.seal();
         }
+        self.fall_back();
     }
 
     /// Looks whether the registry can be read and written. Only where it could not be, something is written for that.
     pub fn check(&self) {
         if let Err(error) = self.read(tables::schema) {
-            return self.cannot("read", &error);
+            return self.problem.cannot("read", &error);
         }
         if self.make_writable().is_err() {
             return;
         }
         match self.blobs.check() {
-            Err(error) => self.cannot("written", &error.into()),
-            Ok(()) if self.problem().access.is_some() => {
+            Err(error) => self.problem.cannot("written", &error.into()),
+            Ok(()) if self.problem.is_of_access() => {
                 if let Err(error) = self.write(tables::touch) {
                     tracing::debug!(%error, "the registry still cannot be written");
                 }
@@ -215,28 +239,9 @@ impl Store {
         }
     }
 
-    /// Why the registry does not work, if it does not.
-    pub fn sentence(&self) -> Option<String> {
-        let problem = self.problem();
-        problem.damage.clone().or_else(|| problem.access.clone())
-    }
-
-    fn cannot(&self, what: &str, error: &RegistryError) {
-        let cause = match error {
-            RegistryError::Full(cause) => cause.clone(),
-            other => other.to_string(),
-        };
-        let sentence = format!("the registry cannot be {what}: {cause}");
-        let before = self.problem().access.replace(sentence.clone());
-        if before.as_ref() != Some(&sentence) {
-            tracing::error!("{sentence}");
-        }
-    }
-
-    fn works(&self) {
-        if self.problem().access.take().is_some() {
-            tracing::info!("the registry can be read and written again");
-        }
+    /// Returns why the registry does not work, if it does not.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.sentence()
     }
 
     /// Closes the database and lets go of its file.
@@ -253,25 +258,15 @@ impl Store {
     fn access_mut(&self) -> RwLockWriteGuard<'_, Access> {
         self.database.write().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn problem(&self) -> MutexGuard<'_, Problem> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Whether redb takes transactions: it does not since an I/O error.
+/// Returns whether redb takes transactions: it does not since an I/O error, although it reads on from its cache.
 fn takes_transactions(database: &Database) -> bool {
     guarded(|| Ok(tables::begin(database)?.abort()?)).is_ok()
 }
 
-/// Drops a database, which may panic where it is damaged.
-fn discard(state: State) {
-    if let Err(error) = guarded(|| {
-        drop(state);
-        Ok(())
-    }) {
-        tracing::debug!(%error, "a database was not closed");
-    }
+fn unusable() -> RegistryError {
+    registry_error(redb::Error::PreviousIo)
 }
 
 pub fn registry_error(error: redb::Error) -> RegistryError {
