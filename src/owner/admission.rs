@@ -208,6 +208,11 @@ const OTHER_POD_ID: &str = "the credential of this host is for other pod ids tha
 const OTHER_OWNER: &str =
     "this pod id belongs to another owner key than the one of the credential or ownerToken";
 
+/// Returns what an origin is told that registers a pod id of another key.
+pub fn other_owner(has_proof: bool) -> &'static str {
+    if has_proof { OTHER_OWNER } else { OWNED }
+}
+
 fn unreachable(error: &RegistryError) -> String {
     tracing::error!(%error, "the registry could not serve a registration");
     "this broker could not reach its registry".into()
@@ -227,8 +232,7 @@ impl Admission for AtSocket {
     async fn registered(&self, pod_id: &str, proof: Option<Key>) -> Result<bool, String> {
         let proof = proof.map(OwnerKey);
         match timeout(PATIENCE, self.owners.record(pod_id, proof, self.registrant.network)).await {
-            Ok(Err(NotRecorded::OtherOwner)) if proof.is_some() => Err(OTHER_OWNER.into()),
-            Ok(Err(NotRecorded::OtherOwner)) => Err(OWNED.into()),
+            Ok(Err(NotRecorded::OtherOwner)) => Err(other_owner(proof.is_some()).into()),
             Ok(Err(NotRecorded::Failed)) => Ok(false),
             Ok(Ok(())) => Ok(true),
             Err(_) => {

@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{admission::Owners, replay::Sender};
+use super::{
+    admission::{Owners, other_owner},
+    replay::Sender,
+};
 use crate::{
     config::BindMode,
     pods::{
@@ -236,8 +239,14 @@ impl Owners {
     pub(super) async fn record_held(&self, held: Vec<(Arc<str>, directory::Holder)>) {
         for (pod_id, holder) in held {
             let proof = holder.proof.map(OwnerKey);
-            if self.record(&pod_id, proof, holder.network).await.is_ok() {
-                self.directory.recorded(holder.socket, &pod_id);
+            match self.record(&pod_id, proof, holder.network).await {
+                Ok(()) => self.directory.recorded(holder.socket, &pod_id),
+                // It was claimed while the holder waited for it.
+                Err(NotRecorded::OtherOwner) => {
+                    let sentence = other_owner(proof.is_some()).to_owned();
+                    self.directory.evict(holder.socket, &pod_id, sentence);
+                }
+                Err(NotRecorded::Failed) => {}
             }
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 
-use super::directory::{Admitted, Place, Registration};
+use super::directory::{Admitted, Member, Registration};
 
 /// What a registration is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +50,14 @@ impl Standing {
     }
 }
 
-/// Carries out a registration at the socket in `place`, as far as `admission` allows, and has it recorded.
-pub async fn register(place: &Place, admission: &dyn Admission, registration: Registration) -> Admitted {
+/// Carries out a registration of a socket, as far as `admission` allows, and has it recorded.
+pub async fn register(member: &Member, admission: &dyn Admission, registration: Registration) -> Admitted {
     let Registration { pod, token } = registration;
     let standing = admission.standing(&pod, token.as_deref()).await;
     let proof = standing.as_ref().ok().and_then(Standing::proof);
-    let admitted = place.admit(pod.clone(), standing, admission.network());
+    let admitted = member.admit(pod.clone(), standing, admission.network());
     if let Admitted::Holds = admitted {
-        place.registered(&pod, admission.registered(&pod, proof).await);
+        member.registered(&pod, admission.registered(&pod, proof).await);
     }
     admitted
 }

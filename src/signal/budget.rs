@@ -24,6 +24,7 @@ impl Budget {
     }
 
     /// Takes `bytes` if that many are left.
+    #[cfg(test)]
     pub fn take(&self, bytes: usize) -> bool {
         self.take_fairly(bytes, 0)
     }

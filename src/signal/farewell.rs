@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     directory::Directory,
@@ -56,9 +56,13 @@ impl Directory {
             let pause = pause(finished.len(), spread_end.saturating_duration_since(now));
             for (number, id) in (0_u32..).zip(finished) {
                 sleep_until(now + pause * number).await;
+                // A negotiation may have begun while others were closed.
+                if number > 0 && now.elapsed() >= LOOK {
+                    break;
+                }
                 self.send_away(id);
             }
-            sleep(LOOK).await;
+            sleep_until(now + LOOK).await;
         }
     }
 }
@@ -71,6 +75,8 @@ fn finished(
     now: Instant,
     is_over: bool,
 ) -> Vec<SocketId> {
+    let ids: HashSet<_> = open.iter().map(|(id, _)| *id).collect();
+    seen.retain(|id, _| ids.contains(id));
     let mut awaited = HashSet::new();
     let (mut finished, mut origins) = (Vec::new(), Vec::new());
     for (id, talk) in open {
@@ -108,6 +114,8 @@ fn pause(sockets: usize, at_most: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use std::{future::poll_fn, sync::Arc};
+
+    use tokio::time::sleep;
 
     use super::*;
     use crate::{

@@ -82,6 +82,11 @@ impl<S> Intake<S> {
         self.paused = paused;
     }
 
+    /// Returns the stream to look at.
+    pub fn inner(&self) -> &S {
+        &self.stream
+    }
+
     /// The stream itself, for what is not counted any more.
     pub fn stream(&mut self) -> &mut S {
         &mut self.stream
@@ -93,7 +98,7 @@ impl<S> Intake<S> {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let beyond = self.held.saturating_sub(FREE).saturating_sub(self.reserved);
-        if beyond > 0 && !self.budget.take(beyond) {
+        if beyond > 0 && !self.budget.take_fairly(beyond, self.reserved) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         self.reserved += beyond;
@@ -164,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unfinished_frame_has_a_limit_and_shares_a_budget() {
-        let budget = Budget::new(10_000);
+        let budget = Budget::new(13_000);
         let bytes = [0; 200_000];
         let mut one = Intake::new(&bytes[..], 100_000, budget.clone());
         let mut two = Intake::new(&bytes[..], 100_000, budget.clone());
@@ -173,18 +178,18 @@ mod tests {
         assert_eq!(read(&mut two, 6_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
         drop(two);
         one.complete();
-        assert!(!budget.take(4_001), "the buffer of a whole message is still there");
+        assert!(!budget.take(4_809), "the buffer of a whole message is still there");
         read(&mut one, FREE + 6_000).await.unwrap();
         drop(one);
         let mut large = Intake::new(&bytes[..], 1_000, Budget::new(100_000));
         assert_eq!(read(&mut large, OVERHEAD + 1_001).await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        assert!(budget.take(10_000), "all was given back");
+        assert!(budget.take(13_000), "all was given back");
     }
 
     #[tokio::test]
     async fn control_frames_between_fragments_hide_nothing() {
         let bytes = [0; 100_000];
-        let mut intake = Intake::new(&bytes[..], 100_000, Budget::new(10_000));
+        let mut intake = Intake::new(&bytes[..], 100_000, Budget::new(15_000));
         for _ in 0..3 {
             read(&mut intake, 5_000 + CONTROL_HEADER + 125).await.unwrap();
             intake.control(125);

@@ -4,7 +4,6 @@
 //! others send closes a socket whose peer reads.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,11 +14,12 @@ use std::{
 use super::{
     budget::Budget,
     close::Close,
-    queue::{Queue, Share, Ticket, cost},
+    queue::{Queue, Share, cost},
 };
 
 mod waiting;
 
+use self::waiting::Line;
 pub use self::waiting::{NoRoom, Waiting};
 
 /// So much of every queue is outside of the common budget: those who spend the budget shut nobody out who reads.
@@ -27,6 +27,8 @@ const FREE: usize = 8 * 1024;
 /// Bytes of the broker's own frames, all of them answers to what the peer sent, over which nothing more is read from
 /// it.
 const MAX_OWN: usize = 4 * 1024;
+/// Frames in the line that wait for the common budget and are passed by others.
+const MAX_PASSED: usize = 64;
 
 /// What a socket is to send next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,15 @@ pub enum Pushed {
     Full(String),
 }
 
+/// What there is not enough of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lack {
+    /// Room in the queue, or in the session's share of it.
+    Queue,
+    /// Room in the common budget.
+    Budget,
+}
+
 /// The outgoing queue of one socket.
 #[derive(Debug)]
 pub struct Outbox {
@@ -64,14 +75,15 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Inner {
     queue: Queue,
-    /// Senders that wait for room, the first of them first.
-    line: BTreeMap<Ticket, Waker>,
+    line: Line,
     /// What waits here, and what was handed out to be written.
     bytes: usize,
     /// Handed out, and perhaps not written yet.
     leaving: usize,
     ping: bool,
     close: Option<Close>,
+    /// What is being written is not worth waiting for any more.
+    is_hurried: bool,
     waker: Option<Waker>,
 }
 
@@ -89,7 +101,7 @@ impl Outbox {
             return Pushed::Closed;
         }
         let ticket = inner.queue.ticket(share, cost(&frame));
-        if !inner.is_next(ticket) || !self.has_taken(&mut inner, share, cost(&frame)) {
+        if !inner.line.is_next(ticket) || self.take_room(&mut inner, share, cost(&frame)).is_err() {
             return Pushed::Full(frame);
         }
         inner.queue.add(ticket, share.clone(), frame);
@@ -120,10 +132,9 @@ impl Outbox {
     /// Asks for the socket to be closed after what waits was sent. The first reason stays.
     pub fn close(&self, close: Close) {
         let mut inner = self.lock();
-        if inner.close.is_none() {
-            inner.close = Some(close);
-            Self::wake_all(inner);
-        }
+        inner.is_hurried |= [Close::RESTART, Close::CREDENTIAL_REFUSED].contains(&close);
+        inner.close.get_or_insert(close);
+        Self::wake_all(inner);
     }
 
     /// Returns whether the socket is being closed.
@@ -159,6 +170,7 @@ impl Outbox {
         let mut inner = self.lock();
         let left = inner.bytes - std::mem::take(&mut inner.leaving);
         self.shrink(&mut inner, left);
+        let woken = self.advance(&mut inner);
         let next = if inner.close.is_none() && std::mem::take(&mut inner.ping) {
             Poll::Ready(Ok(Next::Ping))
         } else if let Some(frame) = self.pop(&mut inner) {
@@ -169,7 +181,8 @@ impl Outbox {
                 None => inner.wait(cx),
             }
         };
-        Self::wake_first(inner);
+        drop(inner);
+        woken.into_iter().for_each(Waker::wake);
         next
     }
 
@@ -182,59 +195,47 @@ impl Outbox {
     /// credential was revoked.
     pub fn poll_hurried(&self, cx: &mut Context<'_>) -> Poll<Close> {
         let mut inner = self.lock();
-        match &inner.close {
-            Some(close) if [Close::RESTART, Close::CREDENTIAL_REFUSED].contains(close) => {
-                Poll::Ready(close.clone())
-            }
-            _ => inner.wait(cx),
+        match inner.close.clone().filter(|_| inner.is_hurried) {
+            Some(close) => Poll::Ready(close),
+            None => inner.wait(cx),
         }
     }
 
-    /// Adds a frame that was handed back as soon as there is room for it and nobody before it waits. Fails if nothing
-    /// that waits here could make room.
-    fn poll_push(&self, cx: &Context<'_>, waiting: &mut Waiting) -> Poll<Result<(), NoRoom>> {
-        let mut inner = self.lock();
-        let Waiting { share, ticket, frame, .. } = waiting;
-        let Some(cost) = frame.as_deref().map(cost).filter(|_| inner.close.is_none()) else {
-            return Poll::Ready(Ok(()));
-        };
-        let is_next = inner.is_next(*ticket);
-        let delivered = match is_next && self.has_taken(&mut inner, share, cost) {
-            true => Ok(()),
-            false if is_next && inner.bytes == 0 => Err(NoRoom),
-            false => {
-                inner.line.insert(*ticket, cx.waker().clone());
-                return Poll::Pending;
-            }
-        };
-        inner.line.remove(ticket);
-        if let Some(frame) = frame.take_if(|_| delivered.is_ok()) {
-            inner.queue.add(*ticket, share.clone(), frame);
-            if let Some(waker) = inner.waker.take() {
-                waker.wake();
+    /// Moves frames from the line into the queue as far as there is room. Returns whom to wake once the queue is free.
+    fn advance(&self, inner: &mut Inner) -> Vec<Waker> {
+        let (mut woken, mut passed) = (Vec::new(), 0);
+        while let Some((ticket, share, cost)) = inner.line.nth(passed) {
+            match self.take_room(inner, &share, cost) {
+                Ok(()) => {
+                    let (frame, waker) = inner.line.remove(ticket).expect("it was found under the same lock");
+                    inner.queue.add(ticket, share, frame);
+                    woken.extend(waker);
+                }
+                // Those behind it may be small enough for what every queue has for itself.
+                Err(Lack::Budget) if passed < MAX_PASSED => passed += 1,
+                Err(_) => break,
             }
         }
-        Self::wake_first(inner);
-        Poll::Ready(delivered)
-    }
-
-    fn leave_line(&self, ticket: Ticket) {
-        let mut inner = self.lock();
-        if inner.line.remove(&ticket).is_some() {
-            Self::wake_first(inner);
+        if inner.bytes == 0 {
+            // Nothing in this queue will make room for them: they look again now and then.
+            woken.extend(inner.line.take_wakers());
         }
+        woken
     }
 
     /// Takes room for a frame. A session may have as much waiting as there is room left, so that one more session
     /// always finds some.
-    fn has_taken(&self, inner: &mut Inner, share: &Share, cost: usize) -> bool {
+    fn take_room(&self, inner: &mut Inner, share: &Share, cost: usize) -> Result<(), Lack> {
         let room = self.limit.saturating_sub(inner.bytes);
-        let (held, then) = (beyond_free(inner.bytes), beyond_free(inner.bytes + cost));
-        let has_taken = share.queued() + cost <= room && self.budget.take_fairly(then - held, held);
-        if has_taken {
-            inner.bytes += cost;
+        if share.queued() + cost > room {
+            return Err(Lack::Queue);
         }
-        has_taken
+        let (held, then) = (beyond_free(inner.bytes), beyond_free(inner.bytes + cost));
+        if !self.budget.take_fairly(then - held, held) {
+            return Err(Lack::Budget);
+        }
+        inner.bytes += cost;
+        Ok(())
     }
 
     fn pop(&self, inner: &mut Inner) -> Option<String> {
@@ -258,20 +259,11 @@ impl Outbox {
         }
     }
 
-    /// Wakes the first of those who wait for room, if any does.
-    fn wake_first(inner: MutexGuard<'_, Inner>) {
-        let first = inner.line.first_key_value().map(|(_, waker)| waker.clone());
-        drop(inner);
-        if let Some(waker) = first {
-            waker.wake();
-        }
-    }
-
-    /// Wakes all who wait for room, and the socket's task.
+    /// Gives up what waits for room, and wakes its senders and the socket's task.
     fn wake_all(mut inner: MutexGuard<'_, Inner>) {
-        let line = std::mem::take(&mut inner.line);
+        let woken = std::mem::take(&mut inner.line).take_wakers();
         Self::wake(inner);
-        line.into_values().for_each(Waker::wake);
+        woken.into_iter().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -280,11 +272,6 @@ impl Outbox {
 }
 
 impl Inner {
-    /// Returns whether nobody waits who comes before `ticket`.
-    fn is_next(&self, ticket: Ticket) -> bool {
-        self.line.first_key_value().is_none_or(|(first, _)| *first >= ticket)
-    }
-
     /// Remembers whom to wake.
     fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
         match &mut self.waker {

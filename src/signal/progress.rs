@@ -3,6 +3,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -22,17 +26,36 @@ pub struct Progress<S> {
     stalled: Option<Instant>,
     /// Goes off when the time is up, or before: what was taken meanwhile does not move it.
     alarm: Option<Pin<Box<Sleep>>>,
+    taken: Taken,
+}
+
+/// Whether the peer made room for more while data waited for it, which shows that it is there.
+#[derive(Clone, Debug, Default)]
+pub struct Taken(Arc<AtomicBool>);
+
+impl Taken {
+    /// Returns whether it did since this was called last.
+    pub fn take(&self) -> bool {
+        self.0.load(Relaxed) && self.0.swap(false, Relaxed)
+    }
 }
 
 impl<S> Progress<S> {
     /// Lets the peer take nothing for `patience`.
     pub fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, stalled: None, alarm: None }
+        Self { stream, patience, stalled: None, alarm: None, taken: Taken::default() }
+    }
+
+    /// Returns what tells whether the peer made room.
+    pub fn taken(&self) -> Taken {
+        self.taken.clone()
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() && matches!(written, Poll::Ready(Ok(_))) {
+                self.taken.0.store(true, Relaxed);
+            }
             return written;
         }
         let deadline = *self.stalled.get_or_insert_with(Instant::now) + self.patience;

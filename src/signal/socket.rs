@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -19,7 +20,13 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error, Message,
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
     },
 };
 
@@ -27,10 +34,10 @@ use super::{
     admission::{self, Admission},
     budget::Budget,
     close::Close,
-    directory::{Admitted, Directory, Handled, Passing, Place, Registration},
+    directory::{Admitted, Directory, Handled, Member, Passing, Place},
     intake::Intake,
     outbox::{Next, NoRoom, Outbox, Waiting},
-    progress::Progress,
+    progress::{Progress, Taken},
     wire,
 };
 use crate::config::SignalSettings;
@@ -40,7 +47,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same while the broker stops: among many peers some are always gone, and the next broker waits for this one.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(1);
 /// Frames are gathered up to this many bytes before they are written.
-const WRITE_BATCH: usize = 32 * 1024;
+const WRITE_BATCH: usize = 16 * 1024;
+/// Bytes of a fragment. Every socket keeps a buffer for one beside [`WRITE_BATCH`].
+const MAX_FRAGMENT: usize = 8 * 1024;
 /// What the WebSocket takes from the [`Intake`] at a time. Every socket keeps a buffer of at least this size.
 const READ_BUFFER: usize = 512;
 /// Bytes that are read, and thrown away, from a peer that sends on after it was told to close.
@@ -82,6 +91,9 @@ impl SocketHandle {
     }
 }
 
+/// The WebSocket over a stream whose reads and writes are watched.
+type Stream<S> = WebSocketStream<Intake<Progress<S>>>;
+
 /// Serves a connection of a client in `network` from after the upgrade until it is closed; `admission` decides what it
 /// may register, and `opened` is given the handle of the socket.
 pub async fn serve<S>(
@@ -96,6 +108,7 @@ pub async fn serve<S>(
     let limits = hub.directory.limits();
     let (socket, outbox) = open(stream, &hub, &limits).await;
     opened(SocketHandle::of(&outbox));
+    let taken = socket.get_ref().inner().taken();
     let place = hub.directory.join(outbox.clone(), network);
     let silence = Silence::new(&limits);
     let mut connection = Connection {
@@ -103,28 +116,48 @@ pub async fn serve<S>(
         outbox,
         place,
         admission,
+        taken,
         takeover_timeout: limits.takeover_timeout,
         alarm: Box::pin(sleep_until(silence.deadline)),
         silence,
         pace: Pace::new(&limits),
         max_pause: limits.ping_interval,
         pause: None,
+        registering: None,
         ahead: VecDeque::new(),
     };
     let ended = connection.run().await;
-    let Connection { socket, outbox, place, .. } = connection;
+    // A frame that waits in another's queue is given up with it.
+    connection.pause = None;
+    let Connection { socket, outbox, place, registering, .. } = connection;
     drop(place);
-    match ended {
-        Ended::ByPeer => outbox.discard(Close::ENDED),
-        Ended::ByBroker(close) => {
-            match close {
-                Close::TOO_SLOW => outbox.discard(close.clone()),
-                _ => outbox.close(close.clone()),
+    // In a box, so that its state is no part of each open socket's.
+    Box::pin(finish(socket, outbox, ended, registering)).await;
+}
+
+/// Closes a socket that has left. What it was told that it holds is recorded nevertheless.
+async fn finish<S>(socket: Stream<S>, outbox: Arc<Outbox>, ended: Ended, registering: Option<Registering>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let close = async {
+        match ended {
+            Ended::ByPeer => outbox.discard(Close::ENDED),
+            Ended::ByBroker(close) => {
+                match close {
+                    Close::TOO_SLOW => outbox.discard(close.clone()),
+                    _ => outbox.close(close.clone()),
+                }
+                close_with(socket, &outbox, close).await;
             }
-            // In a box, so that its state is no part of each open socket's.
-            Box::pin(close_with(socket, &outbox, close)).await;
         }
-    }
+    };
+    let record = async {
+        if let Some(registering) = registering {
+            registering.await;
+        }
+    };
+    tokio::join!(close, record);
 }
 
 /// Tells the peer right after the upgrade why it is not served, and closes.
@@ -137,11 +170,7 @@ where
     close_with(socket, &outbox, close).await;
 }
 
-async fn open<S>(
-    stream: S,
-    hub: &Hub,
-    limits: &SignalSettings,
-) -> (WebSocketStream<Intake<Progress<S>>>, Arc<Outbox>)
+async fn open<S>(stream: S, hub: &Hub, limits: &SignalSettings) -> (Stream<S>, Arc<Outbox>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -158,10 +187,11 @@ where
 }
 
 struct Connection<S> {
-    socket: WebSocketStream<Intake<Progress<S>>>,
+    socket: Stream<S>,
     outbox: Arc<Outbox>,
     place: Place,
     admission: Arc<dyn Admission>,
+    taken: Taken,
     takeover_timeout: Duration,
     silence: Silence,
     /// Goes off when `silence` is due, or before: its deadline moves with every frame, the alarm need not.
@@ -169,14 +199,19 @@ struct Connection<S> {
     pace: Pace,
     /// How long a frame waits for room in the queue of its receiver.
     max_pause: Duration,
-    /// Waits for that room; the frames that follow are not read meanwhile.
+    /// Waits for that room; the frames that follow are not handled meanwhile.
     pause: Option<Pause>,
+    /// Registers a pod id; the frames that follow are not handled meanwhile.
+    registering: Option<Registering>,
     /// Frames that were read while none was to be handled.
     ahead: VecDeque<Message>,
 }
 
 /// Ends when the frame that waits has been passed on, or with its session id if it is to be given up.
 type Pause = Pin<Box<dyn Future<Output = Result<(), Box<str>>> + Send>>;
+
+/// Ends when a registration was recorded or refused.
+type Registering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why a connection is over.
 enum Ended {
@@ -189,11 +224,11 @@ enum Ended {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> Ended {
         let ended = loop {
-            let is_paused = self.pause.is_some() || self.outbox.owes_too_much();
+            let is_paused = self.pause.is_some() || self.registering.is_some() || self.outbox.owes_too_much();
             self.socket.get_mut().pause(is_paused);
             if !is_paused && let Some(frame) = self.ahead.pop_front() {
-                self.socket.get_mut().complete();
-                self.handle(&frame.into_data()).await;
+                self.socket.get_mut().control(frame.len());
+                self.handle(&frame.into_data());
                 continue;
             }
             // In no fixed order, so that a peer that is sent much is heard nevertheless.
@@ -207,8 +242,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 message = self.pace.paced(self.socket.next()), if self.ahead.len() < MAX_AHEAD => {
                     self.receive(message, is_paused).await
                 }
-                passed = pause_of(&mut self.pause) => {
+                passed = end_of(&mut self.pause) => {
                     self.resume(passed);
+                    Ok(())
+                }
+                () = end_of(&mut self.registering) => {
+                    self.registering = None;
                     Ok(())
                 }
             };
@@ -245,13 +284,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(Ok(frame @ (Message::Text(_) | Message::Binary(_)))) if is_paused => {
                 self.ahead.push_back(frame);
             }
-            Some(Ok(Message::Text(text))) => self.handle(text.as_bytes()).await,
-            Some(Ok(Message::Binary(bytes))) => self.handle(&bytes).await,
+            Some(Ok(Message::Text(text))) => self.handle(text.as_bytes()),
+            Some(Ok(Message::Binary(bytes))) => self.handle(&bytes),
             // A peer that takes no pongs is not read from.
-            Some(Ok(Message::Ping(_))) => {
-                let pong = self.socket.flush();
-                return written(pin!(pong), &self.outbox, &mut self.silence).await;
-            }
+            Some(Ok(Message::Ping(_))) => return self.write(async |socket| socket.flush().await).await,
             Some(Ok(Message::Pong(_) | Message::Frame(_) | Message::Close(_))) => return Ok(()),
             Some(Err(error)) => return Err(ended_by(&error)),
             None => return Err(Ended::ByPeer),
@@ -262,11 +298,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    async fn handle(&mut self, frame: &[u8]) {
+    fn handle(&mut self, frame: &[u8]) {
         match self.place.handle(frame) {
             Handled::Done => {}
-            // In a box, because few sockets ever register, and those once.
-            Handled::Registers(registration) => Box::pin(self.register(registration)).await,
+            Handled::Registers(registration) => {
+                let (member, admission) = (Member::clone(&self.place), self.admission.clone());
+                let takeover_timeout = self.takeover_timeout;
+                self.registering = Some(Box::pin(async move {
+                    let admitted = admission::register(&member, &*admission, registration).await;
+                    if let Admitted::Contests(contest) = admitted {
+                        tokio::spawn(contest.decide(takeover_timeout));
+                    }
+                }));
+            }
             Handled::Waits(Passing { waiting, session_id }) => {
                 let passed = timeout(self.max_pause, until_passed(waiting));
                 self.pause = Some(Box::pin(async move { passed.await.map_err(|_: Elapsed| session_id) }));
@@ -280,36 +324,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Err(session_id) = passed {
             self.place.give_up(&session_id);
         }
-        // Its pongs were perhaps not read.
-        self.silence.heard();
-    }
-
-    async fn register(&mut self, registration: Registration) {
-        let admitted = admission::register(&self.place, &*self.admission, registration).await;
-        if let Admitted::Contests(contest) = admitted {
-            tokio::spawn(contest.decide(self.takeover_timeout));
-        }
     }
 
     async fn ping(&mut self) -> Result<(), Ended> {
-        let ping = self.socket.send(Message::Ping(Default::default()));
-        written(pin!(ping), &self.outbox, &mut self.silence).await
+        self.write(async |socket| socket.send(Message::Ping(Default::default())).await).await
     }
 
     /// Writes `frame` and what waits behind it.
     async fn send(&mut self, frame: String) -> Result<(), Ended> {
-        let mut next = Some(frame);
-        let (socket, outbox) = (&mut self.socket, &self.outbox);
-        let write = async {
-            let mut batch = 0;
+        let outbox = self.outbox.clone();
+        let write = async |socket: &mut Stream<S>| {
+            let (mut next, mut batch) = (Some(frame), 0);
             while let Some(frame) = next.take() {
                 batch += frame.len();
-                socket.feed(Message::text(frame)).await?;
+                feed(socket, frame).await?;
                 next = if batch < WRITE_BATCH { outbox.try_next() } else { None };
             }
             socket.flush().await
         };
-        written(pin!(write), outbox, &mut self.silence).await
+        self.write(write).await
+    }
+
+    /// Waits for a write, which fails if the peer takes nothing for too long, unless the broker stops meanwhile. A peer
+    /// that takes some of it is there: its pongs are not read meanwhile.
+    async fn write(
+        &mut self,
+        write: impl AsyncFnOnce(&mut Stream<S>) -> Result<(), Error>,
+    ) -> Result<(), Ended> {
+        let Self { socket, outbox, place, silence, taken, .. } = self;
+        let mut write = pin!(write(socket));
+        poll_fn(|cx| {
+            let written = write.as_mut().poll(cx);
+            if taken.take() {
+                silence.heard();
+                if outbox.take_asked() {
+                    place.is_there();
+                }
+            }
+            match written {
+                Poll::Ready(written) => Poll::Ready(written.map_err(|error| ended_by(&error))),
+                Poll::Pending => outbox.poll_hurried(cx).map(|close| Err(Ended::ByBroker(close))),
+            }
+        })
+        .await
     }
 
     /// Nothing came for a while: asks whether the peer is there, or gives it up.
@@ -329,26 +386,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Waits for `write`, which fails if the peer takes nothing for too long, unless the broker stops meanwhile.
-async fn written(
-    mut write: Pin<&mut impl Future<Output = Result<(), Error>>>,
-    outbox: &Outbox,
-    silence: &mut Silence,
-) -> Result<(), Ended> {
-    let mut waited = false;
-    let written = poll_fn(|cx| match write.as_mut().poll(cx) {
-        Poll::Ready(written) => Poll::Ready(written.map_err(|error| ended_by(&error))),
-        Poll::Pending => {
-            waited = true;
-            outbox.poll_hurried(cx).map(|close| Err(Ended::ByBroker(close)))
-        }
-    });
-    let written = written.await;
-    if waited {
-        // What the peer took shows that it is there; its pongs were not read meanwhile.
-        silence.heard();
+/// Writes a text in pieces (RFC 6455, section 5.4): the buffer that it passes through stays with the socket.
+async fn feed<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Stream<S>, text: String) -> Result<(), Error> {
+    if text.len() <= MAX_FRAGMENT {
+        return socket.feed(Message::text(text)).await;
     }
-    written
+    let (mut rest, mut data) = (Bytes::from(text), Data::Text);
+    while !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(MAX_FRAGMENT));
+        let fragment = Frame::message(piece, OpCode::Data(data), rest.is_empty());
+        socket.feed(Message::Frame(fragment)).await?;
+        data = Data::Continue;
+    }
+    Ok(())
 }
 
 /// Waits until a frame has been passed on.
@@ -359,10 +409,10 @@ async fn until_passed(mut waiting: Waiting) {
     }
 }
 
-/// Waits for the end of a pause; for ever if there is none.
-async fn pause_of(pause: &mut Option<Pause>) -> Result<(), Box<str>> {
-    match pause {
-        Some(pause) => pause.await,
+/// Waits for the end of something that may go on; for ever if nothing does.
+async fn end_of<T>(under_way: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match under_way {
+        Some(under_way) => under_way.await,
         None => pending().await,
     }
 }
@@ -384,15 +434,16 @@ fn ended_by(error: &Error) -> Ended {
 }
 
 /// Sends what still waits and the close frame, then waits for the peer to close, all within a bounded time.
-async fn close_with<S>(mut socket: WebSocketStream<Intake<Progress<S>>>, outbox: &Outbox, close: Close)
+async fn close_with<S>(mut socket: Stream<S>, outbox: &Outbox, close: Close)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limit = if close == Close::RESTART { RESTART_TIMEOUT } else { CLOSE_TIMEOUT };
     let frame = CloseFrame { code: CloseCode::from(close.code), reason: close.reason.into() };
     let closing = async {
+        socket.get_mut().pause(false);
         while let Some(frame) = outbox.try_next() {
-            socket.feed(Message::text(frame)).await?;
+            feed(&mut socket, frame).await?;
         }
         socket.close(Some(frame)).await?;
         let mut answered = false;

@@ -9,7 +9,13 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use self::{recent_holders::RecentHolders, waiting_offers::WaitingOffers};
-use super::{contest::Contests, outbox::Outbox, queue::Share, wire};
+use super::{
+    close::Close,
+    contest::Contests,
+    outbox::Outbox,
+    queue::{Share, Turns},
+    wire,
+};
 
 mod holders;
 mod offline;
@@ -81,7 +87,12 @@ pub enum Role {
     /// It has said nothing yet that decides.
     New,
     /// It holds pod ids.
-    Origin { pods: Vec<PodId>, sessions: HashMap<SessionId, Visitor> },
+    Origin {
+        pods: Vec<PodId>,
+        sessions: HashMap<SessionId, Visitor>,
+        /// The turns of its visitors' networks.
+        turns: HashMap<IpAddr, Arc<Turns>>,
+    },
     /// It offers to origins.
     Visitor {
         /// The pod of the first offer: the one that is meant where a later offer names none.
@@ -277,6 +288,20 @@ impl State {
         promoted.filter_map(|pod| self.holder(&pod).map(|holder| (pod, holder))).collect()
     }
 
+    /// Returns whether a socket has not left yet.
+    pub fn has(&self, id: SocketId) -> bool {
+        self.sockets.contains_key(&id)
+    }
+
+    /// Tells a socket why it has no right to a pod id that it holds, and closes it.
+    pub fn evict(&mut self, id: SocketId, pod: &str, sentence: String) {
+        if self.holds(id, pod) {
+            let outbox = &self.sockets[&id].outbox;
+            outbox.tell(wire::error(None, &Refusal::NotAdmitted(sentence).to_string()));
+            outbox.close(Close::REGISTRATION_REFUSED);
+        }
+    }
+
     fn socket(&mut self, id: SocketId) -> &mut Socket {
         self.sockets.get_mut(&id).expect("a place is in the directory until it is dropped")
     }
@@ -315,18 +340,32 @@ impl State {
             return Err(Refusal::Restarting);
         }
         let session_id: SessionId = session_id.into();
-        let Role::Origin { sessions, .. } = self.role(origin) else { return Err(Refusal::OriginOffline) };
-        let Entry::Vacant(free) = sessions.entry(session_id.clone()) else {
-            return Err(Refusal::SessionTaken);
-        };
-        free.insert(Visitor { socket: visitor, share: Share::in_order() });
-        self.sessions += 1;
-        let share = Share::in_turns();
+        let share = self.admit_visitor(origin, visitor, &session_id).ok_or(Refusal::SessionTaken)?;
         if let Role::Visitor { sessions, .. } = self.role(visitor) {
             let (pod, peer, share) = (pod.clone(), Side::Origin(origin), share.clone());
             sessions.insert(session_id, Session { pod, peer, share, exchange: Exchange::default() });
         }
         self.way_to(origin, share)
+    }
+
+    /// Enters a session of `visitor` at its origin. Returns its share of the origin's queue, or `None` if another session
+    /// has its id.
+    fn admit_visitor(
+        &mut self,
+        origin: SocketId,
+        visitor: SocketId,
+        session_id: &SessionId,
+    ) -> Option<Arc<Share>> {
+        let network = self.socket(visitor).network;
+        let Role::Origin { sessions, turns, .. } = self.role(origin) else { return None };
+        let Entry::Vacant(free) = sessions.entry(session_id.clone()) else { return None };
+        free.insert(Visitor { socket: visitor, share: Share::in_order() });
+        if turns.len() > 2 * sessions.len() {
+            turns.retain(|_, turns| Arc::strong_count(turns) > 1);
+        }
+        let turns = network.map(|network| turns.entry(network).or_default().clone()).unwrap_or_default();
+        self.sessions += 1;
+        Some(Share::in_turns(turns))
     }
 
     /// Returns the way of an offer to an origin, unless the origin was sent away.
@@ -372,7 +411,7 @@ impl State {
 
     /// Notes that `origin` answered in a session of its own.
     pub fn note_answer(&mut self, origin: SocketId, session_id: &str) {
-        if let Role::Origin { sessions, .. } = self.role(origin)
+        if let Some(Role::Origin { sessions, .. }) = self.sockets.get(&origin).map(|socket| &socket.role)
             && let Some(visitor) = sessions.get(session_id).map(|visitor| visitor.socket)
             && let Role::Visitor { sessions, .. } = self.role(visitor)
             && let Some(session) = sessions.get_mut(session_id)

@@ -263,9 +263,7 @@ impl Model {
                 candidates_of_visitor: candidates,
                 candidates_of_origin: 0,
             });
-            let full =
-                frames.into_iter().filter(|text| !self.queue(me, text.clone(), number, true)).count() > 0;
-            if full {
+            if frames.into_iter().any(|text| !self.queue(me, text, number, true)) {
                 self.tell(visitor, Some(&told), TOO_SLOW);
             }
         }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::{runtime::Runtime, time::advance};
 
 use super::{
-    super::{budget::Budget, contest::Contest, outbox::Next},
+    super::{admission::Standing, budget::Budget, contest::Contest, outbox::Next},
     model::{Model, Waiting as Expected},
     steps::{Ask, Id, Kind, Limits, PODS, SOCKETS, Step, limits, render, step},
     *,
@@ -119,6 +119,14 @@ impl Both {
             }
         }
         for seat in 0..SOCKETS {
+            let number = self.seats[seat].as_ref().map(|(number, _)| *number);
+            let closed = number.and_then(|number| self.model.sockets[number].closed);
+            if matches!(closed, Some(1008 | 4003)) {
+                // The socket reads no more frames from now on.
+                self.leave(seat)?;
+            }
+        }
+        for seat in 0..SOCKETS {
             if let (false, Some((me, _))) = (self.lazy[seat], &self.seats[seat]) {
                 self.compare(*me)?;
             }
@@ -150,14 +158,6 @@ impl Both {
         self.model.begin_step();
         self.model.ask(me, &ask);
         self.note(me, &ask);
-        for seat in 0..SOCKETS {
-            let number = self.seats[seat].as_ref().map(|(number, _)| *number);
-            let closed = number.and_then(|number| self.model.sockets[number].closed);
-            if matches!(closed, Some(1008 | 4003)) {
-                // The socket reads no more frames from now on.
-                self.leave(seat)?;
-            }
-        }
         Ok(())
     }
 
@@ -193,11 +193,15 @@ impl Both {
             sent.push(expected.remove(found.unwrap()));
         }
         prop_assert!(expected.is_empty(), "socket {} lacks {:?}", me, expected);
-        // What takes turns may overtake frames of others, and nothing else may overtake anything.
+        // What takes turns may overtake frames of others, and be overtaken by the broker's own. Nothing else may overtake
+        // anything.
         for (n, (step, frame)) in sent.iter().enumerate() {
             let overtaken = sent[n..].iter().filter(|(later, _)| later < step);
             for (_, other) in overtaken {
-                let may_overtake = frame.in_turns && frame.session != other.session;
+                let may_overtake = match frame.session {
+                    Some(_) => frame.in_turns && frame.session != other.session,
+                    None => other.in_turns,
+                };
                 prop_assert!(may_overtake, "socket {}: {:?} overtook {:?}", me, frame, other);
             }
         }

@@ -1,6 +1,9 @@
 use std::{sync::mpsc::channel, thread, time::Duration};
 
-use super::{super::budget::Budget, *};
+use super::{
+    super::{admission::Standing, budget::Budget, close::Close},
+    *,
+};
 
 /// The watchdog relies on it.
 #[test]
@@ -25,12 +28,12 @@ fn join(directory: &Arc<Directory>) -> Place {
 fn a_socket_that_is_being_closed_takes_no_pod_id() {
     let directory = Directory::new(SignalSettings::default());
     let [revoked, other] = [(); 2].map(|()| join(&directory));
-    revoked.outbox.close(Close::CREDENTIAL_REFUSED);
+    revoked.outbox().close(Close::CREDENTIAL_REFUSED);
     let admitted = |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), None);
     assert!(matches!(admitted(&revoked), Admitted::NotYet));
     assert!(directory.holder("pod").is_none());
     assert!(matches!(admitted(&other), Admitted::Holds));
-    assert_eq!(directory.holder("pod").unwrap().socket, other.id);
+    assert_eq!(directory.holder("pod").unwrap().socket, other.id());
 }
 
 #[test]
@@ -41,9 +44,9 @@ fn a_socket_that_is_being_closed_is_not_promoted() {
     assert!(matches!(admitted(&holder), Admitted::Holds));
     assert!(matches!(admitted(&revoked), Admitted::Contests(_)));
     assert!(matches!(admitted(&next), Admitted::NotYet));
-    revoked.outbox.close(Close::CREDENTIAL_REFUSED);
+    revoked.outbox().close(Close::CREDENTIAL_REFUSED);
     drop(holder);
-    assert_eq!(directory.holder("pod").unwrap().socket, next.id);
+    assert_eq!(directory.holder("pod").unwrap().socket, next.id());
     drop((revoked, next));
     assert!(directory.lock().is_empty());
 }

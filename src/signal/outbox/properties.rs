@@ -68,7 +68,6 @@ impl Wake for Woken {
 /// A session whose frame waits.
 struct Sender {
     waiting: Waiting,
-    text: String,
     woken: Arc<Woken>,
 }
 
@@ -87,7 +86,7 @@ impl Receiver {
     fn new(budget: &Arc<Budget>) -> Self {
         Self {
             outbox: Arc::new(Outbox::new(LIMIT, budget.clone())),
-            shares: (0..SESSIONS).map(|_| Share::in_turns()).collect(),
+            shares: (0..SESSIONS).map(|_| Share::in_turns(Arc::default())).collect(),
             waiting: (0..SESSIONS).map(|_| None).collect(),
             expected: vec![VecDeque::new(); SESSIONS],
             own: VecDeque::new(),
@@ -111,9 +110,10 @@ impl Receiver {
             Pushed::Closed => assert!(self.closed),
             Pushed::Full(frame) => {
                 assert_eq!(frame, text);
+                self.expected[session].push_back(text);
                 let waiting = Waiting::new(self.outbox.clone(), self.shares[session].clone(), frame);
                 let woken = Arc::new(Woken(true.into()));
-                self.waiting[session] = Some(Sender { waiting, text, woken });
+                self.waiting[session] = Some(Sender { waiting, woken });
             }
         }
     }
@@ -123,7 +123,7 @@ impl Receiver {
         let mut settled = false;
         while !std::mem::replace(&mut settled, true) {
             for session in 0..SESSIONS {
-                let Some(Sender { waiting, text, woken }) = &mut self.waiting[session] else { continue };
+                let Some(Sender { waiting, woken }) = &mut self.waiting[session] else { continue };
                 if !woken.0.swap(false, Ordering::Relaxed) {
                     continue;
                 }
@@ -133,9 +133,6 @@ impl Receiver {
                     // It tries again after a while.
                     Poll::Ready(Err(NoRoom)) => woken.0.store(true, Ordering::Relaxed),
                     Poll::Ready(Ok(())) => {
-                        if !self.closed {
-                            self.expected[session].push_back(text.clone());
-                        }
                         self.waiting[session] = None;
                         settled = false;
                     }
@@ -166,7 +163,19 @@ impl Receiver {
         }
     }
 
+    /// A session gives up the frame that waits.
+    fn give_up(&mut self, session: usize) {
+        let frames = self.outbox.lock().line.len();
+        self.waiting[session] = None;
+        if self.outbox.lock().line.len() < frames {
+            self.expected[session].pop_back();
+        }
+    }
+
     fn close(&mut self, discard: bool) {
+        for session in 0..SESSIONS {
+            self.give_up(session);
+        }
         if discard {
             self.outbox.discard(Close::TOO_SLOW);
             self.expected.iter_mut().for_each(VecDeque::clear);
@@ -214,7 +223,7 @@ proptest! {
                     }
                 }
                 Step::Read { outbox, frames } => receivers[outbox].read(frames),
-                Step::GiveUp { outbox, session } => receivers[outbox].waiting[session] = None,
+                Step::GiveUp { outbox, session } => receivers[outbox].give_up(session),
                 Step::Close { outbox, discard } => receivers[outbox].close(discard),
             }
             receivers.iter_mut().for_each(Receiver::settle);

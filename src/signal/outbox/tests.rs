@@ -8,6 +8,11 @@ fn outbox(limit: usize) -> Outbox {
     Outbox::new(limit, Budget::new(1 << 20))
 }
 
+/// The share of a session in a network of its own.
+fn new_share() -> Arc<Share> {
+    Share::in_turns(Arc::default())
+}
+
 fn next(outbox: &Outbox) -> Poll<Result<Next, Close>> {
     outbox.poll_next(&mut Context::from_waker(Waker::noop()))
 }
@@ -18,14 +23,14 @@ fn frame(text: &str) -> Poll<Result<Next, Close>> {
 
 #[test]
 fn a_session_may_have_as_much_waiting_as_there_is_room_left() {
-    let (outbox, flooder, quiet) = (outbox(10_000), Share::in_turns(), Share::in_turns());
+    let (outbox, flooder, quiet) = (outbox(10_000), new_share(), new_share());
     let flood = "x".repeat(1000 - FRAME_OVERHEAD);
     for _ in 0..5 {
         assert_eq!(outbox.push(&flooder, flood.clone()), Pushed::Queued);
     }
     assert_eq!(outbox.push(&flooder, flood.clone()), Pushed::Full(flood.clone()));
     assert_eq!(outbox.push(&quiet, "y".repeat(5000 - FRAME_OVERHEAD)), Pushed::Queued);
-    assert_eq!(outbox.push(&Share::in_turns(), flood.clone()), Pushed::Full(flood));
+    assert_eq!(outbox.push(&new_share(), flood.clone()), Pushed::Full(flood));
     assert_eq!(outbox.lock().close, None);
 }
 
@@ -62,32 +67,72 @@ fn what_is_being_written_counts_until_the_next_is_asked_for() {
 
 #[test]
 fn who_waits_is_woken_in_turn_once_there_is_room() {
-    let (outbox, share) = (Arc::new(outbox(1000)), Share::in_turns());
+    let (outbox, share) = (Arc::new(outbox(1000)), new_share());
     let large = "x".repeat(1000 - FRAME_OVERHEAD);
     assert_eq!(outbox.push(&share, large.clone()), Pushed::Queued);
     let waiting = |text: &str| {
-        let share = Share::in_turns();
+        let share = new_share();
         let Pushed::Full(frame) = outbox.push(&share, text.into()) else { panic!("it should be full") };
         Waiting::new(outbox.clone(), share, frame)
     };
     let (mut one, mut two) = (waiting("one"), waiting("two"));
     assert_eq!((&mut two).now_or_never(), None);
     assert_eq!((&mut one).now_or_never(), None);
+    // Neither of them needs its sender to come in.
     assert_eq!(next(&outbox), frame(&large));
-    assert_eq!(next(&outbox), Poll::Pending);
-    // Those before it come first, even where there is room for both.
-    assert_eq!((&mut two).now_or_never(), None);
-    assert_eq!((&mut one).now_or_never(), Some(Ok(())));
-    assert_eq!((&mut two).now_or_never(), Some(Ok(())));
     assert_eq!([next(&outbox), next(&outbox)], [frame("one"), frame("two")]);
+    assert_eq!([one.now_or_never(), two.now_or_never()], [Some(Ok(())); 2]);
+}
+
+/// A sender may be unable to look after its frame, or give it up.
+#[test]
+fn a_sender_that_is_stuck_holds_nobody_up() {
+    let (outbox, share) = (Arc::new(outbox(1000)), new_share());
+    let large = "x".repeat(1000 - FRAME_OVERHEAD);
+    assert_eq!(outbox.push(&share, large.clone()), Pushed::Queued);
+    let stuck = Waiting::new(outbox.clone(), share.clone(), "stuck".into());
+    let given_up = Waiting::new(outbox.clone(), share, large.clone());
+    let mut quiet = Waiting::new(outbox.clone(), new_share(), large.clone());
+    assert_eq!((&mut quiet).now_or_never(), None);
+    assert_eq!([next(&outbox), next(&outbox)], [frame(&large), frame(&large)]);
+    drop(given_up);
+    assert_eq!([next(&outbox), next(&outbox)], [frame("stuck"), Poll::Pending]);
+    assert_eq!(quiet.now_or_never(), Some(Ok(())));
+    drop(stuck);
+}
+
+/// Who waits for the common budget does not hold those up who need none of it.
+#[test]
+fn a_frame_without_budget_is_passed_by_small_ones() {
+    let budget = Budget::new(1000);
+    let outbox = Arc::new(Outbox::new(100_000, budget.clone()));
+    assert!(budget.take(1000));
+    let large = Waiting::new(outbox.clone(), new_share(), "x".repeat(2 * FREE));
+    let small = Waiting::new(outbox.clone(), new_share(), "small".into());
+    assert_eq!(small.now_or_never(), Some(Ok(())));
+    assert_eq!(next(&outbox), frame("small"));
+    assert_eq!(next(&outbox), Poll::Pending);
+    budget.give_back(1000);
+    budget.set_limit(100_000);
+    assert_eq!(large.now_or_never(), Some(Ok(())));
+}
+
+#[test]
+fn a_close_that_hurries_does_so_after_another_too() {
+    let outbox = outbox(1000);
+    let hurried = |outbox: &Outbox| outbox.poll_hurried(&mut Context::from_waker(Waker::noop()));
+    outbox.close(Close::REPLACED);
+    assert_eq!(hurried(&outbox), Poll::Pending);
+    outbox.close(Close::RESTART);
+    assert_eq!(hurried(&outbox), Poll::Ready(Close::REPLACED));
 }
 
 #[test]
 fn who_waits_for_a_queue_that_is_closed_waits_no_more() {
-    let (outbox, share) = (Arc::new(outbox(1000)), Share::in_turns());
+    let (outbox, share) = (Arc::new(outbox(1000)), new_share());
     let large = "x".repeat(1000 - FRAME_OVERHEAD);
     assert_eq!(outbox.push(&share, large.clone()), Pushed::Queued);
-    let mut waiting = Waiting::new(outbox.clone(), Share::in_turns(), large);
+    let mut waiting = Waiting::new(outbox.clone(), new_share(), large);
     assert_eq!((&mut waiting).now_or_never(), None);
     outbox.close(Close::REPLACED);
     assert_eq!(waiting.now_or_never(), Some(Ok(())));
@@ -101,7 +146,7 @@ fn a_frame_that_nothing_could_make_room_for_does_not_wait() {
     let budget = Budget::new(1000);
     let outbox = Arc::new(Outbox::new(100_000, budget.clone()));
     assert!(budget.take(1000));
-    let (share, large) = (Share::in_turns(), "x".repeat(2 * FREE));
+    let (share, large) = (new_share(), "x".repeat(2 * FREE));
     let Pushed::Full(large) = outbox.push(&share, large) else { panic!("the budget is spent") };
     assert_eq!(Waiting::new(outbox, share, large).now_or_never(), Some(Err(NoRoom)));
 }

@@ -1,46 +1,114 @@
-//! Senders that wait until there is room for a frame.
+//! Frames that wait until there is room for them. They wait in the queue's own line, so that the queue takes them without
+//! the help of their senders.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
-use super::{Outbox, Share, Ticket, cost};
+use super::{
+    super::queue::{Share, Ticket, cost},
+    Outbox,
+};
+
+/// The frames that wait for room in one queue, the first of them first.
+#[derive(Debug, Default)]
+pub struct Line(BTreeMap<Ticket, Parked>);
+
+#[derive(Debug)]
+struct Parked {
+    share: Arc<Share>,
+    frame: String,
+    /// Its sender's.
+    waker: Option<Waker>,
+}
+
+impl Line {
+    /// Returns whether nothing waits that comes before `ticket`.
+    pub fn is_next(&self, ticket: Ticket) -> bool {
+        self.0.first_key_value().is_none_or(|(first, _)| *first >= ticket)
+    }
+
+    /// Returns the ticket, share and cost of the frame that comes after `n` others.
+    pub fn nth(&self, n: usize) -> Option<(Ticket, Arc<Share>, usize)> {
+        let (ticket, parked) = self.0.iter().nth(n)?;
+        Some((*ticket, parked.share.clone(), cost(&parked.frame)))
+    }
+
+    /// Removes a frame and returns it with its sender's waker.
+    pub fn remove(&mut self, ticket: Ticket) -> Option<(String, Option<Waker>)> {
+        self.0.remove(&ticket).map(|parked| (parked.frame, parked.waker))
+    }
+
+    /// Takes the wakers of all senders.
+    pub fn take_wakers(&mut self) -> Vec<Waker> {
+        self.0.values_mut().filter_map(|parked| parked.waker.take()).collect()
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// A frame that waits for room in a queue, until it is added or the queue is closed. Dropping it gives it up.
 #[derive(Debug)]
 pub struct Waiting {
     outbox: Arc<Outbox>,
-    pub(super) share: Arc<Share>,
-    pub(super) ticket: Ticket,
-    pub(super) frame: Option<String>,
+    ticket: Ticket,
 }
 
-/// The common budget has no room, and nothing that waits in the queue could make any: the frame may be polled again
-/// later.
+/// The common budget has no room, and nothing in the queue could make any: the frame may be polled again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 
 impl Waiting {
     /// Lets a frame that was handed back wait.
     pub fn new(outbox: Arc<Outbox>, share: Arc<Share>, frame: String) -> Self {
-        let ticket = outbox.lock().queue.ticket(&share, cost(&frame));
-        Self { outbox, share, ticket, frame: Some(frame) }
+        let mut inner = outbox.lock();
+        let ticket = inner.queue.ticket(&share, cost(&frame));
+        if inner.close.is_none() {
+            inner.queue.reserve(ticket, &share);
+            inner.line.0.insert(ticket, Parked { share, frame, waker: None });
+        }
+        drop(inner);
+        Self { outbox, ticket }
+    }
+
+    /// Has the line move on, as far as there is room.
+    fn advance(&self) {
+        let mut inner = self.outbox.lock();
+        let mut woken = self.outbox.advance(&mut inner);
+        woken.extend(inner.waker.take());
+        drop(inner);
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 
 impl Future for Waiting {
     type Output = Result<(), NoRoom>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outbox = self.outbox.clone();
-        outbox.poll_push(cx, &mut self)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.advance();
+        let mut inner = self.outbox.lock();
+        let is_empty = inner.bytes == 0;
+        match inner.line.0.get_mut(&self.ticket) {
+            None => Poll::Ready(Ok(())),
+            Some(_) if is_empty => Poll::Ready(Err(NoRoom)),
+            Some(parked) => {
+                parked.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.outbox.leave_line(self.ticket);
+        if self.outbox.lock().line.remove(self.ticket).is_some() {
+            self.advance();
+        }
     }
 }

@@ -88,7 +88,10 @@ impl State {
         let Newcomer { socket: id, standing, network } = newcomer;
         match self.role(id) {
             Role::Origin { pods, .. } => pods.push(pod.clone()),
-            role => *role = Role::Origin { pods: vec![pod.clone()], sessions: HashMap::new() },
+            role => {
+                let (sessions, turns) = (HashMap::new(), HashMap::new());
+                *role = Role::Origin { pods: vec![pod.clone()], sessions, turns };
+            }
         }
         let socket = self.socket(id);
         socket.contests = None;

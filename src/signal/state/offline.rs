@@ -1,11 +1,11 @@
 //! Offers for a pod id that nobody holds: they wait where its origin may be on its way back.
 
-use std::{collections::hash_map::Entry, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    Exchange, Phase, PodId, Refusal, Role, Session, SessionId, Side, SocketId, State, Visitor,
+    Exchange, Phase, PodId, Refusal, Role, Session, SessionId, Side, SocketId, State,
     waiting_offers::WaitingOffer,
 };
 use crate::signal::{outbox::Pushed, queue::Share, wire};
@@ -68,7 +68,7 @@ impl State {
         };
         let number = self.waiting_offers.add(offer, rules.max_per_pod).ok_or(Refusal::OriginOffline)?;
         if let Role::Visitor { sessions, .. } = self.role(visitor) {
-            let (peer, share) = (Side::Awaited(number), Share::in_turns());
+            let (peer, share) = (Side::Awaited(number), Share::in_turns(Arc::default()));
             sessions.insert(session_id, Session { pod, peer, share, exchange: Exchange::default() });
         }
         Ok(())
@@ -105,25 +105,20 @@ impl State {
     /// Hands all offers that wait for `pod` to its new origin.
     pub(super) fn deliver_offers(&mut self, origin: SocketId, pod: &PodId) {
         for offer in self.waiting_offers.take(pod) {
-            let session_id = offer.session_id.clone();
-            let Role::Origin { sessions, .. } = self.role(origin) else { return };
-            let Entry::Vacant(free) = sessions.entry(session_id) else {
+            let Some(share) = self.admit_visitor(origin, offer.visitor, &offer.session_id) else {
                 self.refuse_offer(&offer, &Refusal::SessionTaken);
                 continue;
             };
-            free.insert(Visitor { socket: offer.visitor, share: Share::in_order() });
-            self.sessions += 1;
-            let Role::Visitor { sessions, .. } = self.role(offer.visitor) else { continue };
-            let Some(session) = sessions.get_mut(&offer.session_id) else { continue };
-            session.peer = Side::Origin(origin);
-            let share = session.share.clone();
-            let outbox = &self.sockets[&origin].outbox;
-            let mut is_full = false;
-            for frame in offer.frames {
-                // What waits for one pod id takes half of a queue at most.
-                is_full |= matches!(outbox.push(&share, frame), Pushed::Full(_));
+            if let Role::Visitor { sessions, .. } = self.role(offer.visitor)
+                && let Some(session) = sessions.get_mut(&offer.session_id)
+            {
+                session.peer = Side::Origin(origin);
+                session.share = share.clone();
             }
-            if is_full {
+            let outbox = &self.sockets[&origin].outbox;
+            // What waits for one pod id takes half of a queue at most. Nothing follows a frame that has no room.
+            let is_full = |frame| matches!(outbox.push(&share, frame), Pushed::Full(_));
+            if offer.frames.into_iter().any(is_full) {
                 let frame = wire::error(Some(&offer.session_id), &Refusal::PeerTooSlow.to_string());
                 self.sockets[&offer.visitor].outbox.tell(frame);
             }

@@ -1,6 +1,6 @@
 //! What each socket is doing while the broker stops, and how it is closed.
 
-use super::{Phase, Refusal, Role, Session, Side, SocketId, State};
+use super::{Phase, Refusal, Role, Session, Side, Socket, SocketId, State};
 use crate::signal::{close::Close, wire};
 
 /// What a socket is doing.
@@ -39,7 +39,7 @@ impl State {
     /// What the sockets do that were not sent away yet. Without any, returns `None` and sends away whoever still joins.
     pub fn open_sockets(&mut self) -> Option<Vec<(SocketId, Talk)>> {
         let open = self.sockets.iter().filter(|(_, socket)| !socket.leaves);
-        let open: Vec<_> = open.map(|(id, socket)| (*id, talk_of(&socket.role))).collect();
+        let open: Vec<_> = open.map(|(id, socket)| (*id, talk_of(socket))).collect();
         if open.is_empty() {
             self.phase = Phase::Stopped;
             return None;
@@ -67,8 +67,9 @@ impl State {
     }
 }
 
-fn talk_of(role: &Role) -> Talk {
-    let sessions = match role {
+fn talk_of(socket: &Socket) -> Talk {
+    let sessions = match &socket.role {
+        Role::New if socket.contests.is_some() => return Talk::Nothing,
         Role::New => return Talk::NoFrame,
         Role::Origin { .. } => return Talk::Origin,
         Role::Visitor { sessions, .. } if !sessions.is_empty() => sessions.values(),

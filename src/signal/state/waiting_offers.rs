@@ -1,7 +1,8 @@
 //! Offers that wait for the host of their pod id, with the candidates that follow them.
 //!
 //! What waits is bounded in bytes. Each offer counts [`OFFER_OVERHEAD`] on top of its frames, which bounds the number
-//! of offers too. Where a bound is reached the newcomer is refused; what waits already stays.
+//! of offers too. Where a bound is reached the newcomer is refused; what waits already stays. Of the room for a pod id, and
+//! of all, a client network has at most as much as it leaves, so that one more network always finds some.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,6 +41,7 @@ pub struct WaitingOffers {
 struct Queue {
     numbers: Vec<u64>,
     bytes: usize,
+    by_network: HashMap<IpAddr, usize>,
 }
 
 /// An offer and what its visitor sent after it.
@@ -148,17 +150,23 @@ impl WaitingOffers {
 
     /// Counts `bytes` of `offer` towards every bound, if all of them allow it.
     fn reserve(&mut self, offer: &WaitingOffer, bytes: usize, pod_limit: usize) -> bool {
-        let of_pod = self.by_pod.get(&offer.pod).map_or(0, |queue| queue.bytes);
+        let queue = self.by_pod.get(&offer.pod);
+        let left_of_pod = pod_limit.saturating_sub(queue.map_or(0, |queue| queue.bytes));
+        let left = MAX_TOTAL - self.bytes;
         let of_socket = self.by_socket.get(&offer.visitor).copied().unwrap_or_default();
-        let of_network = offer.network.and_then(|network| self.by_network.get(&network));
-        let fits = of_pod + bytes <= pod_limit
-            && of_socket + bytes <= MAX_PER_SOCKET
-            && of_network.copied().unwrap_or_default() + bytes <= MAX_PER_NETWORK
-            && self.bytes + bytes <= MAX_TOTAL;
+        let network_fits = offer.network.is_none_or(|network| {
+            let of_pod = queue.and_then(|queue| queue.by_network.get(&network)).copied().unwrap_or_default();
+            let of_all = self.by_network.get(&network).copied().unwrap_or_default();
+            of_pod + bytes <= left_of_pod && of_all + bytes <= left.min(MAX_PER_NETWORK)
+        });
+        let fits =
+            network_fits && bytes <= left_of_pod && bytes <= left && of_socket + bytes <= MAX_PER_SOCKET;
         if fits {
-            self.by_pod.entry(offer.pod.clone()).or_default().bytes += bytes;
+            let queue = self.by_pod.entry(offer.pod.clone()).or_default();
+            queue.bytes += bytes;
             *self.by_socket.entry(offer.visitor).or_default() += bytes;
             if let Some(network) = offer.network {
+                *queue.by_network.entry(network).or_default() += bytes;
                 *self.by_network.entry(network).or_default() += bytes;
             }
             self.bytes += bytes;
@@ -169,6 +177,9 @@ impl WaitingOffers {
     fn release(&mut self, offer: &WaitingOffer, bytes: usize) {
         if let Some(queue) = self.by_pod.get_mut(&offer.pod) {
             queue.bytes -= bytes;
+            if let Some(network) = &offer.network {
+                subtract(&mut queue.by_network, network, bytes);
+            }
             if queue.numbers.is_empty() {
                 self.by_pod.remove(&offer.pod);
             }
@@ -235,6 +246,21 @@ mod tests {
             waiting.take_all();
             assert!(waiting.is_empty(), "{waiting:?}");
         }
+    }
+
+    #[test]
+    fn a_network_has_at_most_as_much_as_it_leaves() {
+        let mut waiting = WaitingOffers::default();
+        let flood = room(&mut waiting, Some("192.0.2.1"), 5_000, 300_000);
+        let room_of_pod = 300_000 / (OFFER_OVERHEAD + FRAME_OVERHEAD + 5_000);
+        assert_eq!(flood, room_of_pod.div_ceil(2), "of a pod id's room");
+        assert_eq!(room(&mut waiting, Some("192.0.2.2"), 5_000, 300_000), flood / 2);
+        waiting.take_all();
+        assert!(waiting.is_empty(), "{waiting:?}");
+        for network in 1..=33 {
+            room(&mut waiting, Some(&format!("192.0.2.{network}")), 5_000, NO_POD_LIMIT);
+        }
+        assert!(room(&mut waiting, Some("198.51.100.1"), 5_000, NO_POD_LIMIT) >= 10, "in total");
     }
 
     #[test]

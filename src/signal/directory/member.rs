@@ -1,0 +1,291 @@
+//! What one socket asks of the directory.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, MutexGuard},
+};
+
+use arc_swap::Guard;
+use serde_json::value::RawValue;
+
+use super::{
+    super::{
+        admission::Standing,
+        close::Close,
+        contest::{Contest, Newcomer},
+        outbox::{Outbox, Pushed, Waiting},
+        state::{OfflineRules, Peer, PodId, Refusal, Registered, Role, Route, SocketId, State},
+        wire::{self, Frame, FrameError, Id, Kind},
+    },
+    Admitted, Directory, Handled, Passing, Registration,
+};
+use crate::config::SignalSettings;
+
+/// A socket by its number in the directory, which it may have left.
+#[derive(Clone, Debug)]
+pub struct Member {
+    directory: Arc<Directory>,
+    id: SocketId,
+    outbox: Arc<Outbox>,
+}
+
+impl Member {
+    pub(super) fn new(directory: Arc<Directory>, id: SocketId, outbox: Arc<Outbox>) -> Self {
+        Self { directory, id, outbox }
+    }
+
+    pub(super) fn leave(&self) {
+        self.directory.lock().leave(self.id);
+    }
+
+    /// Does what the frame in `bytes` asks for as far as it can be done at once, or tells the sender why not.
+    pub fn handle(&self, bytes: &[u8]) -> Handled {
+        let frame = match Frame::parse(bytes) {
+            Ok(frame) => frame,
+            Err(error @ (FrameError::InvalidJson | FrameError::TooDeep)) => {
+                self.tell(None, &error.to_string());
+                return Handled::Done;
+            }
+        };
+        let mut state = self.directory.lock();
+        let waits = state.contests_any(self.id);
+        match state.role(self.id) {
+            Role::Replaced => return Handled::Done,
+            Role::New if waits => return Handled::Done,
+            _ => {}
+        }
+        let handled = match frame.kind {
+            Kind::Register => self.registration(state, &frame).map(Handled::Registers),
+            Kind::Offer => self.offer(state, &frame),
+            Kind::Answer => self.answer(state, &frame),
+            Kind::Candidate => self.candidate(state, &frame),
+            Kind::Error => self.peer_error(state, &frame),
+            Kind::Unknown => Ok(Handled::Done),
+        };
+        handled.unwrap_or_else(|refusal| {
+            self.refuse(text_of(&frame.session_id), frame.kind, &refusal);
+            Handled::Done
+        })
+    }
+
+    /// Tells the sender that a frame which waited for room was dropped.
+    pub fn give_up(&self, session_id: &str) {
+        self.tell(Some(session_id), &Refusal::PeerTooSlow.to_string());
+    }
+
+    #[cfg(test)]
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The number of the socket.
+    #[cfg(test)]
+    pub fn id(&self) -> SocketId {
+        self.id
+    }
+
+    /// The peer was heard of: whoever waits for one of its pod ids waits in vain.
+    pub fn is_there(&self) {
+        self.directory.lock().is_there(self.id);
+    }
+
+    /// Carries out a registration as its standing allows, or tells the sender why it was not admitted.
+    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>, network: Option<IpAddr>) -> Admitted {
+        let mut state = self.directory.lock();
+        // It may have been closed since it asked: it left, its credential was revoked, or the broker stops.
+        if !state.has(self.id) || self.outbox.is_closing() {
+            return Admitted::NotYet;
+        }
+        let registered = match (state.role(self.id), admitted) {
+            (Role::Replaced, _) => return Admitted::NotYet,
+            (_, Err(sentence)) => Err(Refusal::NotAdmitted(sentence)),
+            (_, Ok(standing)) => state.register(pod.clone(), Newcomer { socket: self.id, standing, network }),
+        };
+        drop(state);
+        match registered {
+            Ok(Registered::Holds) => Admitted::Holds,
+            Ok(Registered::Waits(None)) => Admitted::NotYet,
+            Ok(Registered::Waits(Some(number))) => {
+                Admitted::Contests(Contest { directory: self.directory.clone(), pod, number, round: 0 })
+            }
+            Err(refusal) => {
+                self.refuse(None, Kind::Register, &refusal);
+                Admitted::NotYet
+            }
+        }
+    }
+
+    /// What the admission made of a registration that was carried out: whether it is on record, or why the socket must
+    /// give the pod id up.
+    pub fn registered(&self, pod: &str, recorded: Result<bool, String>) {
+        match recorded {
+            Ok(true) => self.directory.recorded(self.id, pod),
+            Ok(false) => {}
+            Err(sentence) => self.refuse(None, Kind::Register, &Refusal::NotAdmitted(sentence)),
+        }
+    }
+
+    /// Tells the sender why its frame goes nowhere; a refused registration closes the socket.
+    fn refuse(&self, session_id: Option<&str>, kind: Kind, refusal: &Refusal) {
+        self.tell(session_id, &refusal.to_string());
+        match (kind, refusal) {
+            (Kind::Register, Refusal::Held) => self.outbox.close(Close::HELD),
+            (Kind::Register, Refusal::AlreadyInitialized) => {}
+            (Kind::Register, _) => self.outbox.close(Close::REGISTRATION_REFUSED),
+            _ => {}
+        }
+    }
+
+    fn registration(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        frame: &Frame<'_>,
+    ) -> Result<Registration, Refusal> {
+        state.has_room(self.id, self.limits().pods_per_socket)?;
+        let pod: PodId = self.pod_id(frame)?.ok_or(Refusal::Required("podId"))?.into();
+        if state.holds(self.id, &pod) {
+            return Err(Refusal::AlreadyInitialized);
+        }
+        let token = match &frame.owner_token {
+            Id::Missing => None,
+            Id::Text(token) => Some(token.to_string()),
+            Id::NotText => return Err(Refusal::NotAdmitted("expected ownerToken to be a text".into())),
+        };
+        Ok(Registration { pod, token })
+    }
+
+    fn offer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
+        let named = self.pod_id(frame);
+        let first_pod = state.visit(self.id, named.as_ref().ok().copied().flatten())?;
+        let pod = match named? {
+            Some(pod) => pod.into(),
+            None => first_pod.ok_or(Refusal::Required("podId"))?,
+        };
+        let session_id = self.session_id(frame)?;
+        let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
+        let max_sessions = self.limits().sessions_per_socket;
+        match state.open_session(self.id, session_id, &pod, max_sessions)? {
+            Route::To(origin) => {
+                drop(state);
+                self.pass(origin, frame.kind, session_id, sdp)
+            }
+            Route::Waits => {
+                let offer = wire::relayed(frame.kind, session_id, sdp);
+                state.await_origin(self.id, session_id, pod, offer, max_sessions, self.offline_rules())?;
+                self.directory.offer_waits.notify_one();
+                Ok(Handled::Done)
+            }
+        }
+    }
+
+    fn answer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
+        let Role::Origin { .. } = state.role(self.id) else { return Err(Refusal::WrongRole) };
+        let session_id = self.session_id(frame)?;
+        let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
+        let Some(route) = state.route(self.id, session_id) else { return Ok(Handled::Done) };
+        let handled = self.send(state, route, frame.kind, session_id, sdp)?;
+        self.directory.lock().note_answer(self.id, session_id);
+        Ok(handled)
+    }
+
+    fn candidate(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
+        if let Role::New = state.role(self.id) {
+            return Err(Refusal::Uninitialized);
+        }
+        let session_id = self.session_id(frame)?;
+        let candidate = frame.payload.ok_or(Refusal::Required("candidate"))?;
+        let Some(route) = state.route(self.id, session_id) else {
+            return match state.role(self.id) {
+                Role::Visitor { .. } => Err(Refusal::OriginOffline),
+                _ => Ok(Handled::Done),
+            };
+        };
+        state.count_candidate(self.id, session_id, self.limits().candidates_per_session)?;
+        self.send(state, route, frame.kind, session_id, candidate)
+    }
+
+    fn peer_error(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
+        let (Some(session_id), Some(error)) = (text_of(&frame.session_id), frame.payload) else {
+            return Ok(Handled::Done);
+        };
+        let Some(route) = state.route(self.id, session_id) else { return Ok(Handled::Done) };
+        self.send(state, route, frame.kind, session_id, error)
+    }
+
+    /// Sends an opaque value on its route within a session.
+    fn send(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        route: Route,
+        kind: Kind,
+        session_id: &str,
+        payload: &RawValue,
+    ) -> Result<Handled, Refusal> {
+        match route {
+            Route::To(peer) => {
+                drop(state);
+                self.pass(peer, kind, session_id, payload)
+            }
+            Route::Waits => {
+                let frame = wire::relayed(kind, session_id, payload);
+                state.wait_behind(self.id, session_id, frame, self.offline_rules())?;
+                Ok(Handled::Done)
+            }
+        }
+    }
+
+    /// Passes an opaque value on to the other side of a session. If there is no room for it, a visitor waits; an origin
+    /// does not, because it has other visitors.
+    fn pass(&self, to: Peer, kind: Kind, session_id: &str, payload: &RawValue) -> Result<Handled, Refusal> {
+        match to.outbox.push(&to.share, wire::relayed(kind, session_id, payload)) {
+            Pushed::Queued | Pushed::Closed => Ok(Handled::Done),
+            Pushed::Full(frame) if to.is_origin => {
+                let waiting = Waiting::new(to.outbox, to.share, frame);
+                Ok(Handled::Waits(Passing { waiting, session_id: session_id.into() }))
+            }
+            Pushed::Full(_) => Err(Refusal::PeerTooSlow),
+        }
+    }
+
+    fn pod_id<'a>(&self, frame: &'a Frame<'_>) -> Result<Option<&'a str>, Refusal> {
+        match &frame.pod_id {
+            Id::Missing => Ok(None),
+            Id::NotText => Err(Refusal::Required("podId")),
+            Id::Text(text) => short("podId", text, self.limits().max_pod_id).map(Some),
+        }
+    }
+
+    fn session_id<'a>(&self, frame: &'a Frame<'_>) -> Result<&'a str, Refusal> {
+        match &frame.session_id {
+            Id::Missing => Err(Refusal::Required("sessionId")),
+            Id::NotText => Err(Refusal::NotText("sessionId")),
+            Id::Text(text) => short("sessionId", text, self.limits().max_session_id),
+        }
+    }
+
+    fn offline_rules(&self) -> OfflineRules {
+        let limits = self.limits();
+        OfflineRules { grace: limits.offline_grace.0, max_per_pod: limits.max_queue.as_u64() as usize / 2 }
+    }
+
+    fn limits(&self) -> Guard<Arc<SignalSettings>> {
+        self.directory.limits.load()
+    }
+
+    /// Tells this socket that something is wrong. A session id that is too long is not repeated.
+    fn tell(&self, session_id: Option<&str>, message: &str) {
+        let session_id = session_id.filter(|id| id.len() <= self.limits().max_session_id as usize);
+        self.outbox.tell(wire::error(session_id, message));
+    }
+}
+
+fn text_of<'a>(id: &'a Id<'_>) -> Option<&'a str> {
+    match id {
+        Id::Text(text) => Some(text),
+        Id::Missing | Id::NotText => None,
+    }
+}
+
+fn short<'a>(name: &'static str, text: &'a str, limit: u32) -> Result<&'a str, Refusal> {
+    if text.len() > limit as usize { Err(Refusal::TooLong { name, limit }) } else { Ok(text) }
+}
