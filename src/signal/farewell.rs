@@ -193,6 +193,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_host_that_stands_by_holds_nobody_up() {
+        let directory = Directory::new(SignalSettings::default());
+        let [holder, newcomer] = [(); 2].map(|()| {
+            let (place, outbox) = join(&directory);
+            let _ = place.admit("pod".into(), Ok(Standing::Owner([1; 32])), None);
+            (place, outbox)
+        });
+        let begin = Instant::now();
+        tokio::join!(until_closed(&holder.1), until_closed(&newcomer.1), directory.close_all(CLOSING));
+        assert!(begin.elapsed() < FIRST_FRAME / 10, "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_comes_after_the_stop_is_told_and_closed_at_once() {
         let directory = Directory::new(SignalSettings::default());
         directory.close_all(CLOSING).await;

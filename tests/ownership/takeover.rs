@@ -1,14 +1,26 @@
 //! Several hosts for one pod id.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::pending,
+    time::{Duration, Instant, SystemTime},
+};
 
+use async_trait::async_trait;
 use futures_util::{StreamExt, future::join_all};
+use gemmapod_signal::{
+    Blob, PodIdChange, PodIdChanged, PodIdRecord, PodRecord, Registry, RegistryError, SignalServer, Slug,
+    VerifiedPod,
+};
 use socket2::{SockFilter, SockRef};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    proof::{Owner, broker, register},
-    support::{SOON, frames, server::TestServer, socket::Socket},
+    proof::{Owner, broker, later, register},
+    support::{
+        SOON, frames,
+        server::{TestServer, config},
+        socket::Socket,
+    },
 };
 
 const HELD: (u16, &str) = (4003, "pod id is held");
@@ -256,4 +268,107 @@ async fn a_holder_is_pinged_for_a_contest_only() {
     let _newcomer = newcomer(&server, "pod").await;
     let ping = tokio::time::timeout(SOON, holder.stream.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(ping, Message::Ping(Default::default()));
+}
+
+/// A host that is being sent much, and takes it slowly, is there: its pongs come late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_holder_that_takes_bytes_keeps_its_pod() {
+    let server = broker("[signal]\ntakeover_timeout = \"500ms\"").await;
+    let mut holder = Socket::slow(&server.address, 100_000).await;
+    holder.register("pod").await;
+    let mut visitor = server.connect().await;
+    visitor.send(frames::offer("pod", "s", &"x".repeat(250_000))).await;
+    visitor.send(frames::offer("pod", "s", &"x".repeat(250_000))).await;
+    let reads = tokio::spawn(async move {
+        for _ in 0..2 {
+            assert_eq!(holder.receive().await["t"], "offer");
+        }
+        holder
+    });
+    for _ in 0..3 {
+        let mut newcomer = newcomer(&server, "pod").await;
+        newcomer.expect(frames::refusal("pod id is held")).await;
+        assert_eq!(newcomer.closed().await, close(HELD));
+    }
+    reads.await.unwrap().nothing().await;
+}
+
+/// A registry whose disk hangs when a pod id is to be recorded.
+struct Hangs;
+
+#[async_trait]
+impl Registry for Hangs {
+    fn name(&self) -> &str {
+        "hangs"
+    }
+
+    async fn put_pod(&self, _: VerifiedPod) -> Result<(), RegistryError> {
+        pending().await
+    }
+
+    async fn get_record(&self, _: &Slug) -> Result<Option<PodRecord>, RegistryError> {
+        Ok(None)
+    }
+
+    async fn get_blob(&self, _: &Slug) -> Result<Option<Blob>, RegistryError> {
+        Ok(None)
+    }
+
+    async fn bump_hits(&self, _: &[(Slug, u64)], _: SystemTime) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: &Slug) -> Result<bool, RegistryError> {
+        Ok(false)
+    }
+
+    async fn list(&self, _: Option<&Slug>, _: usize) -> Result<Vec<PodRecord>, RegistryError> {
+        Ok(Vec::new())
+    }
+
+    async fn pod_id(&self, _: &str) -> Result<Option<PodIdRecord>, RegistryError> {
+        Ok(None)
+    }
+
+    async fn change_pod_ids(
+        &self,
+        _: Vec<(String, PodIdChange)>,
+    ) -> Result<Vec<PodIdChanged>, RegistryError> {
+        pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_holder_whose_registration_waits_for_the_disk_keeps_its_pod() {
+    let config = config("[signal]\ntakeover_timeout = \"500ms\"");
+    let server = TestServer::from(SignalServer::builder().config(config).registry(Hangs)).await;
+    let holder = server.origin("pod").await;
+    let mut newcomer = newcomer(&server, "pod").await;
+    let mut holder = answer_pings(holder).await;
+    newcomer.expect(frames::refusal("pod id is held")).await;
+    holder.nothing().await;
+}
+
+/// Its owner claims a pod id while a newcomer waits for it, so that the newcomer has no right to it any more.
+#[tokio::test]
+async fn a_newcomer_that_gets_a_pod_id_which_was_claimed_is_closed() {
+    let server = broker("trusted_proxies = [\"127.0.0.1/32\"]\n[signal]\ntakeover_timeout = \"1h\"").await;
+    let owner = Owner::new();
+    let mut holder = Socket::forwarded(&server.address, "192.0.2.1").await;
+    holder.register("pod").await;
+    let mut newcomer = Socket::forwarded(&server.address, "198.51.100.1").await;
+    newcomer.send(frames::register("pod")).await;
+    // What comes after it was handled after it.
+    let path = format!("/owner/{}/pod-ids/pod", owner.key());
+    let claim = owner.signed(&server, reqwest::Method::PUT, &path, None, later());
+    let claimed = claim.header("x-forwarded-for", "192.0.2.1").send().await.unwrap();
+    assert_eq!(claimed.status(), 204);
+    drop(holder);
+    newcomer.expect(frames::registered("pod")).await;
+    newcomer
+        .expect(frames::refusal(
+            "this pod id belongs to an owner key: register with a credential or an ownerToken of that key",
+        ))
+        .await;
+    assert_eq!(newcomer.closed().await, (1008, "registration refused".into()));
 }

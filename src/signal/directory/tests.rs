@@ -50,3 +50,32 @@ fn a_socket_that_is_being_closed_is_not_promoted() {
     drop((revoked, next));
     assert!(directory.lock().is_empty());
 }
+
+/// However many sessions one network has: each frame of it waits for its turn.
+#[test]
+fn a_network_with_many_sessions_puts_nobody_off() {
+    let directory = Directory::new(SignalSettings::default());
+    let outbox = || Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20)));
+    let of_origin = outbox();
+    let origin = directory.join(of_origin.clone(), None);
+    let _ = origin.admit("pod".into(), Ok(Standing::Open(None)), None);
+    let offer = |place: &Place, session: &str| {
+        let offer = format!(r#"{{"t":"offer","podId":"pod","sessionId":"{session}","sdp":"SDP"}}"#);
+        assert!(matches!(place.handle(offer.as_bytes()), Handled::Done));
+    };
+    let join = |network: u8| directory.join(outbox(), Some([192, 0, 2, network].into()));
+    let flood: Vec<_> = (0..100)
+        .map(|n| {
+            let place = join(1);
+            offer(&place, &format!("flood {n}"));
+            place
+        })
+        .collect();
+    let honest = join(2);
+    offer(&honest, "honest");
+    let frames: Vec<_> = std::iter::from_fn(|| of_origin.try_next()).collect();
+    let at = frames.iter().position(|frame| frame.contains("honest"));
+    // After `registered` and one of the flood.
+    assert!(at <= Some(2), "{at:?} of {}", frames.len());
+    drop(flood);
+}
