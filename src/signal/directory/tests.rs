@@ -67,12 +67,12 @@ fn a_network_with_many_sessions_puts_nobody_off() {
     let flood: Vec<_> = (0..100)
         .map(|n| {
             let place = join(1);
-            offer(&place, &format!("flood {n}"));
+            offer(&place, &format!("flood{n:03}"));
             place
         })
         .collect();
     let honest = join(2);
-    offer(&honest, "honest");
+    offer(&honest, "honest00");
     let frames: Vec<_> = std::iter::from_fn(|| of_origin.try_next()).collect();
     let at = frames.iter().position(|frame| frame.contains("honest"));
     // After `registered` and one of the flood.
