@@ -67,15 +67,16 @@
 //! | a peer takes nothing for `ping_interval` while something waits for it | it is closed with 1013 |
 //!
 //! A session may have as much waiting as there is room left in the queue, and a queue may hold as much of the common
-//! budget as is left of that: those that hold most are refused first. At an origin, sessions take turns by bytes; their
-//! frames are sent in order, those of different sessions are not. Of a visitor that is read no further, the next 8 KiB
-//! are still read, so that its pings are answered and its end is noticed.
+//! budget as is left of that: those that hold most are refused first. At an origin, the client networks of its visitors
+//! take turns by bytes, and the broker's own frames come first; frames of one session are sent in order, those of
+//! different sessions are not. Of a peer that is read no further, the next 8 KiB or 16 frames are still read, so that its
+//! pings are answered and its end is noticed. An origin is read no further while its registration is recorded.
 //!
 //! # Who keeps a pod id
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | the holder sends anything but a close frame, be it a pong | the newcomers that wait for its pod ids are told `pod id is held` and closed with 4003, except those that stand by |
+//! | the holder sends anything but a close frame, be it a pong, or takes some of what waits for it | the newcomers that wait for its pod ids are told `pod id is held` and closed with 4003, except those that stand by |
 //! | a newcomer stands by, and the holder has answered for `takeover_timeout` | the holder is pinged again |
 //! | nothing came from the holder for `takeover_timeout` since it was pinged for a newcomer that waits | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
 //! | the holder's socket ends | the first newcomer that waits gets the pod id and is told `registered`; the others are told `pod id is held` and closed with 4003, except those that stand by |
