@@ -11,8 +11,9 @@
   perConnection = (16 + 96) * kib;
   # A download holds a small piece of a pod once there is no memory for large ones. There are as many as connections.
   perDownload = 8 * kib;
-  # What each socket may queue and receive before the common budgets count it, and what HTTP/2 queues behind that.
-  perSocket = 3 * 8 * kib;
+  # What each socket may queue and receive before the common budgets count it, and what HTTP/2 queues behind that; and the
+  # buffer from which its frames are written, of which it keeps the largest that it ever needed.
+  perSocket = (3 * 8 + 32) * kib;
 
   # Threads that wait for cores, for disks, and the rest of the process.
   workers = 256;

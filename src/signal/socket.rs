@@ -49,7 +49,7 @@ const RESTART_TIMEOUT: Duration = Duration::from_secs(1);
 /// Frames are gathered up to this many bytes before they are written.
 const WRITE_BATCH: usize = 16 * 1024;
 /// Bytes of a fragment. Every socket keeps a buffer for one beside [`WRITE_BATCH`].
-const MAX_FRAGMENT: usize = 8 * 1024;
+const MAX_FRAGMENT: usize = 4 * 1024;
 /// What the WebSocket takes from the [`Intake`] at a time. Every socket keeps a buffer of at least this size.
 const READ_BUFFER: usize = 512;
 /// Bytes that are read, and thrown away, from a peer that sends on after it was told to close.
