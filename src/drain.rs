@@ -46,13 +46,17 @@ impl Drain {
             app.hub.directory.close_all(Closing { spread: SPREAD.min(negotiations), negotiations }).await;
         };
         tokio::join!(self.settle(end, &settled), close_sockets);
+        // Only now, as the process stays for the negotiations anyway: a browser may still use what it has opened.
+        self.entrance.silent.give_up();
+        for server in &self.servers {
+            server.stop_by(end);
+        }
         if timeout_at(end, app.sockets.wait()).await.is_err() {
             tracing::warn!(sockets = app.sockets.len(), "sockets did not close in time");
         }
     }
 
-    /// Connections that were let in before the stop get their answer; only then idle ones are closed, and running
-    /// requests have until `end`.
+    /// Waits until connections that were let in before the stop have sent their requests, or have had the time to.
     async fn settle(&self, end: Instant, settled: &CancellationToken) {
         let settle = async {
             let handshakes = async {
@@ -71,9 +75,5 @@ impl Drain {
         };
         let _ = timeout_at(end, settle).await;
         settled.cancel();
-        self.entrance.silent.give_up();
-        for server in &self.servers {
-            server.stop_by(end);
-        }
     }
 }

@@ -11,8 +11,8 @@ const questions = Array.from({ length: CROWD }, (_, number) => `Did you notice, 
 
 // While nobody listens, a browser is refused before the broker can do anything: people reload then.
 const NOBODY_LISTENS = /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_SOCKET_NOT_CONNECTED|signaling socket error/;
-// A stopping broker gives up connections on which nothing came for 2 s. A page that a busy machine asks for later than
-// that is not loaded; one that is loaded must reach its host.
+// A stopping broker gives up connections on which nothing came for 2 s once its sockets are closed. A page that a busy
+// machine asks for later than that is not loaded; one that is loaded must reach its host.
 const TOO_BUSY = /page\.goto: net::ERR_SOCKET_NOT_CONNECTED/;
 
 for (const [how, options, reloadable] of [

@@ -117,6 +117,26 @@ async fn who_was_let_in_before_the_stop_still_finds_the_host() {
     }
 }
 
+/// Browsers on a busy machine use a connection seconds after they opened it.
+#[tokio::test]
+async fn who_uses_a_connection_late_is_served_while_others_negotiate() {
+    let mut running = Configured::start(MEMORY);
+    let (mut origin, mut bystander) = (running.origin("pod").await, running.origin("other").await);
+    let mut early = running.visitor(&mut origin, "pod", "early").await;
+    let late = TcpStream::connect(&running.broker.address).await.unwrap();
+    running.stop();
+    // Sockets are closed when silent connections have had their time.
+    expect_restart(&mut bystander).await;
+    let late = bytes::upgrade(late).await;
+    let mut late = Socket { stream: WebSocketStream::from_raw_socket(late, Role::Client, None).await };
+    late.send(offer("pod", "late", "OFFER")).await;
+    origin.expect(offered("late", "OFFER")).await;
+    for (visitor, session) in [(&mut early, "early"), (&mut late, "late")] {
+        origin.send(answer(session, "ANSWER")).await;
+        visitor.expect(answer(session, "ANSWER")).await;
+    }
+}
+
 /// As with a socket unit of systemd: visitors come while no broker runs, and the host only after the next one started.
 #[tokio::test]
 async fn visitors_who_come_in_the_midst_of_a_restart_reach_the_host() {
