@@ -7,6 +7,8 @@
   base = 96 * mib;
   # Large pieces of pods that are being sent.
   pieces = 64 * mib;
+  # Large heads of HTTP/2 requests.
+  heads = 32 * mib;
   # A connection: TLS and the kernel's share, and what a client may send on all streams of HTTP/2 before it is read.
   perConnection = (16 + 96) * kib;
   # A download holds a small piece of a pod once there is no memory for large ones. There are as many as connections.
@@ -29,6 +31,7 @@ in {
   }:
     base
     + pieces
+    + heads
     + http.max_connections * (perConnection + perDownload)
     + signal.max_sockets * perSocket
     + bytes signal.max_queue_total

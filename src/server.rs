@@ -17,6 +17,7 @@ use crate::{
     janitor,
     net::{
         front::{Entrance, Front},
+        heads::HeadBudget,
         listener::{self, BindError, Listener},
         serving::{HttpServer, StopServing},
         silent::SilentConnections,
@@ -224,10 +225,12 @@ impl SignalServer {
         let (public, redirect) = (Front::open(public, &entrance), Front::open(redirect, &entrance));
         let handed_over = [public.handed_over(), redirect.handed_over()];
         let servers = [StopServing::default(), StopServing::default()];
+        let heads = HeadBudget::default();
         let serving = |front, has_sockets, stop: &StopServing| HttpServer {
             front,
             live: app.live.clone(),
             has_sockets,
+            heads: heads.clone(),
             stop: stop.clone(),
         };
         let (public, redirect) = (serving(public, true, &servers[0]), serving(redirect, false, &servers[1]));

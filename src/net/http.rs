@@ -12,7 +12,7 @@ use salvo::{
     ConnCtrl,
     conn::{StraightStream, http1, http2},
     fuse::FuseConfig,
-    http::{HeaderValue, ReqBody, ResBody, header},
+    http::{HeaderValue, ReqBody, ResBody, StatusCode, header},
     hyper::{Error, Request, Response, body::Incoming, service::Service},
     rt::tokio::{TokioIo, TokioTimer},
 };
@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    heads::{CountedHeads, HeadBudget, TooManyHeads},
     places::Places,
     request_body,
     response_body::StreamBody,
@@ -76,6 +77,7 @@ pub struct Connection {
     /// Whether a trusted proxy is at the other end.
     pub is_proxy: bool,
     pub places: Places,
+    pub heads: HeadBudget,
     /// Cancelled when the running requests are to be the last.
     pub stop: CancellationToken,
 }
@@ -155,10 +157,11 @@ impl Connection {
             builder.enable_connect_protocol();
         }
         let fuses = FuseConfig::disabled().with_write_stall_timeout(http.write_timeout);
+        let stream = CountedHeads::new(stream, self.heads.clone());
         // Nothing ever relaxes this one.
         let stream = StraightStream::new(stream, Some(fuses), ConnCtrl::new(), None);
-        let mut connection =
-            builder.serve_connection(TokioIo::new(stream), Http2 { handler, places: self.places });
+        let service = Http2 { handler, places: self.places, heads: self.heads };
+        let mut connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             // What has come before a stop is answered.
             biased;
@@ -191,12 +194,11 @@ impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let (body, given_up) = request_body::watch(body);
+        let (body, unread) = request_body::watch(body);
         let response = self.0.call(Request::from_parts(parts, body));
         Box::pin(async move {
             let mut response = response.await?;
-            // The rest of the body is in the way of the next request.
-            if given_up.is_set() {
+            if unread.ends_connection() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)
@@ -208,6 +210,7 @@ impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
 struct Http2<H> {
     handler: H,
     places: Places,
+    heads: HeadBudget,
 }
 
 impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
@@ -216,8 +219,26 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
     type Future = BoxFuture<'static, Result<Self::Response, Error>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let head = match self.heads.admit(request.headers()) {
+            Ok(head) => head,
+            Err(refused) => return Box::pin(async move { Ok(refuse(refused).map(StreamBody::new)) }),
+        };
         request.extensions_mut().insert(self.places.clone());
         let response = self.handler.call(request.map(ReqBody::from));
-        Box::pin(async move { Ok(response.await?.map(StreamBody::new)) })
+        Box::pin(async move {
+            let response = response.await;
+            drop(head);
+            Ok(response?.map(StreamBody::new))
+        })
     }
+}
+
+fn refuse(error: TooManyHeads) -> Response<ResBody> {
+    let body = serde_json::json!({ "error": error.to_string() }).to_string();
+    let mut response = Response::new(ResBody::Once(body.into()));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    response
 }

@@ -1,13 +1,15 @@
 //! Connections: sockets that listen, and what happens to a connection before HTTP begins.
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are,
-//! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which nothing was sent yet, [`serving`] and [`http`] speak HTTP
-//! on it, in HTTP/2 with a deadline for each of its [`streams`]. [`client`] tells who a request comes from, [`host`] what
-//! it may call this broker, [`limits`] how often it may ask, [`path`] which paths are the same.
+//! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which
+//! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, in HTTP/2 with a deadline for each of its [`streams`]
+//! and a budget for their [`heads`]. [`client`] tells who a request comes from, [`host`] what it may call this broker,
+//! [`limits`] how often it may ask, [`path`] which paths are the same.
 
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod front;
+pub(crate) mod heads;
 pub(crate) mod host;
 mod http;
 pub(crate) mod limits;

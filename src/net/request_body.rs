@@ -1,10 +1,10 @@
-//! A request body whose fate is known when the response begins.
+//! A request body of which is known, when the response begins, whether the connection can go on after it.
 
 use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -16,31 +16,45 @@ use salvo::{
     hyper::body::{Body, Frame, Incoming, SizeHint},
 };
 
-/// Tells whether a request body was dropped before its end: an HTTP/1.1 connection cannot go on then.
-#[derive(Clone, Default)]
-pub struct GivenUp(Arc<AtomicBool>);
+/// The rest of a body for which a connection is kept open: it is most likely on its way already.
+const MAX_REST: u64 = 64 * 1024;
+/// The rest of a body whose length is not known, or that nobody reads.
+const UNKNOWN: u64 = u64::MAX;
 
-impl GivenUp {
-    /// Whether the body was dropped before its end.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+/// How much of a request body is still to be read.
+#[derive(Clone, Default)]
+pub struct Unread(Arc<AtomicU64>);
+
+impl Unread {
+    /// Returns whether an HTTP/1.1 connection ends with the response: what is left of the body is in the way of the
+    /// next request, and nobody reads it or it may be more than the broker reads.
+    pub fn ends_connection(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > MAX_REST
+    }
+
+    fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
     }
 }
 
-/// Returns the body for the handlers, and what becomes of it.
-pub fn watch(body: Incoming) -> (ReqBody, GivenUp) {
-    let given_up = GivenUp::default();
+/// Returns the body for the handlers, and how much of it is unread.
+pub fn watch(body: Incoming) -> (ReqBody, Unread) {
+    let unread = Unread::default();
     if body.is_end_stream() {
-        return (body.into(), given_up);
+        return (body.into(), unread);
     }
-    let watched = Watched { inner: body, has_ended: false, given_up: given_up.clone() };
-    (ReqBody::Boxed { inner: Box::pin(watched), fuse_config: None }, given_up)
+    unread.set(rest(&body));
+    let watched = Watched { inner: body, unread: unread.clone() };
+    (ReqBody::Boxed { inner: Box::pin(watched), fuse_config: None }, unread)
+}
+
+fn rest(body: &Incoming) -> u64 {
+    if body.is_end_stream() { 0 } else { body.size_hint().exact().unwrap_or(UNKNOWN) }
 }
 
 struct Watched {
     inner: Incoming,
-    has_ended: bool,
-    given_up: GivenUp,
+    unread: Unread,
 }
 
 impl Body for Watched {
@@ -52,7 +66,7 @@ impl Body for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxedError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx)?);
-        self.has_ended |= frame.is_none() || self.inner.is_end_stream();
+        self.unread.set(if frame.is_none() { 0 } else { rest(&self.inner) });
         Poll::Ready(frame.map(Ok))
     }
 
@@ -67,8 +81,8 @@ impl Body for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if !self.has_ended {
-            self.given_up.0.store(true, Ordering::Relaxed);
+        if self.unread.0.load(Ordering::Relaxed) > 0 {
+            self.unread.set(UNKNOWN);
         }
     }
 }

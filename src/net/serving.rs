@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client::trusts,
     front::{Front, Ready},
+    heads::HeadBudget,
     http::Connection,
 };
 use crate::config::Live;
@@ -21,6 +22,7 @@ pub struct HttpServer {
     pub live: Live,
     /// Whether WebSockets are served over HTTP/2.
     pub has_sockets: bool,
+    pub heads: HeadBudget,
     pub stop: StopServing,
 }
 
@@ -74,6 +76,7 @@ impl HttpServer {
             config,
             conn_ctrl: conn_ctrl.clone(),
             places,
+            heads: self.heads.clone(),
             stop: graceful.clone(),
         };
         let handler = service.hyper_handler(local, remote, scheme, None, conn_ctrl, None);

@@ -1,64 +1,71 @@
 //! Frames of WebSockets that break the rules, or never become whole.
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
 
-use crate::support::{
-    SOON,
-    bytes::{
-        BINARY, CLOSE, CONTINUATION, FIN, PING, TEXT, close_code, connect, frame, frame_header, upgrade,
+use crate::{
+    attack::{MAX_FRAME, many},
+    support::{
+        SOON,
+        bytes::{BINARY, CLOSE, CONTINUATION, FIN, PING, TEXT, close_code, frame, frame_header},
     },
-    siege::Siege,
-    socket::Socket,
+    target::{Attack, over_every_transport},
 };
 
-use crate::attack::*;
+over_every_transport! {
+    ten_thousand_sockets_of_garbage,
+    json_that_nests_without_end,
+    fragments_without_end,
+    fragments_with_pings_between_them,
+    frames_that_break_the_rules,
+}
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_sockets_of_garbage() {
-    let siege = Siege::lay("ten_thousand_sockets_of_garbage", &[]).await;
-    let address = siege.address();
+async fn ten_thousand_sockets_of_garbage(attack: Attack) {
+    let target = attack.begin(&[]).await;
     let mut noise = vec![0; 4096];
     getrandom::fill(&mut noise).unwrap();
-    let mut heads = many(5000, async |n| {
-        let mut stream = connect(address).await.unwrap();
-        match n % 4 {
-            0 => push(&mut stream, &noise).await,
-            1 => push(&mut stream, b"GET /signal HTTP/1.1\r\nHost: ").await,
-            2 => push(&mut stream, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await,
-            _ => push(&mut stream, "A".repeat(4096).as_bytes()).await,
-        }
+    let begins = [
+        [target.transport.preface(), &noise].concat(),
+        target.transport.unfinished_head(20),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        "A".repeat(4096).into_bytes(),
+    ]
+    .map(Bytes::from);
+    let mut heads = many(5000 / target.transport.cost(), async |n| {
+        let mut stream = target.connect().await;
+        stream.push(&begins[n % begins.len()]).await;
         stream
     })
     .await;
-    let almost = [frame_header(FIN | TEXT, MAX_FRAME as u64), vec![b'['; MAX_FRAME - 1]].concat();
+    let complete = Bytes::from(frame(FIN | TEXT, &[b'['; MAX_FRAME]));
+    let almost = complete.slice(..complete.len() - 1);
+    let garbage = Bytes::from(frame(0xf0 | TEXT, &noise));
     let mut sockets = many(5000, async |n| {
-        let mut stream = upgrade(connect(address).await.unwrap()).await;
+        let mut stream = target.socket().await;
         match n % 8 {
-            0 => push(&mut stream, &almost[..n / 8 % 14]).await,
-            1 => push(&mut stream, &frame(0xf0 | TEXT, &noise)).await,
+            0 => stream.push(&almost.slice(..n / 8 % 14)).await,
+            1 => stream.push(&garbage).await,
             // Complete, and then idle: its buffer must not stay for nothing.
-            2..5 => push(&mut stream, &[&almost[..], b"["].concat()).await,
-            _ => push(&mut stream, &almost).await,
+            2..5 => stream.push(&complete).await,
+            _ => stream.push(&almost).await,
         }
         (n, stream)
     })
     .await;
-    siege.digested().await;
-    siege.bystander_was_served().await;
+    target.digested().await;
+    target.bystander_was_served().await;
     let (_, garbage) = sockets.iter_mut().find(|(n, _)| n % 8 == 1).unwrap();
     assert_eq!(close_code(garbage).await, Some(1002));
     heads.clear();
     drop(sockets);
-    siege.lift().await;
+    target.lift().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn json_that_nests_without_end() {
-    let siege = Siege::lay("json_that_nests_without_end", &[]).await;
-    let address = siege.address();
+async fn json_that_nests_without_end(attack: Attack) {
+    let target = attack.begin(&[]).await;
     let bodies = [
         "[".repeat(10 << 20),
         r#"{"a":"#.repeat(2 << 20),
@@ -66,7 +73,7 @@ async fn json_that_nests_without_end() {
         format!(r#"{{"html": {}{}}}"#, "[".repeat(5 << 20), "]".repeat(5 << 20)),
         format!(r#"{{"x": {}, "html": "#, r#"{"a":["#.repeat(1 << 20)),
     ];
-    let answers = many(30, async |n| upload(address, "application/json", bodies[n % 5].as_bytes()).await);
+    let answers = many(30, async |n| target.upload("application/json", bodies[n % 5].as_bytes()).await);
     for answer in answers.await {
         assert_eq!(answer.status, 400, "{answer:?}");
     }
@@ -84,7 +91,7 @@ async fn json_that_nests_without_end() {
         "]".repeat(half)
     ));
     many(100, async |n| {
-        let mut socket = Socket::connect(address).await;
+        let mut socket = target.client().await;
         for frame in wrapped.iter().cycle().skip(n).take(20) {
             socket.send_text(frame).await;
             let message = socket.receive().await["message"].as_str().unwrap().to_owned();
@@ -92,18 +99,17 @@ async fn json_that_nests_without_end() {
         }
     })
     .await;
-    siege.lift().await;
+    target.lift().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fragments_without_end() {
-    let siege = Siege::lay("fragments_without_end", &[]).await;
+async fn fragments_without_end(attack: Attack) {
+    let target = attack.begin(&[]).await;
     let begin = frame(TEXT, b"");
     let more = frame(CONTINUATION, b"").repeat(10_000);
     let codes = many(50, async |_| {
-        let mut stream = upgrade(connect(siege.address()).await.unwrap()).await;
+        let mut stream = target.socket().await;
         stream.write_all(&begin).await.unwrap();
-        let (mut reader, mut writer) = stream.into_split();
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let flood = async {
             while writer.write_all(&more).await.is_ok() {}
             std::future::pending().await
@@ -121,31 +127,28 @@ async fn fragments_without_end() {
     for code in codes.await {
         assert_eq!(code, 1009);
     }
-    siege.lift().await;
+    target.lift().await;
 }
 
 /// Control frames between the fragments must not hide how much has been gathered.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fragments_with_pings_between_them() {
-    let siege = Siege::lay("fragments_with_pings_between_them", &[]).await;
+async fn fragments_with_pings_between_them(attack: Attack) {
+    let target = attack.begin(&[]).await;
     let piece = [frame(CONTINUATION, &[b'x'; 4096]), frame(FIN | PING, b"")].concat();
-    let almost = [frame(TEXT, b"["), piece.repeat(MAX_FRAME / 4096 - 1)].concat();
+    let almost = Bytes::from([frame(TEXT, b"["), piece.repeat(MAX_FRAME / 4096 - 1)].concat());
     let sockets = many(3000, async |_| {
-        let mut stream = upgrade(connect(siege.address()).await.unwrap()).await;
-        push(&mut stream, &almost).await;
+        let mut stream = target.socket().await;
+        stream.push(&almost).await;
         stream
     });
     let sockets = sockets.await;
-    siege.digested().await;
-    siege.bystander_was_served().await;
+    target.digested().await;
+    target.bystander_was_served().await;
     drop(sockets);
-    siege.lift().await;
+    target.lift().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_break_the_rules() {
-    let siege = Siege::lay("frames_that_break_the_rules", &[]).await;
-    let address = siege.address();
+async fn frames_that_break_the_rules(attack: Attack) {
+    let target = attack.begin(&[]).await;
     let unmasked = [vec![FIN | TEXT, 2], b"{}".to_vec()].concat();
     let big = frame(FIN | BINARY, &vec![b'x'; MAX_FRAME + 1]);
     let halves =
@@ -173,8 +176,8 @@ async fn frames_that_break_the_rules() {
     ];
     many(cases.len() * 20, async |n| {
         let (what, bytes, code) = &cases[n % cases.len()];
-        let stream = upgrade(connect(address).await.unwrap()).await;
-        let (mut reader, mut writer) = stream.into_split();
+        let stream = target.socket().await;
+        let (mut reader, mut writer) = tokio::io::split(stream);
         // More follows than the broker will ever read: the close frame must arrive all the same.
         let noise = vec![0; 1 << 20];
         let write = async {
@@ -190,5 +193,5 @@ async fn frames_that_break_the_rules() {
         timeout(SOON, async { tokio::join!(write, read) }).await.unwrap_or_else(|_| panic!("{what}: no end"))
     })
     .await;
-    siege.lift().await;
+    target.lift().await;
 }

@@ -4,12 +4,19 @@
 
 #![cfg(not(debug_assertions))] // The memory of the release build is what counts: cargo test --release --test hostile
 
+#[path = "../tls/client.rs"]
+#[allow(dead_code, reason = "the tests of TLS use the rest of it")]
+mod client;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod attack;
 mod frames;
+mod http2;
 mod manifests;
+mod raw_http2;
 mod readers;
 mod requests;
+mod target;
 mod uploads;
+mod wire;

@@ -2,9 +2,13 @@
 
 use serde_json::json;
 
-use crate::support::{pod::Pod, siege::Siege};
+use crate::{
+    attack::{MAX_BLOB, many},
+    support::pod::{Pod, envelope},
+    target::{Attack, over_every_transport},
+};
 
-use crate::attack::*;
+over_every_transport! { cbor_bombs_as_manifests, manifests_of_50_mb }
 
 /// CBOR that claims or holds more than it should.
 fn cbor_bombs() -> Vec<Vec<u8>> {
@@ -35,30 +39,28 @@ fn cbor_bombs() -> Vec<Vec<u8>> {
     // Well-formed throughout: a payload that is itself a bomb.
     let inner = [vec![0x9a], 120_000_u32.to_be_bytes().to_vec(), vec![0x80; 120_000]].concat();
     for payload in [inner, vec![0x81; 120_000], vec![0x9f; 120_000], claim(4, u64::MAX), claim(3, 1 << 40)] {
-        bombs.push(crate::support::pod::envelope(&[0; 64], &payload));
+        bombs.push(envelope(&[0; 64], &payload));
     }
     bombs
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cbor_bombs_as_manifests() {
-    let siege = Siege::lay("cbor_bombs_as_manifests", &[]).await;
+async fn cbor_bombs_as_manifests(attack: Attack) {
+    let target = attack.begin(&[]).await;
     let bombs = cbor_bombs();
     let pod = Pod::named("bomb");
     let answers = many(bombs.len(), async |n| {
         let html = pod.html_around(&bombs[n]);
-        upload(siege.address(), "text/html", html.as_bytes()).await
+        target.upload("text/html", html.as_bytes()).await
     });
     for answer in answers.await {
         assert_eq!(answer.status, 400, "{answer:?}");
     }
-    siege.lift().await;
+    target.lift().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn manifests_of_50_mb() {
-    let siege = Siege::lay("manifests_of_50_mb", &[]).await;
-    siege.uploads_may_be_busy();
+async fn manifests_of_50_mb(attack: Attack) {
+    let target = attack.begin(&[]).await;
+    target.uploads_may_be_busy();
     let name = "__GEMMAPOD_MANIFEST_B64";
     let fill = |piece: &str| piece.repeat(MAX_BLOB / piece.len());
     let fit = |mut body: String| {
@@ -82,14 +84,13 @@ async fn manifests_of_50_mb() {
     ];
     for (status, body) in &cases {
         assert!(body.len() <= MAX_BLOB);
-        let answer = upload(siege.address(), "text/html", body.as_bytes()).await;
+        let answer = target.upload("text/html", body.as_bytes()).await;
         assert_eq!(answer.status, *status, "{answer:?} to {:?}", &body[..60]);
     }
     // The same as JSON, which takes three times the memory, several at once.
     let json = json!({ "html": "\n".repeat(MAX_BLOB / 2 - 100) }).to_string();
-    for answer in many(4, async |_| upload(siege.address(), "application/json", json.as_bytes()).await).await
-    {
+    for answer in many(4, async |_| target.upload("application/json", json.as_bytes()).await).await {
         assert!([400, 503].contains(&answer.status), "{answer:?}");
     }
-    siege.lift().await;
+    target.lift().await;
 }

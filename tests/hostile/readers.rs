@@ -6,25 +6,33 @@ use futures_util::{SinkExt, StreamExt, future::join_all};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
-
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{
-    SOON,
-    bytes::{self, FIN, PING, TEXT, frame, upgrade},
-    pod::Pod,
-    siege::Siege,
-    socket::Socket,
+use crate::{
+    attack::{MAX_FRAME, many},
+    support::{
+        SOON,
+        bytes::{self, FIN, PING, TEXT, frame},
+        pod::Pod,
+    },
+    target::{Attack, Target, over_every_transport},
+    wire::Wire,
 };
 
-use crate::attack::*;
+over_every_transport! {
+    visitors_that_never_read,
+    visitors_with_one_large_frame_each,
+    visitors_that_spend_the_common_budget,
+    an_origin_that_never_reads,
+    downloads_that_are_never_read,
+    pings_without_reading_the_pongs,
+}
 
 /// A visitor with a session `s0`, `s1`, … that never reads.
-async fn deaf_visitor(address: &str, pod: &str, n: usize) -> TcpStream {
-    let mut visitor = upgrade(bytes::connect_narrow(address).await.unwrap()).await;
+async fn deaf_visitor(target: &Target, pod: &str, n: usize) -> Wire {
+    let mut visitor = target.narrow_socket().await;
     let offer = json!({ "t": "offer", "podId": pod, "sessionId": format!("s{n}"), "sdp": "x" });
     visitor.write_all(&bytes::text(&offer.to_string())).await.unwrap();
     visitor
@@ -35,16 +43,14 @@ const DROPPED: &str = "the peer reads too slowly: this frame was dropped";
 /// Answers of 100 KB for each visitor that does not read: more than its queue and the system's hold.
 const ANSWERS: usize = 8;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn visitors_that_never_read() {
-    let siege = Siege::lay("visitors_that_never_read", &["signal.max_queue=257KiB"]).await;
-    let address = siege.address();
+async fn visitors_that_never_read(attack: Attack) {
+    let target = attack.begin(&["signal.max_queue=257KiB"]).await;
     let visitors = (0..5).map(async |o| {
         let pod = format!("flood {o}");
-        let mut origin = Socket::connect(address).await;
+        let mut origin = target.client().await;
         origin.send(json!({ "t": "register", "podId": pod })).await;
         origin.receive().await;
-        let visitors = many(100, async |n| deaf_visitor(address, &pod, n).await).await;
+        let visitors = many(100, async |n| deaf_visitor(&target, &pod, n).await).await;
         for _ in 0..100 {
             assert_eq!(origin.receive().await["t"], "offer");
         }
@@ -79,20 +85,18 @@ async fn visitors_that_never_read() {
         visitors
     });
     let visitors = join_all(visitors).await;
-    siege.bystander_was_served().await;
+    target.bystander_was_served().await;
     drop(visitors);
-    siege.lift().await;
+    target.lift().await;
 }
 
 /// A frame that left its queue for a socket that takes nothing must not be forgotten.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn visitors_with_one_large_frame_each() {
-    let siege = Siege::lay("visitors_with_one_large_frame_each", &[]).await;
-    let address = siege.address();
-    let mut origin = Socket::connect(address).await;
+async fn visitors_with_one_large_frame_each(attack: Attack) {
+    let target = attack.begin(&[]).await;
+    let mut origin = target.client().await;
     origin.send(json!({ "t": "register", "podId": "large" })).await;
     origin.receive().await;
-    let visitors = many(2500, async |n| deaf_visitor(address, "large", n).await).await;
+    let visitors = many(2500, async |n| deaf_visitor(&target, "large", n).await).await;
     for _ in 0..2500 {
         assert_eq!(origin.receive().await["t"], "offer");
     }
@@ -100,28 +104,26 @@ async fn visitors_with_one_large_frame_each() {
     for n in 0..2500 {
         origin.send(json!({ "t": "answer", "sessionId": format!("s{n}"), "sdp": sdp })).await;
     }
-    siege.digested().await;
-    siege.bystander_was_served().await;
+    target.digested().await;
+    target.bystander_was_served().await;
     drop((visitors, origin));
-    siege.lift().await;
+    target.lift().await;
 }
 
 /// Those that hold what they may hold and no more: the bystander must have room beside them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn visitors_that_spend_the_common_budget() {
+async fn visitors_that_spend_the_common_budget(attack: Attack) {
     let settings = [
         "signal.max_frame=64KiB",
         "signal.max_queue=65KiB",
         "signal.max_queue_total=256KiB",
         "signal.frames_per_second=1000000",
     ];
-    let siege = Siege::lay("visitors_that_spend_the_common_budget", &settings).await;
-    let address = siege.address();
-    let mut origin = Socket::connect(address).await;
+    let target = attack.begin(&settings).await;
+    let mut origin = target.client().await;
     origin.send(json!({ "t": "register", "podId": "hoard" })).await;
     origin.receive().await;
-    let hoarders = many(8, async |n| deaf_visitor(address, "hoard", n).await).await;
-    let mut reader = Socket::connect(address).await;
+    let hoarders = many(8, async |n| deaf_visitor(&target, "hoard", n).await).await;
+    let mut reader = target.client().await;
     reader.send(json!({ "t": "offer", "podId": "hoard", "sessionId": "reader", "sdp": "x" })).await;
     for _ in 0..9 {
         assert_eq!(origin.receive().await["t"], "offer");
@@ -142,23 +144,21 @@ async fn visitors_that_spend_the_common_budget() {
         break;
     }
     assert_eq!(complaint["message"], DROPPED, "the budget should have been spent");
-    siege.bystander_was_served().await;
+    target.bystander_was_served().await;
     assert_ne!(complaint["sessionId"], "reader", "one that reads was given up");
     drop((hoarders, reader, origin));
-    siege.lift().await;
+    target.lift().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_origin_that_never_reads() {
-    let siege = Siege::lay("an_origin_that_never_reads", &["signal.ping_interval=2s"]).await;
-    let address = siege.address();
-    let mut origin = upgrade(bytes::connect_narrow(address).await.unwrap()).await;
+async fn an_origin_that_never_reads(attack: Attack) {
+    let target = attack.begin(&["signal.ping_interval=2s"]).await;
+    let mut origin = target.narrow_socket().await;
     origin.write_all(&bytes::text(r#"{"t":"register","podId":"deaf"}"#)).await.unwrap();
     // The only thing that it ever reads: it is registered.
     assert_eq!(origin.read_u8().await.unwrap(), FIN | TEXT);
     let sdp = "x".repeat(200_000);
     let told = many(100, async |n| {
-        let mut visitor = Socket::connect(address).await;
+        let mut visitor = target.client().await;
         let offer =
             json!({ "t": "offer", "podId": "deaf", "sessionId": format!("s{n}"), "sdp": sdp }).to_string();
         for _ in 0..20 {
@@ -177,35 +177,26 @@ async fn an_origin_that_never_reads() {
     let told = told.await;
     assert!(told.iter().all(|told| told.contains(&"origin offline".into())), "{told:?}");
     drop(origin);
-    siege.lift().await;
+    target.lift().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn downloads_that_are_never_read() {
-    let siege = Siege::lay("downloads_that_are_never_read", &[]).await;
-    let address = siege.address();
+async fn downloads_that_are_never_read(attack: Attack) {
+    let target = attack.begin(&[]).await;
     let pod = Pod::named("wanted").padded(2_000_000).html();
-    let answer = upload(address, "text/html", pod.as_bytes()).await;
-    let slug = serde_json::from_str::<Value>(&answer.body).unwrap()["id"].as_str().unwrap().to_owned();
-    let downloads = many(1000, async |_| {
-        let mut stream = bytes::connect_narrow(address).await.unwrap();
-        stream.write_all(format!("GET /{slug} HTTP/1.1\r\nHost: hostile\r\n\r\n").as_bytes()).await.unwrap();
-        // The answer has begun.
-        stream.read_u8().await.unwrap();
-        stream
-    });
+    let answer = target.upload("text/html", pod.as_bytes()).await;
+    let path = format!("/{}", answer.slug());
+    let downloads = many(1000, async |_| target.stalled_download(&path).await);
     let downloads = downloads.await;
-    siege.bystander_was_served().await;
+    target.bystander_was_served().await;
     drop(downloads);
-    siege.lift().await;
+    target.lift().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_without_reading_the_pongs() {
-    let siege = Siege::lay("pings_without_reading_the_pongs", &["signal.frames_per_second=1000000"]).await;
+async fn pings_without_reading_the_pongs(attack: Attack) {
+    let target = attack.begin(&["signal.frames_per_second=1000000"]).await;
     let pings = frame(FIN | PING, &[0; 125]).repeat(1000);
     let sockets = many(4, async |_| {
-        let mut stream = upgrade(bytes::connect_narrow(siege.address()).await.unwrap()).await;
+        let mut stream = target.narrow_socket().await;
         // 80 MB: the broker must stop taking them, for where should the pongs go?
         for taken in 0..600 {
             match timeout(Duration::from_secs(2), stream.write_all(&pings)).await {
@@ -220,7 +211,7 @@ async fn pings_without_reading_the_pongs() {
         "{:?} thousands of pings were taken",
         sockets.iter().map(|(taken, _)| taken).collect::<Vec<_>>()
     );
-    siege.bystander_was_served().await;
+    target.bystander_was_served().await;
     drop(sockets);
-    siege.lift().await;
+    target.lift().await;
 }

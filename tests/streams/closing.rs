@@ -43,6 +43,26 @@ async fn a_refusal_tells_whether_the_connection_goes_on() {
     }
 }
 
+/// What is left of a body may be more than the broker reads of it, or it is not known how much it is.
+#[tokio::test]
+async fn a_refusal_says_that_the_rest_of_a_large_body_is_not_read() {
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, "").await;
+        for length in ["Content-Length: 100000000", "Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+            for content_type in ["application/zip", "text/html"] {
+                let mut raw = scene.http1().await;
+                raw.send(&format!(
+                    "POST /pods/ HTTP/1.1\nHost: pods.example\nContent-Type: {content_type}\n{length}\n\n"
+                ))
+                .await;
+                let answer = raw.answer().await;
+                assert!(answer.status.is_client_error(), "{answer:?}");
+                assert_eq!(answer.header("connection"), Some("close"), "{transport:?} {length}: {answer:?}");
+            }
+        }
+    }
+}
+
 /// The same where the limit of a client is used up.
 #[tokio::test]
 async fn too_many_uploads_are_told_so_too() {

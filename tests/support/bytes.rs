@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
@@ -85,7 +85,7 @@ pub fn text(payload: &str) -> Vec<u8> {
 }
 
 /// The code of the close frame that ends a signalling socket; nothing if it ends without one.
-pub async fn close_code(stream: &mut TcpStream) -> Option<u16> {
+pub async fn close_code(stream: &mut (impl AsyncRead + Unpin)) -> Option<u16> {
     let frames = async {
         loop {
             let first = stream.read_u8().await?;
@@ -130,6 +130,12 @@ impl Answer {
         let head = String::from_utf8(head).unwrap();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
         Ok(Self { status, head, body: String::new() })
+    }
+
+    /// The slug of the pod that was uploaded.
+    pub fn slug(&self) -> String {
+        let answer: serde_json::Value = serde_json::from_str(&self.body).unwrap();
+        answer["id"].as_str().unwrap().to_owned()
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

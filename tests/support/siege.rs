@@ -17,7 +17,12 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use super::{SOON, pod::Pod, process::Broker, socket::Socket};
+use super::{
+    SOON,
+    pod::Pod,
+    process::{Broker, command},
+    socket::Socket,
+};
 
 /// What the broker's resident memory must stay under.
 pub const LIMIT: u64 = 400 << 20;
@@ -31,9 +36,25 @@ const SAMPLE: Duration = Duration::from_millis(20);
 /// One attack at a time: they share the machine and the file descriptors of this process.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// Where the broker listens, without TLS and with it.
+const LISTEN: &str = r#"
+[[listen]]
+address = "127.0.0.1:0"
+[[listen]]
+address = "127.0.0.1:0"
+tls = true
+[tls]
+mode = "self-signed"
+domains = ["127.0.0.1"]
+"#;
+
 pub struct Siege {
     pub broker: Broker,
-    name: &'static str,
+    /// `host:port` of the listener with TLS.
+    pub tls_address: String,
+    /// The authority that vouches for it, in PEM.
+    pub authority: String,
+    name: String,
     start: Instant,
     watcher: Option<JoinHandle<u64>>,
     bystander: Option<JoinHandle<()>>,
@@ -55,14 +76,18 @@ struct Shared {
 
 impl Siege {
     /// Starts a broker with a durable registry and `settings`, the watcher, and the bystander.
-    pub async fn lay(name: &'static str, settings: &[&str]) -> Self {
+    pub async fn lay(name: &str, settings: &[&str]) -> Self {
         let turn = TURN.lock().await;
         let files = rlimit::increase_nofile_limit(u64::MAX).unwrap();
         assert!(files >= 12_000, "10,000 sockets need a hard limit of 12,000 open files, there are {files}");
         let data = tempfile::tempdir().unwrap();
-        let mut args = vec!["--data-dir", data.path().to_str().unwrap()];
-        args.extend(ONE_ADDRESS.iter().chain(settings).flat_map(|setting| ["--set", setting]));
-        let broker = Broker::start(&args);
+        let file = data.path().join("signal.toml");
+        fs::write(&file, format!("data_dir = {:?}\n{LISTEN}", data.path().join("data"))).unwrap();
+        let settings = ONE_ADDRESS.iter().chain(settings).flat_map(|setting| ["--set", setting]);
+        let mut broker = Broker::spawn(command().arg("--config").arg(file).args(settings));
+        let line = broker.wait_for("listening on https://");
+        let tls_address = line.split("https://").nth(1).unwrap().split([' ', '"']).next().unwrap().to_owned();
+        let authority = fs::read_to_string(data.path().join("data/tls/ca.pem")).unwrap();
         let shared = Arc::<Shared>::default();
         let watcher = thread::spawn({
             let (pid, shared) = (broker.child.id(), shared.clone());
@@ -77,7 +102,9 @@ impl Siege {
         });
         let siege = Self {
             broker,
-            name,
+            tls_address,
+            authority,
+            name: name.to_owned(),
             start: Instant::now(),
             watcher: Some(watcher),
             bystander: Some(bystander),
@@ -113,13 +140,14 @@ impl Siege {
 
     /// Waits until the broker has read whatever it is willing to read of what was sent to it.
     pub async fn digested(&self) {
-        let port = self.address().rsplit(':').next().unwrap().parse::<u16>().unwrap();
+        let port = |address: &str| address.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+        let ports = [port(self.address()), port(&self.tls_address)];
         let mut looks = Vec::new();
         let mut look = interval(SAMPLE * 5);
         let settle = async {
             loop {
                 look.tick().await;
-                looks.push(unread(port));
+                looks.push(unread(&ports));
                 if matches!(*looks, [.., a, b, c] if a == b && b == c) {
                     return;
                 }
@@ -144,7 +172,7 @@ impl Siege {
         let after = memory(self.broker.child.id(), "VmRSS:").unwrap();
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         println!(
-            "{:40} peak {:>4} MB, afterwards {:>4} MB, {:>5.1} s, {} honest rounds (longest {} ms, {} told to retry)",
+            "{:52} peak {:>4} MB, afterwards {:>4} MB, {:>5.1} s, {} honest rounds (longest {} ms, {} told to retry)",
             self.name,
             peak >> 20,
             after >> 20,
@@ -216,11 +244,12 @@ fn cpu_ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Bytes that wait unread in the system for sockets of `port`.
-fn unread(port: u16) -> u64 {
+/// Bytes that wait unread in the system for sockets of `ports`.
+fn unread(ports: &[u16]) -> u64 {
+    let ends = ports.iter().map(|port| format!(":{port:04X}")).collect::<Vec<_>>();
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row[1].ends_with(&format!(":{port:04X}")) && row[3] != "0A")
+    rows.filter(|row| ends.iter().any(|end| row[1].ends_with(end)) && row[3] != "0A")
         .map(|row| u64::from_str_radix(row[4].split(':').nth(1).unwrap(), 16).unwrap())
         .sum()
 }

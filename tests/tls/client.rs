@@ -37,7 +37,11 @@ impl Client {
     }
 
     pub async fn connect(&self, address: &str, name: &str) -> io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(address).await?;
+        self.over(TcpStream::connect(address).await?, name).await
+    }
+
+    /// The same on a connection that is there.
+    pub async fn over(&self, tcp: TcpStream, name: &str) -> io::Result<TlsStream<TcpStream>> {
         tcp.set_nodelay(true)?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let handshake = TlsConnector::from(Arc::new(self.0.clone())).connect(name, tcp);

@@ -9,7 +9,6 @@ use h2::{
 };
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     net::TcpStream,
     time::{interval, timeout},
 };
@@ -22,6 +21,7 @@ use crate::{
     support::{
         SOON,
         frames::{answer, offer, offered},
+        http2::Tunnel,
         pod::Pod,
         server::TestServer,
         socket::Socket,
@@ -61,40 +61,19 @@ pub async fn head(answer: ResponseFuture) -> Response<h2::RecvStream> {
 }
 
 /// A socket within one stream of the connection.
-async fn socket(sender: &mut SendRequest<Bytes>) -> Socket<DuplexStream> {
+async fn socket(sender: &mut SendRequest<Bytes>) -> Socket<Tunnel> {
     authorized(sender, &[]).await
 }
 
 /// The same whose request has these `Authorization` headers.
-pub async fn authorized(sender: &mut SendRequest<Bytes>, authorization: &[&str]) -> Socket<DuplexStream> {
+pub async fn authorized(sender: &mut SendRequest<Bytes>, authorization: &[&str]) -> Socket<Tunnel> {
     let mut request = extended_connect("/signal", "websocket", "13");
     for value in authorization {
         request.headers_mut().append("authorization", value.parse().unwrap());
     }
-    let (answer, mut send) = sender.send_request(request, false).unwrap();
-    let answer = head(answer).await;
-    assert_eq!(answer.status(), StatusCode::OK);
-    let mut receive = answer.into_body();
-    let (ours, theirs) = duplex(1 << 20);
-    let (mut read, mut write) = tokio::io::split(theirs);
-    tokio::spawn(async move {
-        while let Some(Ok(data)) = receive.data().await {
-            receive.flow_control().release_capacity(data.len()).unwrap();
-            write.write_all(&data).await.unwrap();
-        }
-        let _ = write.shutdown().await;
-    });
-    tokio::spawn(async move {
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(length @ 1..) = read.read(&mut buffer).await {
-            // What there is no room for now waits within h2.
-            if send.send_data(Bytes::copy_from_slice(&buffer[..length]), false).is_err() {
-                return;
-            }
-        }
-        let _ = send.send_data(Bytes::new(), true);
-    });
-    Socket { stream: WebSocketStream::from_raw_socket(ours, Role::Client, None).await }
+    let (answer, send) = sender.send_request(request, false).unwrap();
+    let tunnel = Tunnel::granted(head(answer).await, send);
+    Socket { stream: WebSocketStream::from_raw_socket(tunnel, Role::Client, None).await }
 }
 
 pub async fn broker() -> (TestServer, Client, Files) {
