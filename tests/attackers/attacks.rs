@@ -33,8 +33,11 @@ const ATTACKERS: u8 = 10;
 const CONNECTIONS: u8 = 8;
 /// Addresses from which streams are stalled.
 const STALLERS: u8 = 20;
-/// Streams of each of their connections, a quarter of them uploads.
+/// Streams of each of their connections.
 const STREAMS: u8 = 32;
+/// Addresses whose streams are uploads for a quarter: with one more they have all places that there are for uploads,
+/// `pods.max_uploads`, of which each address may have `pods.max_uploads_per_address`.
+const UPLOADERS: u8 = 3;
 
 /// What the attackers did in the last second.
 #[derive(Clone, Default)]
@@ -176,9 +179,10 @@ async fn stall_streams(address: Ipv4Addr, broker: SocketAddr, path: String, coun
     loop {
         let Ok(stream) = connect(address, broker).await else { continue };
         let client = Http2::quiet(stream, 0).await;
+        let uploads = if address.octets()[3] <= UPLOADERS { STREAMS / 4 } else { 0 };
         let streams = (0..STREAMS).map(|n| {
             let (sender, path, counts) = (client.sender.clone(), path.clone(), counts.clone());
-            tokio::spawn(stall(sender, (n % 4 != 0).then_some(path), counts))
+            tokio::spawn(stall(sender, (n >= uploads).then_some(path), counts))
         });
         for stream in streams.collect::<Vec<_>>() {
             let _ = stream.await;
