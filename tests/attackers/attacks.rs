@@ -130,16 +130,11 @@ async fn ask_without_end(address: Ipv4Addr, broker: SocketAddr, path: String, fi
 
 /// Offers to the host and candidates for it, as fast as they are taken; what comes back is read and ignored.
 async fn flood_the_host(address: Ipv4Addr, broker: SocketAddr, n: u8, counts: Counts) {
-    let frames: Vec<_> = (0..8)
-        .map(|session| {
-            let session = format!("{address} {n} {session}");
-            let offer =
-                json!({ "t": "offer", "podId": HOST, "sessionId": session, "sdp": "v=0\r\n".repeat(400) });
-            let candidate =
-                json!({ "t": "candidate", "sessionId": session, "candidate": { "candidate": "c".repeat(200) } });
-            [text(&offer.to_string()), text(&candidate.to_string()).repeat(30)].concat()
-        })
-        .collect();
+    let session = format!("{address} {n}");
+    let offer = json!({ "t": "offer", "podId": HOST, "sessionId": session, "sdp": "v=0\r\n".repeat(400) });
+    let candidate =
+        json!({ "t": "candidate", "sessionId": session, "candidate": { "candidate": "c".repeat(200) } });
+    let frames = [text(&offer.to_string()), text(&candidate.to_string()).repeat(30)].concat();
     loop {
         let Ok(mut stream) = connect(address, broker).await else { continue };
         match ask(&mut stream, &upgrade()).await {
@@ -155,10 +150,7 @@ async fn flood_the_host(address: Ipv4Addr, broker: SocketAddr, n: u8, counts: Co
         }
         let (mut read, mut write) = stream.into_split();
         let write = async {
-            for frames in frames.iter().cycle() {
-                if write.write_all(frames).await.is_err() {
-                    return;
-                }
+            while write.write_all(&frames).await.is_ok() {
                 counts.passed.fetch_add(31, Ordering::Relaxed);
             }
         };

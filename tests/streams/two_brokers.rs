@@ -9,7 +9,7 @@ use crate::support::{pod::Pod, raw::Raw, server::TestServer};
 /// An upload of a kind that is not taken, of whose body some has been sent.
 async fn refused(server: &TestServer) -> Raw {
     let mut raw = Raw::open(&server.address).await;
-    raw.send("POST /pods HTTP/1.1\nHost: broker\nContent-Type: application/zip\nContent-Length: 100000\n\nx")
+    raw.send("POST /pods HTTP/1.1\nHost: broker\nContent-Type: application/zip\nContent-Length: 50000\n\nx")
         .await;
     assert_eq!(raw.answer().await.status, 415);
     raw
@@ -17,7 +17,7 @@ async fn refused(server: &TestServer) -> Raw {
 
 /// Whether the rest of a refused body is read, so that the connection can go on.
 async fn goes_on(mut raw: Raw) -> bool {
-    let rest = vec![b'x'; 99_999];
+    let rest = vec![b'x'; 49_999];
     if raw.try_send_bytes(&rest).await.is_err() {
         return false;
     }
