@@ -32,6 +32,8 @@ const RUIN: u64 = 2 << 30;
 const ONE_ADDRESS: [&str; 2] = ["http.max_connections_per_address=20000", "pods.max_uploads_per_address=32"];
 /// How often memory is looked at. The kernel keeps the true peak; this only finds ruin in time.
 const SAMPLE: Duration = Duration::from_millis(20);
+/// How many looks at memory come before one at open files, which are counted one by one.
+const LOOKS: u32 = 10;
 
 /// One attack at a time: they share the machine and the file descriptors of this process.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -69,6 +71,7 @@ struct Shared {
     watch_over: AtomicBool,
     rounds: AtomicU64,
     longest_round_ms: AtomicU64,
+    most_files: AtomicU64,
     /// Uploads of the bystander that were told to come back later.
     busy: AtomicU64,
     may_be_busy: AtomicBool,
@@ -172,10 +175,11 @@ impl Siege {
         let after = memory(self.broker.child.id(), "VmRSS:").unwrap();
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         println!(
-            "{:52} peak {:>4} MB, afterwards {:>4} MB, {:>5.1} s, {} honest rounds (longest {} ms, {} told to retry)",
+            "{:52} peak {:>4} MB, afterwards {:>4} MB, {:>5} files, {:>5.1} s, {} honest rounds (longest {} ms, {} told to retry)",
             self.name,
             peak >> 20,
             after >> 20,
+            load(&self.shared.most_files),
             took.as_secs_f64(),
             load(&self.shared.rounds),
             load(&self.shared.longest_round_ms),
@@ -196,7 +200,7 @@ impl Siege {
                 let before = cpu_ticks(pid);
                 look.tick().await;
                 let busy = cpu_ticks(pid) - before;
-                let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+                let files = open_files(pid);
                 let health = reqwest::get(self.broker.url("/health")).await.unwrap();
                 let health = health.json::<Value>().await.unwrap();
                 let live = (&health["origins"], &health["sessions"]);
@@ -215,8 +219,12 @@ impl Siege {
 /// The peak of the broker's resident memory until the watch is over.
 fn watch(pid: u32, shared: &Shared) -> u64 {
     let mut peak = 0;
-    while let Some(now) = memory(pid, "VmHWM:") {
+    for look in 0.. {
+        let Some(now) = memory(pid, "VmHWM:") else { break };
         peak = now;
+        if look % LOOKS == 0 {
+            shared.most_files.fetch_max(open_files(pid) as u64, Ordering::Relaxed);
+        }
         if peak > RUIN {
             eprintln!("the broker holds {} MB: it is ended", peak >> 20);
             let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
@@ -228,6 +236,10 @@ fn watch(pid: u32, shared: &Shared) -> u64 {
         thread::sleep(SAMPLE);
     }
     peak
+}
+
+fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 /// A line of /proc/PID/status, in bytes.
