@@ -31,6 +31,9 @@ use crate::{
 const ATTACKERS: u8 = 10;
 /// Connections that each attacker keeps busy.
 const CONNECTIONS: u8 = 8;
+/// Candidates after each offer of a flood: a session may send 256 of them. A host that answers more than 500 offers in a
+/// second is read no faster, and its answers to everybody come late.
+const CANDIDATES: u64 = 250;
 /// Addresses from which streams are stalled.
 const STALLERS: u8 = 20;
 /// Streams of each of their connections.
@@ -134,7 +137,8 @@ async fn flood_the_host(address: Ipv4Addr, broker: SocketAddr, n: u8, counts: Co
     let offer = json!({ "t": "offer", "podId": HOST, "sessionId": session, "sdp": "v=0\r\n".repeat(400) });
     let candidate =
         json!({ "t": "candidate", "sessionId": session, "candidate": { "candidate": "c".repeat(200) } });
-    let frames = [text(&offer.to_string()), text(&candidate.to_string()).repeat(30)].concat();
+    let frames =
+        [text(&offer.to_string()), text(&candidate.to_string()).repeat(CANDIDATES as usize)].concat();
     loop {
         let Ok(mut stream) = connect(address, broker).await else { continue };
         match ask(&mut stream, &upgrade()).await {
@@ -151,7 +155,7 @@ async fn flood_the_host(address: Ipv4Addr, broker: SocketAddr, n: u8, counts: Co
         let (mut read, mut write) = stream.into_split();
         let write = async {
             while write.write_all(&frames).await.is_ok() {
-                counts.passed.fetch_add(31, Ordering::Relaxed);
+                counts.passed.fetch_add(CANDIDATES + 1, Ordering::Relaxed);
             }
         };
         let read = async {
