@@ -132,27 +132,47 @@ impl PodTables<'_> {
 
     /// Removes a record.
     pub fn remove(&mut self, slug: &Slug) -> Result<Removed, redb::Error> {
-        match stored(&self.pods, slug.as_str())? {
-            Some(record) => self.remove_stored(&record),
+        match stored::<PodRecord>(&self.pods, slug.as_str())? {
+            Some(record) => {
+                self.remove_row(slug)?;
+                self.indexes.remove(&record)?;
+                self.accounts.remove(&record)
+            }
             None => Ok(Removed::Nothing),
         }
     }
 
-    /// The same for this version of a pod.
-    pub fn remove_version(&mut self, record: &PodRecord) -> Result<Removed, redb::Error> {
-        match stored::<PodRecord>(&self.pods, record.slug.as_str())? {
-            Some(now) if now.is_version_of(record) => self.remove_stored(&now),
-            _ => Ok(Removed::Nothing),
+    /// The same for these versions of pods: of each table in the order of its keys, so that each page changes once.
+    pub fn remove_versions(&mut self, records: &[PodRecord]) -> Result<Vec<Removed>, redb::Error> {
+        let mut order: Vec<_> = records.iter().enumerate().collect();
+        order.sort_by_key(|(_, record)| record.slug);
+        let mut found = Vec::with_capacity(records.len());
+        for (n, record) in order {
+            match stored::<PodRecord>(&self.pods, record.slug.as_str())? {
+                Some(now) if now.is_version_of(record) => {
+                    self.remove_row(&now.slug)?;
+                    found.push((n, now));
+                }
+                _ => {}
+            }
         }
+        found.sort_by_key(|(_, record)| (record.owner_key, record.slug));
+        for (_, record) in &found {
+            self.indexes.remove(record)?;
+        }
+        found.sort_by_key(|(_, record)| record.digest);
+        let mut removed: Vec<_> = records.iter().map(|_| Removed::Nothing).collect();
+        for (n, record) in &found {
+            removed[*n] = self.accounts.remove(record)?;
+        }
+        Ok(removed)
     }
 
-    fn remove_stored(&mut self, record: &PodRecord) -> Result<Removed, redb::Error> {
-        let slug = record.slug.as_str();
-        self.pods.remove(slug)?;
-        self.hits.remove(slug)?;
-        self.last_hits.remove(slug)?;
-        self.indexes.remove(record)?;
-        self.accounts.remove(record)
+    fn remove_row(&mut self, slug: &Slug) -> Result<(), redb::Error> {
+        self.pods.remove(slug.as_str())?;
+        self.hits.remove(slug.as_str())?;
+        self.last_hits.remove(slug.as_str())?;
+        Ok(())
     }
 
     /// Puts a record in place of the one under its slug, as [`PodRecord::in_place_of`] says, unless the quotas forbid

@@ -241,15 +241,10 @@ impl Writer {
                         }
                         Job::Delete { slug, .. } => deleted(pods.remove(slug)?),
                         Job::DeleteVersions { records, .. } => {
-                            let mut found = Vec::with_capacity(records.len());
-                            for record in records {
-                                let removed = pods.remove_version(record)?;
-                                found.push(!matches!(removed, Removed::Nothing));
-                                if let Removed::LastOf(digest) = removed {
-                                    unused.insert(digest);
-                                }
-                            }
-                            (Outcome::FoundEach(found), None)
+                            let removed = pods.remove_versions(records)?;
+                            unused.extend(removed.iter().filter_map(Removed::last_of));
+                            let found = removed.iter().map(|removed| !matches!(removed, Removed::Nothing));
+                            (Outcome::FoundEach(found.collect()), None)
                         }
                     };
                     outcomes.push(outcome);

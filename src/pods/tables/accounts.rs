@@ -26,6 +26,16 @@ pub enum Removed {
     LastOf(Digest),
 }
 
+impl Removed {
+    /// Returns the blob that no pod has any more.
+    pub fn last_of(&self) -> Option<Digest> {
+        match self {
+            Self::LastOf(digest) => Some(*digest),
+            Self::Nothing | Self::RecordOnly => None,
+        }
+    }
+}
+
 /// The accounts in a transaction. The usage that changed is written by [`Accounts::finish`].
 pub struct Accounts<'txn> {
     total: Usage,
