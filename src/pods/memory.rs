@@ -14,6 +14,7 @@ use super::{
     AddedCredential, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
     PodIdChanged, PodIdRecord, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
     pod_ids::{PodIdCounts, day_of},
+    tables::pod_ids::counted_key,
 };
 
 /// Bookkeeping for one pod beside its blob and its name.
@@ -59,7 +60,7 @@ impl PodIds {
         let before = self.by_id.get(&pod_id).copied();
         let after = PodIdRecord::after(before, change, day_of(self.seconds))?;
         let [was, is] = [before, after].map(|record| record.map(|record| record.state));
-        let key = was.or(is).and_then(|state| state.owner_key()).or(is.and_then(|state| state.owner_key()));
+        let key = counted_key(was, is);
         let of_key = key.and_then(|key| self.owned_by.get(&key).copied()).unwrap_or_default();
         let counts = PodIdCounts { anonymous: self.anonymous, owned: self.owned, of_key };
         let counts = counts.after(was, is)?;

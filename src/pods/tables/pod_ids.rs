@@ -10,8 +10,8 @@
 use std::{ops::Bound, time::Duration};
 
 use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, TableError,
-    WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition, TableError, WriteTransaction,
 };
 use serde::Deserialize;
 
@@ -82,11 +82,8 @@ impl<'txn> Tables<'txn> {
         before: Option<PodIdState>,
         after: Option<PodIdState>,
     ) -> Result<Result<(), crate::pods::PodIdRefused>, redb::Error> {
-        let owners = [before, after].map(|state| state.and_then(|state| state.owner_key()));
-        let of_key = match owners {
-            [Some(key), _] | [None, Some(key)] => self.owned_by(&key)?,
-            [None, None] => 0,
-        };
+        let key = counted_key(before, after);
+        let of_key = key.map(|key| self.owned_by(&key)).transpose()?.unwrap_or_default();
         let counts =
             PodIdCounts { anonymous: self.number("anonymous")?, owned: self.number("owned")?, of_key };
         let counts = match counts.after(before, after) {
@@ -95,7 +92,7 @@ impl<'txn> Tables<'txn> {
         };
         self.meta.insert("anonymous", counts.anonymous)?;
         self.meta.insert("owned", counts.owned)?;
-        if let [Some(key), _] | [None, Some(key)] = owners {
+        if let Some(key) = key {
             match counts.of_key {
                 0 => drop(self.owners.remove(&key.0)?),
                 owned => drop(self.owners.insert(&key.0, owned)?),
@@ -103,6 +100,12 @@ impl<'txn> Tables<'txn> {
         }
         Ok(Ok(()))
     }
+}
+
+/// Returns the key for which a change of a pod id counts, if it is about an owned one.
+pub fn counted_key(before: Option<PodIdState>, after: Option<PodIdState>) -> Option<OwnerKey> {
+    let [before, after] = [before, after].map(|state| state.and_then(|state| state.owner_key()));
+    before.or(after)
 }
 
 /// Changes the states of pod ids, one after the other.
@@ -121,9 +124,10 @@ pub fn preview(
     changes: &[(String, PodIdChange)],
 ) -> Result<(Vec<PodIdChanged>, bool), redb::Error> {
     let (mut changed, mut writes) = (Vec::with_capacity(changes.len()), false);
-    let day = day(db)?;
+    let txn = db.begin_read()?;
+    let (day, pod_ids) = (day(&txn)?, existing(txn.open_table(POD_IDS))?);
     for (pod_id, change) in changes {
-        let before = record(db, pod_id)?;
+        let before = pod_ids.as_ref().map(|pod_ids| stored(pod_ids, pod_id)).transpose()?.flatten();
         let after = PodIdRecord::after(before, *change, day);
         writes |= after.is_ok_and(|after| after != before);
         changed.push(after);
@@ -139,27 +143,29 @@ pub fn ran(txn: &WriteTransaction, ran: Duration) -> Result<u64, redb::Error> {
     Ok(day_of(seconds))
 }
 
-fn day(db: &Database) -> Result<u64, redb::Error> {
-    match db.begin_read()?.open_table(META) {
-        Err(TableError::TableDoesNotExist(_)) => Ok(0),
-        meta => Ok(day_of(meta?.get("seconds")?.map_or(0, |seconds| seconds.value()))),
+fn day(txn: &ReadTransaction) -> Result<u64, redb::Error> {
+    let Some(meta) = existing(txn.open_table(META))? else { return Ok(0) };
+    Ok(day_of(meta.get("seconds")?.map_or(0, |seconds| seconds.value())))
+}
+
+/// Returns `None` for a table that is not made yet.
+fn existing<T>(table: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
+    match table {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        table => Ok(Some(table?)),
     }
 }
 
 /// Returns the record of a pod id; `None` if it is free.
 pub fn record(db: &Database, pod_id: &str) -> Result<Option<PodIdRecord>, redb::Error> {
-    match db.begin_read()?.open_table(POD_IDS) {
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        pod_ids => stored(&pod_ids?, pod_id),
-    }
+    let Some(pod_ids) = existing(db.begin_read()?.open_table(POD_IDS))? else { return Ok(None) };
+    stored(&pod_ids, pod_id)
 }
 
 /// Returns how many pod ids a key owns.
 pub fn owned_by(db: &Database, owner_key: &OwnerKey) -> Result<u64, redb::Error> {
-    match db.begin_read()?.open_table(OWNERS) {
-        Err(TableError::TableDoesNotExist(_)) => Ok(0),
-        owners => Ok(owners?.get(&owner_key.0)?.map_or(0, |number| number.value())),
-    }
+    let Some(owners) = existing(db.begin_read()?.open_table(OWNERS))? else { return Ok(0) };
+    Ok(owners.get(&owner_key.0)?.map_or(0, |number| number.value()))
 }
 
 /// Returns at most `limit` pod ids with their records in their order, from the first one after `after`.
@@ -168,10 +174,7 @@ pub fn records(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<(String, PodIdRecord)>, redb::Error> {
-    let pod_ids = match db.begin_read()?.open_table(POD_IDS) {
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        pod_ids => pod_ids?,
-    };
+    let Some(pod_ids) = existing(db.begin_read()?.open_table(POD_IDS))? else { return Ok(Vec::new()) };
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
     pod_ids
         .range::<&str>((from, Bound::Unbounded))?
