@@ -9,8 +9,8 @@
 //! | a trusted proxy | `X-Forwarded-For`, or `Forwarded: for=` | the last address in the list that is no trusted proxy |
 //! | a trusted proxy | the same, all of them trusted | the first address in the list |
 //! | a trusted proxy | something in the list is no address | the last address before it, seen from the end |
-//! | a trusted proxy | the last in the list is no address | the peer |
-//! | a trusted proxy | both, and they name different clients | the peer: one of the two is forged |
+//! | a trusted proxy | the last in the list is no address | nobody in particular ([`UNNAMED`]) |
+//! | a trusted proxy | both, and they name different clients | the same: one of the two is forged |
 //!
 //! After a PROXY header, the address that it names is the peer: its headers count only if it is trusted too.
 //! Scheme and host come from `Forwarded: proto=` and `host=` of the same element, or from `X-Forwarded-Proto` and
@@ -20,7 +20,7 @@
 //! A line of `Forwarded` that breaks the grammar counts as one element without an address, so that nothing within
 //! a quoted text is ever taken for an element.
 
-use std::net::{IpAddr, SocketAddr as StdSocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr as StdSocketAddr};
 
 use salvo::{
     Request,
@@ -30,6 +30,10 @@ use salvo::{
 
 use super::{crowd::group_of, host};
 use crate::config::TrustedProxy;
+
+/// The address of all clients whom the headers of a trusted proxy do not name. It has limits as any other has, while that of
+/// the proxy may be exempt from them.
+const UNNAMED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Who a request comes from, and what they asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +67,7 @@ pub fn network_of(request: &Request, proxies: &[TrustedProxy]) -> Option<IpAddr>
     if is_forwarded && !trusts(proxies, request.remote_addr()) {
         return None;
     }
-    Client::of(request, proxies).address.map(group_of)
+    Client::of(request, proxies).address.filter(|address| *address != UNNAMED).map(group_of)
 }
 
 impl Client {
@@ -90,8 +94,9 @@ impl Client {
         let (x_forwarded, forwarded) = (x_forwarded(headers), forwarded(headers));
         let (by_x, by_forwarded) = (client_among(&x_forwarded, proxies), client_among(&forwarded, proxies));
         let address = |hop: Option<(usize, &Hop)>| hop.and_then(|(_, hop)| hop.address);
+        let is_forwarded = !x_forwarded.is_empty() || !forwarded.is_empty();
         if !x_forwarded.is_empty() && !forwarded.is_empty() && address(by_x) != address(by_forwarded) {
-            return self;
+            return Self { address: Some(UNNAMED), ..self };
         }
         // An element without an address still tells what the proxy that wrote it was asked for.
         let element = by_forwarded.map(|(_, hop)| hop).or(forwarded.last());
@@ -107,7 +112,11 @@ impl Client {
         };
         let scheme = scheme.map(str::to_ascii_lowercase);
         Self {
-            address: address(by_x).or(address(by_forwarded)).or(self.address),
+            address: address(by_x).or(address(by_forwarded)).or(if is_forwarded {
+                Some(UNNAMED)
+            } else {
+                self.address
+            }),
             scheme: scheme
                 .filter(|scheme| matches!(scheme.as_str(), "http" | "https"))
                 .unwrap_or(self.scheme),
@@ -250,6 +259,8 @@ mod tests {
     use super::*;
 
     const PEER: &str = "10.0.0.9";
+    /// [`UNNAMED`].
+    const NOBODY: &str = "::";
 
     /// 10.0.0.0/8, fd00::/8 and Unix sockets.
     fn proxies() -> Vec<TrustedProxy> {
@@ -356,21 +367,21 @@ mod tests {
                 let forwarded = format!("for=192.0.2.1, for=\"{nothing}\", for={last}");
                 assert_eq!(behind(&[("forwarded", &forwarded)]), found, "{forwarded}");
             }
-            assert_eq!(behind(&[("x-forwarded-for", &format!("192.0.2.1, {nothing}"))]), PEER, "{nothing}");
+            assert_eq!(behind(&[("x-forwarded-for", &format!("192.0.2.1, {nothing}"))]), NOBODY, "{nothing}");
             let forwarded = format!("for=192.0.2.1, for=\"{nothing}\"");
-            assert_eq!(behind(&[("forwarded", &forwarded)]), PEER, "{nothing}");
+            assert_eq!(behind(&[("forwarded", &forwarded)]), NOBODY, "{nothing}");
         }
     }
 
     #[test]
-    fn two_headers_that_disagree_leave_the_peer() {
+    fn two_headers_that_disagree_name_nobody() {
         let both =
             |x_forwarded, forwarded| behind(&[("x-forwarded-for", x_forwarded), ("forwarded", forwarded)]);
         assert_eq!(both("192.0.2.1", "for=192.0.2.1"), "192.0.2.1");
-        assert_eq!(both("192.0.2.1", "for=192.0.2.2"), PEER);
-        assert_eq!(both("192.0.2.1", "for=unknown"), PEER);
-        assert_eq!(both("unknown", "for=192.0.2.1"), PEER, "a header that names nobody is no licence");
-        assert_eq!(both("192.0.2.1", "for=\"192.0.2.1"), PEER);
+        assert_eq!(both("192.0.2.1", "for=192.0.2.2"), NOBODY);
+        assert_eq!(both("192.0.2.1", "for=unknown"), NOBODY);
+        assert_eq!(both("unknown", "for=192.0.2.1"), NOBODY, "a header that names nobody is no licence");
+        assert_eq!(both("192.0.2.1", "for=\"192.0.2.1"), NOBODY);
         let client = client(
             &tcp(PEER),
             &[("x-forwarded-for", "192.0.2.1"), ("forwarded", "for=192.0.2.1;proto=https;host=evil")],
@@ -411,33 +422,33 @@ mod tests {
             ("for=192.0.2.1;host=\"x;for=203.0.113.6\"", "192.0.2.1"),
             ("for=192.0.2.1;host=\"x,for=203.0.113.6\"", "192.0.2.1"),
             ("for=192.0.2.1;host=\"x\\\",for=203.0.113.6\"", "192.0.2.1"),
-            ("for=203.0.113.6;for=192.0.2.1", PEER),
-            ("for=192.0.2.1;secret", PEER),
+            ("for=203.0.113.6;for=192.0.2.1", NOBODY),
+            ("for=192.0.2.1;secret", NOBODY),
             ("for=192.0.2.1;", "192.0.2.1"),
-            ("for = 192.0.2.1", PEER),
-            ("for=\"192.0.2.1", PEER),
-            ("for=\"192.0.2.1\"x", PEER),
-            ("for=192.0.2.1\\", PEER),
-            ("for=", PEER),
-            ("=192.0.2.1", PEER),
+            ("for = 192.0.2.1", NOBODY),
+            ("for=\"192.0.2.1", NOBODY),
+            ("for=\"192.0.2.1\"x", NOBODY),
+            ("for=192.0.2.1\\", NOBODY),
+            ("for=", NOBODY),
+            ("=192.0.2.1", NOBODY),
             // A client that opens a quote for its proxy to close.
-            ("for=203.0.113.6;x=\", for=192.0.2.1;host=\"broker\"", PEER),
-            ("for=203.0.113.6;x=\"\\, for=192.0.2.1;host=\"broker\"", PEER),
+            ("for=203.0.113.6;x=\", for=192.0.2.1;host=\"broker\"", NOBODY),
+            ("for=203.0.113.6;x=\"\\, for=192.0.2.1;host=\"broker\"", NOBODY),
         ] {
             assert_eq!(behind(&[("forwarded", line)]), found, "{line}");
             // A broken line hides the lines before it, never those after it.
             assert_eq!(behind(&[("forwarded", line), ("forwarded", "for=192.0.2.9")]), "192.0.2.9", "{line}");
         }
-        assert_eq!(behind(&[("forwarded", "for=203.0.113.6"), ("forwarded", "for=\"10.1.1.1")]), PEER);
+        assert_eq!(behind(&[("forwarded", "for=203.0.113.6"), ("forwarded", "for=\"10.1.1.1")]), NOBODY);
     }
 
     #[test]
     fn text_that_is_not_ascii_is_no_address() {
         for header in ["x-forwarded-for", "forwarded"] {
-            assert_eq!(behind(&[(header, "for=192.0.2.1, 192.0.2.1, \u{fe}")]), PEER);
+            assert_eq!(behind(&[(header, "for=192.0.2.1, 192.0.2.1, \u{fe}")]), NOBODY);
             let last = if header == "forwarded" { "for=192.0.2.9" } else { "192.0.2.9" };
             assert_eq!(behind(&[(header, "ü"), (header, last)]), "192.0.2.9");
-            assert_eq!(behind(&[(header, last), (header, "ü")]), PEER);
+            assert_eq!(behind(&[(header, last), (header, "ü")]), NOBODY);
         }
     }
 
@@ -448,7 +459,7 @@ mod tests {
         assert_eq!(behind(&[("x-forwarded-for", &format!("192.0.2.1,{}", list("10.1.1.1")))]), "192.0.2.1");
         assert_eq!(behind(&[("forwarded", &format!("for=192.0.2.1,{}", list("for=10.1.1.1")))]), "192.0.2.1");
         assert_eq!(behind(&[("x-forwarded-for", &list(""))]), PEER);
-        assert_eq!(behind(&[("forwarded", &format!("for={}", "\"".repeat(10_000)))]), PEER);
+        assert_eq!(behind(&[("forwarded", &format!("for={}", "\"".repeat(10_000)))]), NOBODY);
         assert!(start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
     }
 
@@ -516,12 +527,12 @@ mod tests {
             }
         }
 
-        /// The same for a proxy that appends to the client's own line: the client can make itself unknown, not another.
+        /// The same for a proxy that appends to the client's own line: the client can make itself nobody, not another.
         #[test]
         fn a_line_that_a_proxy_appends_to_never_names_another(theirs in value_of_header()) {
             let line = format!("{theirs}, for=192.0.2.1;host=\"broker\";proto=https");
             let found = behind(&[("forwarded", &line)]);
-            prop_assert!(found == "192.0.2.1" || found == PEER, "{} for {}", found, line);
+            prop_assert!(found == "192.0.2.1" || found == NOBODY, "{} for {}", found, line);
         }
     }
 
