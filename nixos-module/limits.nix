@@ -11,7 +11,7 @@
   heads = 32 * mib;
   # A connection: TLS and the kernel's share, and what a client may send on all streams of HTTP/2 before it is read.
   perConnection = (16 + 96) * kib;
-  # A download holds a small piece of a pod once there is no memory for large ones. There are as many as connections.
+  # A download holds a small piece of a pod once there is no memory for large ones. There are never more than connections.
   perDownload = 8 * kib;
   # What each socket may queue and receive before the common budgets count it, and what HTTP/2 queues behind that; and the
   # buffer from which its frames are written, of which it keeps the largest that it ever needed.
@@ -51,8 +51,8 @@ in {
   }:
     workers + lib.min blocking (http.max_connections + pods.max_uploads) + others;
 
-  # As many downloads as connections may run, each with a pod's file open; the binary asks for room for all sockets and
-  # 2,000 files.
+  # Of these the binary takes up to five in eight for connections and one in four for downloads, each with a pod's file
+  # open; the rest is for uploads and the registry.
   files = {
     http,
     signal,

@@ -1,6 +1,14 @@
 //! Puts the parts together: listeners up, serve.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use salvo::Router;
 use tokio::{
@@ -16,6 +24,7 @@ use crate::{
     http::{self, App},
     janitor,
     net::{
+        crowd::Pool,
         front::{Entrance, Front},
         heads::HeadBudget,
         listener::{self, BindError, Listener},
@@ -38,6 +47,8 @@ use crate::{
 const JANITOR: Duration = Duration::from_millis(300);
 /// How often the registry is looked at, beside what its reads and writes show.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// A look that takes longer than this is a problem: it waits behind a write, which waits for the disk.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A broker that listens. Until [`SignalServer::serve`] is called, connections wait.
 pub struct SignalServer {
@@ -130,7 +141,7 @@ impl Builder {
             intake: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
         };
         let files = OpenFiles::of(&config);
-        let places = files.connections;
+        let Pool { places, of_address } = files.connections;
         let room = Arc::new(Semaphore::new(places));
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
@@ -155,6 +166,7 @@ impl Builder {
             tls,
             room,
             places,
+            of_address,
             crowd: Arc::default(),
             stop: app.stop.clone(),
             silent: SilentConnections::default(),
@@ -166,16 +178,22 @@ impl Builder {
 /// How the files that the process may open are shared out: what exceeds a share waits or is refused, while uploads and the
 /// registry still find one.
 struct OpenFiles {
-    connections: usize,
-    downloads: usize,
+    connections: Pool,
+    downloads: Pool,
 }
 
 impl OpenFiles {
     fn of(config: &Config) -> Self {
         // Where the limit is unknown, the settings alone hold.
         let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(u64::MAX) as usize;
-        let connections = config.http.max_connections as usize;
-        Self { connections: connections.min(files / 8 * 5), downloads: connections.min(files / 4) }
+        Self::share(files, config.http.max_connections as usize)
+    }
+
+    fn share(files: usize, connections: usize) -> Self {
+        Self {
+            connections: Pool::of(connections, files / 8 * 5),
+            downloads: Pool::of(connections, files / 4),
+        }
     }
 }
 
@@ -269,15 +287,24 @@ impl SignalServer {
 
 /// Has the registry looked at until `stop`, for `GET /health`.
 async fn check_registry(app: Arc<App>, stop: CancellationToken) {
+    let checks = check_for_ever(|| app.registry.check(), &app.is_registry_stuck);
+    stop.run_until_cancelled(checks).await;
+}
+
+/// Calls `check` now and then. `is_stuck` is set while one takes too long.
+async fn check_for_ever<F: Future>(mut check: impl FnMut() -> F, is_stuck: &AtomicBool) {
     let mut ticks = tokio::time::interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let checks = async {
-        loop {
-            ticks.tick().await;
-            app.registry.check().await;
+    loop {
+        ticks.tick().await;
+        let mut checked = pin!(check());
+        if timeout(CHECK_TIMEOUT, &mut checked).await.is_err() {
+            is_stuck.store(true, Ordering::Relaxed);
+            tracing::error!("the registry does not answer; its disk may hang");
+            checked.await;
+            is_stuck.store(false, Ordering::Relaxed);
         }
-    };
-    stop.run_until_cancelled(checks).await;
+    }
 }
 
 impl ServerHandle {
@@ -309,5 +336,48 @@ impl ServerHandle {
     /// is logged and changes nothing; no connection is touched.
     pub fn reload_certificates(&self) {
         self.certificates.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_can_have_all_files() {
+        let pool = |places, of_address| Pool { places, of_address };
+        for (files, connections, expected) in [
+            (usize::MAX, 10_000, [pool(10_000, u32::MAX), pool(10_000, u32::MAX)]),
+            (20_000, 10_000, [pool(10_000, u32::MAX), pool(5_000, 1_250)]),
+            (1024, 10_000, [pool(640, 160), pool(256, 64)]),
+            (1024, 2, [pool(2, u32::MAX), pool(2, u32::MAX)]),
+            (8, 10_000, [pool(5, 1), pool(2, 1)]),
+        ] {
+            let OpenFiles { connections, downloads } = OpenFiles::share(files, connections);
+            assert_eq!([connections, downloads], expected, "{files}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_does_not_answer_is_a_problem_until_it_does() {
+        let (is_stuck, done) = (AtomicBool::new(false), Notify::new());
+        let checks = check_for_ever(|| done.notified(), &is_stuck);
+        let is_stuck_after = async |time| {
+            tokio::time::sleep(time).await;
+            is_stuck.load(Ordering::Relaxed)
+        };
+        let watch = async {
+            let second = Duration::from_secs(1);
+            assert!(!is_stuck_after(CHECK_TIMEOUT - second).await);
+            assert!(is_stuck_after(second * 2).await);
+            assert!(is_stuck_after(CHECK_TIMEOUT * 10).await);
+            done.notify_one();
+            assert!(!is_stuck_after(second).await);
+            assert!(is_stuck_after(CHECK_INTERVAL + CHECK_TIMEOUT).await);
+        };
+        tokio::select! {
+            () = checks => unreachable!(),
+            () = watch => {}
+        }
     }
 }

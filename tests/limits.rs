@@ -2,6 +2,7 @@
 
 mod support;
 
+use futures_util::future::join_all;
 use gemmapod_signal::{MemoryRegistry, SignalServer};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -238,4 +239,41 @@ async fn health_tells_of_origins_what_it_may() {
         assert_eq!(health["ok"], true);
         server.stop().await;
     }
+}
+
+/// One of two headers that disagree is the client's own: it is not taken for the proxy, whose host is exempt.
+#[tokio::test]
+async fn headers_that_disagree_are_no_licence() {
+    let server = server("reads_per_address = \"1/day burst 3\"").await;
+    for (x_forwarded_for, forwarded) in
+        [("192.0.2.1", "for=192.0.2.2"), ("192.0.2.1", "for=\"192.0.2.1"), ("unknown", "")]
+    {
+        let ask = async || {
+            let request = server.http.get(server.url("/health")).header("x-forwarded-for", x_forwarded_for);
+            request.header("forwarded", forwarded).send().await.unwrap().status() == 200
+        };
+        let answers = join_all((0..20).map(|_| ask())).await;
+        let passed = answers.into_iter().filter(|passed| *passed).count();
+        assert_eq!(passed, if forwarded == "for=192.0.2.2" { 3 } else { 0 }, "{x_forwarded_for} {forwarded}");
+    }
+    assert_eq!(read(&server, "192.0.2.1", "/health").await, 200);
+    assert_eq!(server.health().await["ok"], true);
+    server.stop().await;
+}
+
+/// An answer is little, and the same for all who ask at a time, however many pod ids there are.
+#[tokio::test]
+async fn a_long_list_of_origins_is_cut() {
+    let server = TestServer::start().await;
+    let mut origins = Vec::new();
+    for n in 0..560 {
+        origins.push(server.origin(&format!("{n:0128}")).await);
+    }
+    let health = server.http.get(server.url("/health")).send().await.unwrap().text().await.unwrap();
+    assert!(health.len() < 65 << 10, "{} bytes", health.len());
+    let health: Value = serde_json::from_str(&health).unwrap();
+    let (shown, omitted) =
+        (health["origins"].as_array().unwrap(), health["originsOmitted"].as_u64().unwrap());
+    assert_eq!((shown.len() as u64 + omitted, &shown[1]), (560, &json!(format!("{:0128}", 1))));
+    server.stop().await;
 }

@@ -151,7 +151,7 @@ impl Config {
             wrong.push((
                 "pods.upload_memory",
                 "pods.max_blob",
-                "must be at least three times pods.max_blob, or the largest upload could never be taken",
+                "must be at least three times pods.max_blob, or one upload could leave too little to the others",
             ));
         }
         if pods.max_manifest > pods.max_blob {

@@ -271,7 +271,7 @@ settings! {
         max_uploads: u32 = 32;
         /// The same for one client address (IPv6: for one /64), so that no single one holds up all others.
         max_uploads_per_address: u32 = 8;
-        /// Memory for the bodies of all running uploads together. An upload takes its `Content-Length`, or `max_blob` where that is not known, three times as much for JSON, until the pod is stored or refused.
+        /// Memory for the bodies of all running uploads together. An upload takes its `Content-Length`, or `max_blob` where that is not known, until the pod is stored or refused. An upload waits while its client address (IPv6: its /64) would hold more than is left with it.
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits for its turn before it is answered with 503.
         upload_wait: Duration = known("20s");
@@ -311,7 +311,7 @@ settings! {
     http: HttpSettings {
         /// Connections in all; further ones wait in the system's queue until one ends.
         max_connections: u32 = 20_000;
-        /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time.
+        /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time. An IPv6 /48 has at most four times as many. Where the process may open too few files for `max_connections`, an address has at most a quarter of what there is room for.
         max_connections_per_address: u32 = 1_000;
         /// A TLS handshake, and the PROXY header before it, must be done within this time.
         handshake_timeout: Duration = known("10s");
@@ -375,15 +375,15 @@ settings! {
         grace: Lifetime = Lifetime(Duration::from_hours(24));
         /// Deletes pods that were not fetched, uploaded or replaced for this long.
         unused_for: Option<Lifetime> = None;
-        /// Once pods take more bytes than this, those that were not used for longest are deleted,
+        /// Once pods take more bytes than this, those that were not used for longest are deleted until they take `low_water`.
         high_water: Option<ByteSize> = None;
-        /// until they take this many.
+        /// Pods are deleted for `high_water` until they take no more bytes than this.
         low_water: Option<ByteSize> = None;
     }
 
     /// What `GET /health` tells everybody.
     health: HealthSettings {
-        /// `list` all pod ids that origins hold, as the reference does; `count` tells how many, `off` nothing of them.
+        /// `list` all pod ids that origins hold, as the reference does, as far as they fit into 64 KiB; `count` tells how many, `off` nothing of them.
         origins: OriginsShown = OriginsShown::List;
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use flate2::{Compression as Level, write::GzEncoder};
 use quick_cache::{
     OptionsBuilder, Weighter,
@@ -36,6 +37,8 @@ pub struct Compression {
     /// one that is being compressed.
     memory: Arc<Semaphore>,
     turn: Arc<Semaphore>,
+    /// `pods.compression_memory`.
+    setting: ByteSize,
 }
 
 #[derive(Clone)]
@@ -74,7 +77,13 @@ impl Compression {
             largest: (memory / 4).min(u64::from(u32::MAX / 2)),
             memory: Arc::new(Semaphore::new(memory as usize)),
             turn: Arc::new(Semaphore::new(1)),
+            setting: settings.compression_memory,
         }
+    }
+
+    /// Whether it is as `settings` ask for.
+    pub fn fits(&self, settings: &PodSettings) -> bool {
+        self.setting == settings.compression_memory
     }
 
     /// A pod in compressed form, if that is at hand.
@@ -144,7 +153,6 @@ fn is_zero(parameters: &str) -> bool {
 mod tests {
     use std::io::Read;
 
-    use bytesize::ByteSize;
     use flate2::read::GzDecoder;
     use salvo::http::HeaderValue;
 

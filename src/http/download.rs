@@ -184,7 +184,9 @@ fn wanted_range(request: &Request, etag: &ETag, length: u64) -> Result<Option<Ra
     let Some(range) = headers.get(header::RANGE).and_then(|range| byte_range(range, length)) else {
         return Ok(None);
     };
-    if headers.typed_get::<IfRange>().is_some_and(|condition| condition.is_modified(Some(etag), None)) {
+    // One that cannot be read is a condition all the same, and false.
+    let is_met = |condition: IfRange| !condition.is_modified(Some(etag), None);
+    if headers.contains_key(header::IF_RANGE) && !headers.typed_get().is_some_and(is_met) {
         return Ok(None);
     }
     if range.is_empty() { Err(HttpError::OutOfRange(length)) } else { Ok(Some(range)) }
@@ -205,6 +207,18 @@ fn byte_range(header: &HeaderValue, length: u64) -> Option<Range<u64>> {
     (first <= last).then(|| first..last.saturating_add(1).min(length))
 }
 
+/// Bytes of a pod in memory on their way out.
+struct Downloaded {
+    bytes: Bytes,
+    _permit: DownloadPermit,
+}
+
+impl AsRef<[u8]> for Downloaded {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Writes a pod of `length` bytes, or a range of it; without `blob`, only what the head says of it.
 fn send(
     response: &mut Response,
@@ -221,10 +235,11 @@ fn send(
     let range = range.unwrap_or(0..length);
     response.headers_mut().insert(header::CONTENT_LENGTH, (range.end - range.start).into());
     let Some(blob) = blob else { return };
+    // The permit lasts as long as the bytes are held, which another version may have replaced, or the file is open.
     if let Some(bytes) = blob.memory() {
-        response.body(bytes.slice(range.start as usize..range.end as usize));
+        let bytes = bytes.slice(range.start as usize..range.end as usize);
+        response.body(Bytes::from_owner(Downloaded { bytes, _permit: permit }));
     } else {
-        // The permit lasts as long as the file is open.
         response.stream(blob.pieces(range, memory).map(move |piece| {
             let _ = &permit;
             piece

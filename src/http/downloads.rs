@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::HttpError;
 use crate::{
-    net::crowd::{Counted, Crowd},
+    net::crowd::{Counted, Crowd, Pool},
     pods::PieceMemory,
 };
 
@@ -15,9 +15,10 @@ use crate::{
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Lets a bounded number of downloads run at a time; of one client, as many as it may have connections, however many of
-/// them share one.
+/// them share one, and never all.
 pub struct Downloads {
     all: Arc<Semaphore>,
+    of_address: u32,
     by_client: Arc<Crowd>,
     /// What they all read into.
     pub pieces: PieceMemory,
@@ -30,21 +31,27 @@ pub struct DownloadPermit {
 }
 
 impl Downloads {
-    /// Lets `limit` downloads run at a time.
-    pub fn new(limit: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(limit)), by_client: Arc::default(), pieces: PieceMemory::new() }
+    /// Lets as many downloads run at a time as `pool` has places.
+    pub fn new(Pool { places, of_address }: Pool) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(places)),
+            of_address,
+            by_client: Arc::default(),
+            pieces: PieceMemory::new(),
+        }
     }
 
-    /// Returns a place for a download of `client`, of which `limit` may run at a time.
+    /// Returns a place for a download of `client`, of which `limit` may run at a time at most.
     pub fn begin(&self, client: Option<IpAddr>, limit: u32) -> Result<DownloadPermit, HttpError> {
         let busy = |message| HttpError::Busy { message, retry_after: RETRY_AFTER };
-        let of_client =
-            match client {
-                Some(client) => Some(self.by_client.enter(client, limit).ok_or_else(|| {
-                    busy("too many downloads of your address are running; try again later")
-                })?),
-                None => None,
-            };
+        let of_client = match client {
+            Some(client) => Some(
+                self.by_client
+                    .enter(client, limit.min(self.of_address))
+                    .ok_or_else(|| busy("too many downloads of your address are running; try again later"))?,
+            ),
+            None => None,
+        };
         let of_all = self.all.clone().try_acquire_owned();
         let of_all = of_all.map_err(|_| busy("too many downloads are running; try again later"))?;
         Ok(DownloadPermit { _of_client: of_client, _of_all: of_all })

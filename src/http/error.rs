@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use salvo::{
     Depot, Request, Response, Writer, async_trait,
     http::{
@@ -57,7 +58,7 @@ impl HttpError {
         Self::Refused(status, message.into())
     }
 
-    fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Refused(status, _) => *status,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -173,7 +174,16 @@ struct ErrorBody<'a> {
 
 /// Writes `body` as the JSON of a response.
 pub fn render_json(response: &mut Response, body: &impl Serialize) {
-    let json = serde_json::to_vec(body).expect("the bodies of answers are plain data");
+    send_json(response, json_of(body));
+}
+
+/// Returns `body` as JSON.
+pub fn json_of(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("the bodies of answers are plain data").into()
+}
+
+/// Writes JSON as a response.
+pub fn send_json(response: &mut Response, json: Bytes) {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CONTENT_LENGTH, json.len().into());

@@ -1,17 +1,40 @@
 //! `GET|HEAD /health`: whether the broker lives and its registry works, and who is on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
+use bytes::Bytes;
 use salvo::{Request, Response, handler, http::StatusCode};
 use serde::Serialize;
+use tokio::time::{Duration, Instant};
 
 use super::{
     App,
-    error::{HttpError, render_json},
+    error::{HttpError, json_of, send_json},
 };
 use crate::{config::OriginsShown, net::path::normalize};
 
-pub struct Health(pub Arc<App>);
+/// Bytes of pod ids in one answer.
+const LIST_BYTES: usize = 64 * 1024;
+/// A list of more pod ids than these is made at most once in [`SHARED_FOR`].
+const SHARED_FROM: usize = 256;
+const SHARED_FOR: Duration = Duration::from_secs(1);
+
+const STUCK: &str = "the registry does not answer";
+
+/// Answers how the broker is.
+pub struct Health {
+    app: Arc<App>,
+    /// The last answer with a long list of pod ids.
+    shared: Mutex<Option<Shared>>,
+}
+
+/// An answer that several clients get.
+#[derive(Clone)]
+struct Shared {
+    made: Instant,
+    status: StatusCode,
+    json: Bytes,
+}
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -21,6 +44,9 @@ struct Body<'a> {
     problem: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     origins: Option<Origins>,
+    /// How many pod ids the list leaves out because it would be too long.
+    #[serde(rename = "originsOmitted", skip_serializing_if = "Option::is_none")]
+    origins_omitted: Option<usize>,
     sessions: usize,
     registry: &'a str,
 }
@@ -38,29 +64,80 @@ impl Health {
         if normalize(request.uri().path()) != "/health" {
             return Err(HttpError::NotFound);
         }
-        let directory = &self.0.hub.directory;
+        let is_long = self.app.live.load().health.origins == OriginsShown::List
+            && self.app.hub.directory.live().origins > SHARED_FROM;
+        let Shared { status, json, .. } = if is_long { self.shared() } else { self.make() };
+        response.status_code(status);
+        send_json(response, json);
+        Ok(())
+    }
+}
+
+impl Health {
+    pub fn new(app: Arc<App>) -> Self {
+        Self { app, shared: Mutex::default() }
+    }
+
+    /// Returns the last answer, or another one if that was made too long ago.
+    fn shared(&self) -> Shared {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shared {
+            Some(last) if last.made.elapsed() < SHARED_FOR => last.clone(),
+            _ => shared.insert(self.make()).clone(),
+        }
+    }
+
+    fn make(&self) -> Shared {
+        let directory = &self.app.hub.directory;
         let live = directory.live();
-        let origins = match self.0.live.load().health.origins {
+        let mut origins_omitted = None;
+        let origins = match self.app.live.load().health.origins {
             OriginsShown::List => {
                 let mut origins = directory.origins();
                 origins.sort_unstable();
+                origins_omitted = shorten(&mut origins);
                 Some(Origins::All(origins))
             }
             OriginsShown::Count => Some(Origins::Count(live.origins)),
             OriginsShown::Off => None,
         };
-        let problem = self.0.registry.problem();
-        if problem.is_some() {
-            response.status_code(StatusCode::SERVICE_UNAVAILABLE);
-        }
+        let is_stuck = self.app.is_registry_stuck.load(Ordering::Relaxed);
+        let problem = self.app.registry.problem();
+        let problem = problem.or_else(|| is_stuck.then(|| STUCK.into()));
         let body = Body {
             ok: problem.is_none(),
             problem: problem.as_deref(),
             origins,
+            origins_omitted,
             sessions: live.sessions,
-            registry: self.0.registry.name(),
+            registry: self.app.registry.name(),
         };
-        render_json(response, &body);
-        Ok(())
+        let status = if body.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        Shared { made: Instant::now(), status, json: json_of(&body) }
+    }
+}
+
+/// Shortens a list to [`LIST_BYTES`]. Returns how many are left out, if any are.
+fn shorten(origins: &mut Vec<String>) -> Option<usize> {
+    let mut bytes = 0;
+    let fitting = origins.iter().take_while(|origin| {
+        bytes += json_of(origin).len() + 1;
+        bytes <= LIST_BYTES
+    });
+    let (fitting, all) = (fitting.count(), origins.len());
+    origins.truncate(fitting);
+    (fitting < all).then(|| all - fitting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_cut_where_it_gets_too_long() {
+        let mut origins = vec!["x".repeat(1021); 63];
+        assert_eq!(shorten(&mut origins), None);
+        origins.extend(["\0".repeat(170), "x".into(), "y".into()]);
+        assert_eq!((shorten(&mut origins), origins.len()), (Some(2), 64));
     }
 }

@@ -6,7 +6,6 @@ use salvo::{
     Request, handler,
     http::{Method, header},
 };
-
 use tokio::time::{Instant, sleep};
 
 use super::{App, error::HttpError, redirect::challenge_answer, upload::pass_over};
@@ -15,6 +14,7 @@ use crate::{
         client::Client,
         limits::{Kind, Limits},
         path::normalize,
+        refusals::Refusals,
     },
     owner::admission::Registrant,
     signal::admission::{Admission, Key, Standing},
@@ -22,7 +22,8 @@ use crate::{
 
 /// How long a refusal is held back.
 const HOLD: Duration = Duration::from_millis(250);
-/// Refusals that are held back at a time: each takes some kilobytes. More are answered at once.
+/// Refusals that are held back at a time over HTTP/1.1: each takes some kilobytes. More are answered at once. Over HTTP/2
+/// the streams of a connection bound them.
 pub(super) const HELD: usize = 2048;
 /// How long a registration waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,14 +60,23 @@ async fn check(app: &App, kind: Kind, request: &mut Request) -> Result<(), HttpE
     let headers = mem::take(request.headers_mut());
     let is_read_on = kind == Kind::Upload && !headers.contains_key(header::EXPECT);
     drop(headers);
-    // Who asks in a loop is answered a few times a second, and not as fast as it goes.
-    if let Ok(_held) = app.held.try_acquire() {
-        sleep(HOLD).await;
-    }
+    hold(app, request).await;
     if is_read_on {
         pass_over(app, request.take_body());
     }
     Err(exceeded.into())
+}
+
+/// Holds a refusal back: who asks in a loop is answered a few times a second, and not as fast as it goes.
+async fn hold(app: &App, request: &Request) {
+    if let Some(refusals) = request.extensions().get::<Refusals>() {
+        // Counted before the client can reset the stream.
+        refusals.add();
+        return sleep(HOLD).await;
+    }
+    if let Ok(_held) = app.held.try_acquire() {
+        sleep(HOLD).await;
+    }
 }
 
 /// What a request counts as. Only an ACME directory that looks for its challenge counts as nothing: nobody else knows

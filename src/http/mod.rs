@@ -25,7 +25,7 @@ mod turnstile;
 mod upgrade;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use arc_swap::ArcSwap;
 use salvo::{
@@ -38,7 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::Clock,
     config::{Config, Live},
-    net::limits::Limits,
+    net::{crowd::Pool, limits::Limits},
     owner::{admission::Owners, credentials::Credentials, replay::Replay, uploads::UploadAccess},
     pods::{HitCounter, Janitor, Registry},
     signal::socket::Hub,
@@ -77,6 +77,8 @@ pub(crate) struct App {
     pub passing_over: Arc<Semaphore>,
     /// Refusals that are held back at a time.
     pub held: Semaphore,
+    /// Whether the registry has not answered for too long.
+    pub is_registry_stuck: AtomicBool,
 }
 
 impl App {
@@ -87,7 +89,7 @@ impl App {
         certificates: Arc<CertStore>,
         http_challenges: Arc<HttpChallenges>,
         clock: Clock,
-        max_downloads: usize,
+        downloads: Pool,
     ) -> Arc<Self> {
         let config = live.load();
         registry.set_quotas(config.quotas());
@@ -102,13 +104,14 @@ impl App {
             upload_access: Arc::default(),
             passing_over: Arc::new(Semaphore::new(upload::PASSING_OVER)),
             held: Semaphore::new(limit::HELD),
+            is_registry_stuck: AtomicBool::new(false),
             hits: Arc::default(),
             hub,
             stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(turnstile::Turnstile::new(&config.pods)),
             compression: ArcSwap::from_pointee(compression::Compression::new(&config.pods)),
-            downloads: downloads::Downloads::new(max_downloads),
+            downloads: downloads::Downloads::new(downloads),
             limits: Arc::new(Limits::new(&config)),
             janitor: Janitor::default(),
             certificates,
@@ -126,9 +129,14 @@ impl App {
         self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
         self.limits.reload(&config);
         self.registry.set_quotas(config.quotas());
-        self.compression.store(Arc::new(compression::Compression::new(&config.pods)));
-        // Uploads that wait or run go on under the limits that they came in under.
-        self.uploads.store(Arc::new(turnstile::Turnstile::new(&config.pods)));
+        // What is in memory stays there, and goes on counting, unless its settings are others.
+        if !self.compression.load().fits(&config.pods) {
+            self.compression.store(Arc::new(compression::Compression::new(&config.pods)));
+        }
+        if !self.uploads.load().fits(&config.pods) {
+            // Uploads that wait or run go on under the limits that they came in under.
+            self.uploads.store(Arc::new(turnstile::Turnstile::new(&config.pods)));
+        }
         self.live.store(config);
     }
 }
@@ -142,7 +150,7 @@ fn readable(path: &str, goal: impl Handler) -> Router {
 pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
     let mut router = Router::new()
         .push(Router::with_path("signal").goal(upgrade::Upgrade(app.clone())))
-        .push(readable("health", health::Health(app.clone())))
+        .push(readable("health", health::Health::new(app.clone())))
         .push(
             Router::with_path("pods")
                 .push(Router::new().post(upload::Upload(app.clone())))

@@ -8,6 +8,7 @@ use salvo::{
     http::{HeaderValue, ReqBody, StatusCode, header},
 };
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     App,
@@ -24,8 +25,10 @@ use crate::{
     pods::{PodRecord, Slug},
 };
 
-/// Pods in one answer.
-const PAGE: usize = 500;
+/// Pods in one page at most.
+const PAGE_PODS: usize = 500;
+/// A page ends with the pod that brings it to this many bytes: many pages may wait for clients that take them slowly.
+const PAGE_BYTES: usize = 64 * 1024;
 
 /// `DELETE /:slug`.
 pub struct Delete(pub Arc<App>);
@@ -122,10 +125,29 @@ struct Owned {
 
 #[derive(Serialize)]
 struct Page {
-    pods: Vec<Owned>,
+    pods: Vec<Box<RawValue>>,
     /// The slug to give as `after` for the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Slug>,
+}
+
+impl Page {
+    /// Returns a page that begins with the first of `records`.
+    fn of(records: Vec<PodRecord>, app: &App) -> Self {
+        let (mut page, mut bytes, mut last) = (Self { pods: Vec::new(), next: None }, 0, None);
+        for record in records {
+            if page.pods.len() == PAGE_PODS || bytes >= PAGE_BYTES {
+                page.next = last;
+                break;
+            }
+            last = Some(record.slug);
+            let owned = Owned { upload: meta::upload_of(&record), meta: meta::Body::of(record, &app.hits) };
+            let json = to_raw_value(&owned).expect("a record is plain data");
+            bytes += json.get().len();
+            page.pods.push(json);
+        }
+        page
+    }
 }
 
 #[handler]
@@ -138,20 +160,13 @@ impl Mine {
         }
         let after = after(request)?;
         let signed = signed_by(app, request, key, false)?;
-        let mut records = app.registry.list_owned(&key, after.as_ref(), PAGE + 1).await?;
+        let records = app.registry.list_owned(&key, after.as_ref(), PAGE_PODS + 1).await?;
         // A request that shows nothing can be repeated by anybody: it takes no room in the memory of those taken.
         if !records.is_empty() {
             take_once(app, request, &signed).await?;
         }
-        let next = (records.len() > PAGE).then(|| records[PAGE - 1].slug);
-        records.truncate(PAGE);
-        let owned = |record: PodRecord| Owned {
-            upload: meta::upload_of(&record),
-            meta: meta::Body::of(record, &app.hits),
-        };
-        let pods = records.into_iter().map(owned).collect();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        render_json(response, &Page { pods, next });
+        render_json(response, &Page::of(records, app));
         Ok(())
     }
 }

@@ -198,7 +198,7 @@ fn place(request: &Request) -> Result<Option<Place>, HttpError> {
         Ok(place) => Ok(Some(place)),
         Err(NoPlace::OfClient) => Err(HttpError::TooMany(Exceeded {
             name: "connections-per-address",
-            quota: places.live.load().http.max_connections_per_address.into(),
+            quota: places.limit().into(),
             unit: Some("concurrent-requests"),
             window: Duration::ZERO,
             wait: RETRY_AFTER,

@@ -1,6 +1,7 @@
 //! `POST /pods`: a body becomes a verified pod in the registry.
 
 mod format;
+mod unescape;
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -9,7 +10,7 @@ use futures_util::StreamExt;
 use salvo::{
     Request, Response, handler,
     http::{
-        ReqBody, StatusCode, header,
+        HeaderValue, ReqBody, StatusCode, Version, header,
         headers::{ContentLength, HeaderMapExt},
     },
 };
@@ -85,7 +86,13 @@ pub fn answer(
     taken: Result<Answer, HttpError>,
     response: &mut Response,
 ) -> Result<(), HttpError> {
-    if taken.is_err() && !request.headers().contains_key(header::EXPECT) {
+    if let Err(refused) = &taken
+        && !request.headers().contains_key(header::EXPECT)
+    {
+        // RFC 9110, section 15.5.9.
+        if refused.status() == StatusCode::REQUEST_TIMEOUT && request.version() < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         pass_over(app, body);
     }
     render_json(response, &taken?);
@@ -187,8 +194,7 @@ pub async fn receive(
         return Err(too_large(limit));
     }
     let client = Client::of(request, &config.trusted_proxies);
-    let memory = format.memory(length.unwrap_or(limit));
-    let turn = app.uploads.load_full().enter(client.address, memory).await?;
+    let turn = app.uploads.load_full().enter(client.address, length.unwrap_or(limit)).await?;
     let body = read(body, length, &config.pods).await?;
     let max_manifest = config.pods.max_manifest.as_u64() as usize;
     let verify = move || {

@@ -44,6 +44,8 @@ pub struct Entrance {
     pub room: Arc<Semaphore>,
     /// How many connections have room in all.
     pub places: usize,
+    /// How many of them one address may have, whatever the settings say.
+    pub of_address: u32,
     pub crowd: Arc<Crowd>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
@@ -155,7 +157,8 @@ impl Entrance {
         let config = self.live.load();
         match peer.ip() {
             Some(address) if !trusts(&config.trusted_proxies, peer) => {
-                let counted = self.crowd.enter(address, config.http.max_connections_per_address);
+                let limit = config.http.max_connections_per_address.min(self.of_address);
+                let counted = self.crowd.enter(address, limit);
                 if counted.is_none() {
                     tracing::debug!(client = %address, "a connection too many of one address was closed");
                 }
@@ -315,6 +318,7 @@ async fn prepare(
     let places = Places {
         live: entrance.live.clone(),
         room: entrance.room.clone(),
+        of_address: entrance.of_address,
         crowd: entrance.crowd.clone(),
         client: counted.as_ref().map(Counted::client),
     };

@@ -16,12 +16,14 @@ use salvo::{
     hyper::{Error, Request, Response, body::Incoming, service::Service},
     rt::tokio::{TokioIo, TokioTimer},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    flush_deadline::FlushDeadline,
     heads::{CountedHeads, HeadBudget, TooManyHeads},
     places::Places,
+    refusals::Refusals,
     request_body,
     response_body::StreamBody,
     stream::{Stream, Version},
@@ -41,7 +43,8 @@ const STREAM_WINDOW: u32 = 64 * 1024 - 1;
 const CONNECTION_WINDOW: u32 = 96 * 1024;
 /// Streams that a client may have open at a time.
 const MAX_STREAMS: u32 = 32;
-/// A trusted proxy carries the streams of many clients: one client must not hold up the others.
+/// The same where a trusted proxy carries the streams of many clients. A few that are not read fill the window of the
+/// connection all the same.
 const PROXY_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const PROXY_MAX_STREAMS: u32 = 256;
 /// Bytes of responses that HTTP/2 buffers for one stream.
@@ -94,9 +97,7 @@ impl Connection {
         // A stop does not end this: a request that is on its way is answered, and the stream itself ends where nothing comes.
         let version = timeout(head_timeout, stream.version()).await??;
         let ended = match version {
-            Version::Http1 => {
-                self.serve_http1(stream, handler, head_timeout.saturating_sub(begun.elapsed())).await
-            }
+            Version::Http1 => self.serve_http1(stream, handler, begun + head_timeout).await,
             Version::Http2 => self.serve_http2(stream, handler).await,
         };
         ended.map_err(io::Error::other)
@@ -106,26 +107,36 @@ impl Connection {
         self,
         stream: Stream,
         handler: impl Handler,
-        first_head_timeout: Duration,
+        first_head: Instant,
     ) -> Result<(), Error> {
         let http = &self.config.http;
         let fuses = FuseConfig::disabled()
             .with_connection_idle_timeout(http.idle_timeout)
             .with_write_stall_timeout(http.write_timeout);
+        let stream = FlushDeadline::new(stream, http.write_timeout, self.conn_ctrl.clone());
         let stream = StraightStream::new(stream, Some(fuses), self.conn_ctrl.clone(), None);
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(first_head_timeout)
+            .header_read_timeout(http.head_timeout)
             .half_close(true)
             .max_header_size(MAX_HEAD)
             .max_headers(MAX_FIELDS)
             .max_buf_size(MAX_BUFFER);
-        let mut connection = builder.serve_connection(TokioIo::new(stream), Http1(handler)).with_upgrades();
+        let has_begun = CancellationToken::new();
+        let service = Http1 { handler, has_begun: has_begun.clone() };
+        let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        // hyper counts from the first byte of a head, which may have come late.
+        let late = async {
+            if timeout_at(first_head, has_begun.cancelled()).await.is_ok() {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             // What has come before a stop is answered.
             biased;
             ended = &mut connection => return ended,
+            () = late => return Ok(()),
             () = self.stop.cancelled() => {}
         }
         Pin::new(&mut connection).graceful_shutdown();
@@ -159,8 +170,11 @@ impl Connection {
         let fuses = FuseConfig::disabled().with_write_stall_timeout(http.write_timeout);
         let stream = CountedHeads::new(stream, self.heads.clone());
         // Nothing ever relaxes this one.
-        let stream = StraightStream::new(stream, Some(fuses), ConnCtrl::new(), None);
-        let service = Http2 { handler, places: self.places, heads: self.heads };
+        let conn_ctrl = ConnCtrl::new();
+        let stream = FlushDeadline::new(stream, http.write_timeout, conn_ctrl.clone());
+        let stream = StraightStream::new(stream, Some(fuses), conn_ctrl, None);
+        let refusals = Refusals::default();
+        let service = Http2 { handler, places: self.places, heads: self.heads, refusals: refusals.clone() };
         let mut connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             // What has come before a stop is answered.
@@ -169,6 +183,11 @@ impl Connection {
             () = self.stop.cancelled() => {
                 Pin::new(&mut connection).graceful_shutdown();
                 return connection.await;
+            }
+            () = refusals.too_many(), if !self.is_proxy => {
+                Pin::new(&mut connection).graceful_shutdown();
+                // A client that goes on all the same is cut off.
+                return timeout(LEAVE, connection).await.unwrap_or(Ok(()));
             }
             () = streams.idle_for(http.idle_timeout) => {}
         }
@@ -185,7 +204,11 @@ impl Connection {
 }
 
 /// Answers the requests of an HTTP/1.1 connection.
-struct Http1<H>(H);
+struct Http1<H> {
+    handler: H,
+    /// Cancelled when the first request's head has come.
+    has_begun: CancellationToken,
+}
 
 impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
     type Response = Response<ResBody>;
@@ -195,7 +218,8 @@ impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let (body, unread) = request_body::watch(body);
-        let response = self.0.call(Request::from_parts(parts, body));
+        self.has_begun.cancel();
+        let response = self.handler.call(Request::from_parts(parts, body));
         Box::pin(async move {
             let mut response = response.await?;
             if unread.ends_connection() {
@@ -211,6 +235,7 @@ struct Http2<H> {
     handler: H,
     places: Places,
     heads: HeadBudget,
+    refusals: Refusals,
 }
 
 impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
@@ -224,6 +249,7 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
             Err(refused) => return Box::pin(async move { Ok(refuse(refused).map(StreamBody::new)) }),
         };
         request.extensions_mut().insert(self.places.clone());
+        request.extensions_mut().insert(self.refusals.clone());
         let response = self.handler.call(request.map(ReqBody::from));
         Box::pin(async move {
             let response = response.await;

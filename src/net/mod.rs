@@ -2,12 +2,14 @@
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are,
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which
-//! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, in HTTP/2 with a deadline for each of its [`streams`]
-//! and a budget for their [`heads`]. [`client`] tells who a request comes from, [`host`] what it may call this broker,
-//! [`limits`] how often it may ask, [`path`] which paths are the same.
+//! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
+//! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
+//! connection after too many [`refusals`]. [`client`] tells who a request comes from, [`host`] what it may call this
+//! broker, [`limits`] how often it may ask, [`path`] which paths are the same.
 
 pub(crate) mod client;
 pub(crate) mod crowd;
+mod flush_deadline;
 pub(crate) mod front;
 pub(crate) mod heads;
 pub(crate) mod host;
@@ -17,6 +19,7 @@ pub(crate) mod listener;
 pub(crate) mod path;
 pub(crate) mod places;
 mod proxy_protocol;
+pub(crate) mod refusals;
 mod request_body;
 mod response_body;
 pub(crate) mod serving;

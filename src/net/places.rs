@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::crowd::{Counted, Crowd};
+use super::{
+    crowd::{Counted, Crowd},
+    streams::Progress,
+};
 use crate::config::Live;
 
 /// Gives out places among all connections, on behalf of the client of one connection.
@@ -12,16 +15,25 @@ use crate::config::Live;
 pub struct Places {
     pub live: Live,
     pub room: Arc<Semaphore>,
+    /// How many places one address may have, whatever the settings say.
+    pub of_address: u32,
     pub crowd: Arc<Crowd>,
     /// Nobody where a trusted proxy is at the other end, whose connections are not counted by address.
     pub client: Option<IpAddr>,
 }
 
-/// A place that was taken; dropping it frees it.
+/// A place that was taken. Dropping it frees it, and gives its stream the time of a response to end.
 #[derive(Debug)]
 pub struct Place {
     _counted: Option<Counted>,
     _room: OwnedSemaphorePermit,
+    progress: Arc<Progress>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.progress.end_sending();
+    }
 }
 
 /// Why there is no place.
@@ -34,14 +46,19 @@ pub enum NoPlace {
 }
 
 impl Places {
-    /// Takes one more place, as another connection would.
+    /// Returns how many places one address may have.
+    pub fn limit(&self) -> u32 {
+        self.live.load().http.max_connections_per_address.min(self.of_address)
+    }
+
+    /// Takes one more place, as another connection would, for the stream in whose task this is called.
     pub fn take(&self) -> Result<Place, NoPlace> {
-        let limit = self.live.load().http.max_connections_per_address;
+        let limit = self.limit();
         let counted = match self.client {
             Some(client) => Some(self.crowd.enter(client, limit).ok_or(NoPlace::OfClient)?),
             None => None,
         };
         let room = self.room.clone().try_acquire_owned().map_err(|_| NoPlace::AtAll)?;
-        Ok(Place { _counted: counted, _room: room })
+        Ok(Place { _counted: counted, _room: room, progress: Progress::of_stream() })
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -73,9 +73,10 @@ where
 {
     fn execute(&self, stream: F) {
         let (open, limit) = (self.streams.open(), self.write_timeout);
+        // An upgrade is a second task of the stream in whose task it is made.
+        let progress = Progress::of_stream();
         tokio::spawn(async move {
             let _open = open;
-            let progress = Arc::<Progress>::default();
             PROGRESS.scope(progress.clone(), supervise(stream, &progress, limit)).await;
         });
     }
@@ -89,6 +90,7 @@ async fn supervise(stream: impl Future, progress: &Progress, limit: Duration) {
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
+        progress.watch(cx);
         let Some(deadline) = progress.waiting_since().and_then(|since| since.checked_add(limit)) else {
             return Poll::Pending;
         };
@@ -101,8 +103,15 @@ async fn supervise(stream: impl Future, progress: &Progress, limit: Duration) {
 }
 
 /// Since when a piece of a stream's response waits for the client.
-#[derive(Default)]
-pub struct Progress(Mutex<Option<Instant>>);
+#[derive(Debug, Default)]
+pub struct Progress(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    since: Option<Instant>,
+    /// Of the task of the stream.
+    waker: Option<Waker>,
+}
 
 impl Progress {
     /// Returns that of the stream in whose task this is called, or one that nobody looks at.
@@ -110,21 +119,41 @@ impl Progress {
         PROGRESS.try_with(Arc::clone).unwrap_or_default()
     }
 
-    /// A piece was handed over to be sent.
+    /// A piece was handed over to be sent, by the task of the stream.
     pub fn begin_waiting(&self) {
-        *self.lock() = Some(Instant::now());
+        self.lock().since = Some(Instant::now());
     }
 
     /// The piece has been taken.
     pub fn end_waiting(&self) {
-        *self.lock() = None;
+        self.lock().since = None;
+    }
+
+    /// Nothing more is to be sent, says whatever task made it: what was handed over has its time from now on.
+    pub fn end_sending(&self) {
+        let mut waiting = self.lock();
+        waiting.since.get_or_insert_with(Instant::now);
+        let waker = waiting.waker.take();
+        drop(waiting);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     fn waiting_since(&self) -> Option<Instant> {
-        *self.lock()
+        self.lock().since
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+    /// Has the task of the stream woken by [`Progress::end_sending`].
+    fn watch(&self, cx: &Context<'_>) {
+        let mut waiting = self.lock();
+        match &mut waiting.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

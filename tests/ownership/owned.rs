@@ -119,20 +119,22 @@ async fn a_list_that_is_longer_than_a_page_is_read_page_by_page() {
         server.store(html.clone()).await;
     }
     let path = format!("/owner/{}/pods", owner.key());
-    let (mut query, mut pages, mut slugs) = (String::new(), Vec::new(), Vec::new());
+    let (mut query, mut pages, mut slugs) = (String::new(), 0, Vec::new());
     loop {
         let answer = owner.signed(&server, Method::GET, &format!("{path}{query}"), None, later());
-        let page: Value = answer.send().await.unwrap().json().await.unwrap();
+        let page = answer.send().await.unwrap().text().await.unwrap();
+        assert!(page.len() < 66 << 10, "{} bytes", page.len());
+        let page: Value = serde_json::from_str(&page).unwrap();
         let pods = page["pods"].as_array().unwrap();
-        pages.push(pods.len());
+        pages += 1;
         slugs.extend(pods.iter().map(|pod| pod["id"].as_str().unwrap().to_owned()));
         match page["next"].as_str() {
             Some(next) => query = format!("?after={next}"),
             None => break,
         }
     }
-    assert_eq!(pages, [500, 3]);
     assert!(slugs.is_sorted_by(|a, b| a < b));
+    assert!((2..10).contains(&pages) && slugs.len() == 503, "{} pods on {pages} pages", slugs.len());
 }
 
 #[tokio::test]

@@ -110,3 +110,12 @@ async fn a_reload_turns_it_off() {
     assert_eq!(header(&answer, "content-encoding"), None);
     assert_eq!(answer.text().await.unwrap(), pod.html);
 }
+
+#[tokio::test]
+async fn a_reload_keeps_compressed_pods() {
+    let pod = stored().await;
+    pod.compressed().await;
+    assert!(pod.server.handle.reload(config("")).is_empty());
+    let answer = pod.get(&[TAKES_GZIP]).await;
+    assert_eq!(header(&answer, "content-encoding").as_deref(), Some("gzip"));
+}

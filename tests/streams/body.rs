@@ -3,12 +3,15 @@
 use futures_util::future::join_all;
 use h2::Reason;
 use http::{Method, StatusCode};
+use tokio::net::TcpStream;
 
 use crate::{
     Scene, TRANSPORTS,
     support::{
+        http2::Http2,
         http2::{body, trickle},
         pod::Pod,
+        server::TestServer,
     },
     until,
 };
@@ -95,4 +98,19 @@ async fn streams_are_few() {
         let client = scene.http2(0).await;
         assert_eq!(client.sender.current_max_send_streams(), 32, "{transport:?}");
     }
+}
+
+/// Pods in memory are held for as long as they are sent, whatever has taken their place meanwhile.
+#[tokio::test]
+async fn downloads_from_memory_count_too() {
+    let settings = "[http]\nmax_connections_per_address = 2\nwrite_timeout = \"1s\"";
+    let server = TestServer::with(settings).await;
+    let path = format!("/{}", server.store(Pod::named("pod").padded(300_000).html()).await);
+    let mut client = Http2::on(TcpStream::connect(&server.address).await.unwrap(), 0).await;
+    let stalled = [client.get(&path).await, client.get(&path).await];
+    assert!(stalled.iter().all(|answer| answer.status() == StatusCode::OK));
+    assert_eq!(client.get(&path).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let ends = join_all(stalled.into_iter().map(body)).await;
+    assert!(ends.iter().all(|end| *end == Err(Some(Reason::CANCEL))), "{ends:?}");
+    assert_eq!(client.get(&path).await.status(), StatusCode::OK);
 }

@@ -92,3 +92,32 @@ async fn final_answer(raw: &mut Raw) -> crate::support::raw::Answer {
         }
     }
 }
+
+/// A refusal that does not wait for all of the body says that the connection ends with it.
+#[tokio::test]
+async fn a_refusal_that_reads_no_more_says_so() {
+    let settings = "[pods]\nupload_grace = \"100ms\"";
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, settings).await;
+        for (content_type, length, status, ends) in [
+            ("application/zip", 70_000_000, 415, true),
+            ("application/zip", 7, 415, false),
+            ("text/html", 70_000_000, 413, true),
+            ("text/html", 1000, 408, true),
+        ] {
+            let mut client = scene.http1().await;
+            client
+                .send(&format!(
+                    "POST /pods HTTP/1.1\nHost: broker\nContent-Type: {content_type}\nContent-Length: {length}\n\n"
+                ))
+                .await;
+            let answer = client.answer().await;
+            assert_eq!(answer.status, status);
+            assert_eq!(
+                answer.header("connection") == Some("close"),
+                ends,
+                "{transport:?} {content_type} {length}"
+            );
+        }
+    }
+}

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use h2::Reason;
-use tokio::{net::TcpStream, time::sleep};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::sleep,
+};
 
 use crate::{
     Scene, TRANSPORTS,
-    support::{frames, raw::Raw},
+    support::{frames, pod::Pod, raw::Raw},
 };
 
 /// An upgrade relaxes its own stream: once it is reset the connection is as idle as any other, whatever PINGs it
@@ -67,4 +70,97 @@ async fn a_client_that_is_gone_is_noticed() {
     let mut next = Raw::open(&scene.server.address).await;
     next.send("GET /health HTTP/1.1\nHost: broker\n\n").await;
     assert_eq!(next.answer().await.status, 200);
+}
+
+/// What is left of an answer in the buffers of TLS is not forgotten there.
+#[tokio::test]
+async fn the_tail_of_an_answer_that_is_not_taken_frees_its_place() {
+    let settings = "[http]\nwrite_timeout = \"300ms\"\nidle_timeout = \"600ms\"\nhead_timeout = \"600ms\"\n\
+        max_connections_per_address = 1";
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, settings).await;
+        for size in [80_000, 100_000, 120_000, 140_000] {
+            let slug = scene.store(&Pod::named("pod").padded(size).html()).await;
+            let small = TcpSocket::new_v4().unwrap();
+            small.set_recv_buffer_size(4096).unwrap();
+            let mut stalled = scene.http1_on(small).await;
+            stalled.send(&format!("GET /{slug} HTTP/1.1\nHost: broker\n\n")).await;
+            let next = async {
+                while !scene.serves().await {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            let freed = tokio::time::timeout(crate::support::SOON, next).await;
+            freed
+                .unwrap_or_else(|_| panic!("{transport:?}, {size} bytes: its place should have become free"));
+            drop(stalled);
+        }
+    }
+}
+
+/// A late first request takes nothing of the time that the next ones have.
+#[tokio::test]
+async fn each_head_has_its_time() {
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, "[http]\nhead_timeout = \"2s\"").await;
+        let mut client = scene.http1().await;
+        for _ in 0..3 {
+            // Less than the time-out, and more than half of it; nothing can be waited for.
+            sleep(Duration::from_millis(1200)).await;
+            client.send("GET /health HTTP/1.1\nHost: broker\n\n").await;
+            assert_eq!(client.answer().await.status, 200, "{transport:?}");
+        }
+    }
+}
+
+/// The stream of a socket that has ended has the time of an answer to end too.
+#[tokio::test]
+async fn a_socket_whose_end_is_not_taken_leaves_an_idle_connection() {
+    let settings = "[http]\nidle_timeout = \"300ms\"\nwrite_timeout = \"300ms\"\n\
+        [signal]\nfirst_frame_timeout = \"200ms\"";
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, settings).await;
+        // Without a window, the socket's close frame does not come.
+        let mut client = scene.http2(0).await;
+        let sockets = [client.connect().await, client.connect().await];
+        assert_eq!(sockets[0].0.status(), 200);
+        client.closed().await;
+        drop(sockets);
+    }
+}
+
+/// Who goes on asking over HTTP/2 is refused for a while, and then altogether.
+#[tokio::test]
+async fn too_many_refusals_end_a_connection() {
+    let settings = "[limits]\nexempt = []\nreads_per_address = \"1/day burst 1\"";
+    let scene = Scene::with(crate::Transport::Plain, settings).await;
+    let mut client = scene.http2(1 << 16).await;
+    assert_eq!(client.get("/health").await.status(), 200);
+    let mut refused = 0;
+    let asking = async {
+        while let Ok(mut sender) = client.sender.clone().ready().await {
+            let mut answers = Vec::new();
+            while answers.len() < 32
+                && let Ok((answer, _)) = sender.send_request(get("/health"), true)
+            {
+                answers.push(answer);
+                match sender.ready().await {
+                    Ok(ready) => sender = ready,
+                    Err(_) => break,
+                }
+            }
+            for answer in answers {
+                let Ok(answer) = answer.await else { continue };
+                assert_eq!(answer.status(), 429);
+                refused += 1;
+            }
+        }
+    };
+    tokio::time::timeout(crate::support::SOON * 2, asking).await.expect("the broker should have had enough");
+    assert!(refused > 128, "{refused} were refused");
+    client.closed().await;
+}
+
+fn get(path: &str) -> http::Request<()> {
+    crate::support::http2::request(http::Method::GET, path).body(()).unwrap()
 }

@@ -24,7 +24,7 @@ use support::{
     server::{TestServer, config},
 };
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// How a client gets to HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,28 @@ impl Scene {
             None => Raw::open(&self.server.address).await,
             Some(client) => Raw::on(client.connect(&self.server.address, "pods.example").await.unwrap()),
         }
+    }
+
+    /// A connection that `socket` makes.
+    pub async fn http1_on(&self, socket: TcpSocket) -> Raw {
+        let stream = socket.connect(self.server.addresses[0]).await.unwrap();
+        match &self.tls {
+            None => Raw::over(stream),
+            Some(client) => Raw::on(client.over(stream, "pods.example").await.unwrap()),
+        }
+    }
+
+    /// Whether the broker has a place for one more connection.
+    pub async fn serves(&self) -> bool {
+        let request = b"GET /health HTTP/1.1\r\nHost: broker\r\n\r\n";
+        let mut raw = match &self.tls {
+            None => Raw::open(&self.server.address).await,
+            Some(client) => match client.connect(&self.server.address, "pods.example").await {
+                Ok(stream) => Raw::on(stream),
+                Err(_) => return false,
+            },
+        };
+        raw.try_send_bytes(request).await.is_ok() && raw.try_answer().await.is_some()
     }
 
     /// A client whose window for each response is `window`.

@@ -95,7 +95,12 @@ impl Scene {
 
     /// An upload that was sent whole.
     async fn begin(&self, html: &str) -> Raw {
-        let mut raw = Raw::open(&self.server.address).await;
+        self.begin_from(1, html).await
+    }
+
+    /// An upload of the client 127.0.0.`host`.
+    async fn begin_from(&self, host: u8, html: &str) -> Raw {
+        let mut raw = Raw::open_from([127, 0, 0, host].into(), &self.server.address).await;
         raw.send(&upload_head(html.len())).await;
         raw.send_bytes(html.as_bytes()).await;
         raw
@@ -163,7 +168,11 @@ async fn the_memory_of_what_is_held_is_counted() {
         upload_memory = \"30 MiB\"\nupload_wait = \"1s\"";
     let scene = Scene::with(settings).await;
     let html = Pod::named("pod").padded(9 << 20).html();
-    let _held = [scene.begin(&html).await, scene.begin(&html).await, scene.begin(&html).await];
+    let _held = [
+        scene.begin_from(1, &html).await,
+        scene.begin_from(2, &html).await,
+        scene.begin_from(3, &html).await,
+    ];
     until("three are held", || scene.held() == 3).await;
     let mut fourth = Raw::open(&scene.server.address).await;
     fourth.send(&upload_head(html.len())).await;
@@ -171,4 +180,48 @@ async fn the_memory_of_what_is_held_is_counted() {
     assert_eq!(scene.held(), 3);
     scene.gate.add_permits(10);
     until("the registry is done", || scene.held() == 0).await;
+}
+
+/// A client that announces as much as it may, and sends nothing, leaves memory for another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_slow_upload_does_not_take_the_memory_of_all() {
+    let settings = "[pods]\nmax_blob = \"1 MiB\"\nupload_memory = \"3 MiB\"\nmax_manifest = \"1 KiB\"\n\
+        upload_wait = \"300ms\"\nupload_grace = \"1h\"";
+    let scene = Scene::with(settings).await;
+    scene.gate.add_permits(10);
+    let (mut slow, mut statuses) = (Vec::new(), Vec::new());
+    for content_type in ["application/json", "text/html", "application/json"] {
+        let mut raw = Raw::open_from([127, 0, 0, 1].into(), &scene.server.address).await;
+        raw.send(&format!(
+            "POST /pods HTTP/1.1\nHost: broker\nContent-Type: {content_type}\nContent-Length: 1048576\n\
+             Expect: 100-continue\n\n"
+        ))
+        .await;
+        statuses.push(raw.answer().await.status);
+        slow.push(raw);
+    }
+    assert_eq!(statuses, [100, 100, 503]);
+    let html = Pod::named("pod").padded(500_000).html();
+    assert_eq!(scene.begin_from(2, &html).await.answer().await.status, 200);
+}
+
+/// A reload is no other broker: what is held goes on counting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_makes_no_room_for_uploads() {
+    let scene = Scene::with(SETTINGS).await;
+    let html = Pod::named("pod").padded(1000).html();
+    let _held = [scene.begin(&html).await, scene.begin(&html).await];
+    until("both are held", || scene.held() == 2).await;
+    assert!(scene.server.handle.reload(config(SETTINGS)).is_empty());
+    assert_eq!(scene.begin(&html).await.answer().await.status, 503);
+    assert_eq!(scene.held(), 2);
+    assert!(
+        scene
+            .server
+            .handle
+            .reload(config(&SETTINGS.replace("max_uploads = 2", "max_uploads = 3")))
+            .is_empty()
+    );
+    scene.gate.add_permits(10);
+    assert_eq!(scene.begin(&html).await.answer().await.status, 200);
 }

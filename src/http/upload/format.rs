@@ -1,5 +1,7 @@
 //! In which form an upload brings the HTML of a pod.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use salvo::{
     Request,
@@ -8,6 +10,7 @@ use salvo::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::unescape::unescape;
 use crate::http::{error::HttpError, turnstile::Turn};
 
 /// The byte order mark of UTF-8, which editors and PowerShell write before JSON (RFC 8259, section 8.1).
@@ -44,15 +47,6 @@ impl Format {
         }
     }
 
-    /// Returns the memory that a body of `length` bytes takes at most.
-    pub fn memory(self, length: u64) -> u64 {
-        match self {
-            Self::Html => length,
-            // The body, the buffer in which the parser resolves escapes, and the HTML.
-            Self::Json => 3 * length,
-        }
-    }
-
     /// Returns the HTML in `body`; it keeps the upload's place for as long as it is held.
     ///
     /// # Errors
@@ -62,9 +56,8 @@ impl Format {
         match self {
             Self::Html => Ok(turn.hold(body)),
             Self::Json => {
-                let html = html_of_json(&body)
-                    .map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))?;
-                drop(body);
+                let html =
+                    html_of_json(body).map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))?;
                 Ok(turn.hold(html))
             }
         }
@@ -78,20 +71,40 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     fields.any(|field| field.to_str().map_or(true, |field| !field.split(',').map(str::trim).all(is_none)))
 }
 
-fn html_of_json(body: &[u8]) -> Result<String, &'static str> {
+/// Returns the HTML in JSON. It lies where the JSON was: an upload takes no more than its length.
+fn html_of_json(mut body: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+    const NO_STRING: &str = "expected the 'html' field to be a string";
+    let string = html_string(&body)?;
+    if body[string.start] != b'"' {
+        return Err(NO_STRING);
+    }
+    let html = string.start + 1..string.end - 1;
+    if html.is_empty() {
+        return Err("missing 'html' field");
+    }
+    body.truncate(html.end);
+    body.drain(..html.start);
+    unescape(&mut body).ok_or(NO_STRING)?;
+    body.shrink_to_fit();
+    Ok(body)
+}
+
+/// Returns where the value of the field `html` is.
+fn html_string(body: &[u8]) -> Result<Range<usize>, &'static str> {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
         html: Option<&'a RawValue>,
     }
     const NOT_AN_OBJECT: &str = "the body is not a JSON object with one field 'html'";
-    let body = body.strip_prefix(BOM).unwrap_or(body);
-    if !body.trim_ascii_start().starts_with(b"{") {
+    let json = body.strip_prefix(BOM).unwrap_or(body);
+    if !json.trim_ascii_start().starts_with(b"{") {
         // serde takes an array of its fields for a struct, too.
         return Err(NOT_AN_OBJECT);
     }
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|_| NOT_AN_OBJECT)?;
-    let html = body.html.map(RawValue::get).filter(|html| *html != "null").ok_or("missing 'html' field")?;
-    let html: String = serde_json::from_str(html).map_err(|_| "expected the 'html' field to be a string")?;
-    if html.is_empty() { Err("missing 'html' field") } else { Ok(html) }
+    let parsed: Body<'_> = serde_json::from_slice(json).map_err(|_| NOT_AN_OBJECT)?;
+    let html = parsed.html.map(RawValue::get).filter(|html| *html != "null").ok_or("missing 'html' field")?;
+    // It is borrowed from the body.
+    let start = html.as_ptr().addr() - body.as_ptr().addr();
+    Ok(start..start + html.len())
 }
