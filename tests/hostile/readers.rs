@@ -24,6 +24,7 @@ use crate::{
 over_every_transport! {
     visitors_that_never_read,
     visitors_with_one_large_frame_each,
+    visitors_that_took_one_large_frame_each,
     visitors_that_spend_the_common_budget,
     an_origin_that_never_reads,
     downloads_that_are_never_read,
@@ -105,6 +106,33 @@ async fn visitors_with_one_large_frame_each(attack: Attack) {
         origin.send(json!({ "t": "answer", "sessionId": format!("s{n}"), "sdp": sdp })).await;
     }
     target.digested().await;
+    target.bystander_was_served().await;
+    drop((visitors, origin));
+    target.lift().await;
+}
+
+/// They read it and stay: what it passed through stays with their sockets.
+async fn visitors_that_took_one_large_frame_each(attack: Attack) {
+    let target = attack.begin(&[]).await;
+    let mut origin = target.client().await;
+    origin.send(json!({ "t": "register", "podId": "taken" })).await;
+    origin.receive().await;
+    let mut visitors = many(2500, async |n| {
+        let mut visitor = target.client().await;
+        visitor
+            .send(json!({ "t": "offer", "podId": "taken", "sessionId": format!("s{n}"), "sdp": "x" }))
+            .await;
+        (n, visitor)
+    })
+    .await;
+    for _ in 0..2500 {
+        assert_eq!(origin.receive().await["t"], "offer");
+    }
+    let sdp = "x".repeat(MAX_FRAME - 200);
+    for (n, visitor) in &mut visitors {
+        origin.send(json!({ "t": "answer", "sessionId": format!("s{n}"), "sdp": sdp })).await;
+        assert_eq!(visitor.receive().await["t"], "answer");
+    }
     target.bystander_was_served().await;
     drop((visitors, origin));
     target.lift().await;
