@@ -70,7 +70,8 @@
 //! budget as is left of that: those that hold most are refused first. At an origin, the client networks of its visitors
 //! take turns by bytes, and the broker's own frames come first; frames of one session are sent in order, those of
 //! different sessions are not. Of a peer that is read no further, the next 8 KiB or 16 frames are still read, so that its
-//! pings are answered and its end is noticed. An origin is read no further while its registration is recorded.
+//! pings are answered and its end is noticed. While a registration is recorded, its origin is read no further and sent
+//! nothing but pings.
 //!
 //! # Who keeps a pod id
 //!

@@ -186,6 +186,16 @@ impl Outbox {
         next
     }
 
+    /// The same while frames are held back: only pings, and the end.
+    pub fn poll_ping(&self, cx: &mut Context<'_>) -> Poll<Result<Next, Close>> {
+        let mut inner = self.lock();
+        match inner.close.clone() {
+            Some(close) => Poll::Ready(Err(close)),
+            None if std::mem::take(&mut inner.ping) => Poll::Ready(Ok(Next::Ping)),
+            None => inner.wait(cx),
+        }
+    }
+
     /// The next frame if one waits, to be written together with those before.
     pub fn try_next(&self) -> Option<String> {
         self.pop(&mut self.lock())

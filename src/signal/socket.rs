@@ -135,7 +135,7 @@ pub async fn serve<S>(
     Box::pin(finish(socket, outbox, ended, registering)).await;
 }
 
-/// Closes a socket that has left. What it was told that it holds is recorded nevertheless.
+/// Closes a socket that has left. A registration that is being recorded may not be stopped halfway.
 async fn finish<S>(socket: Stream<S>, outbox: Arc<Outbox>, ended: Ended, registering: Option<Registering>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -201,7 +201,7 @@ struct Connection<S> {
     max_pause: Duration,
     /// Waits for that room; the frames that follow are not handled meanwhile.
     pause: Option<Pause>,
-    /// Registers a pod id; the frames that follow are not handled meanwhile.
+    /// Registers a pod id; the frames that follow are not handled meanwhile, and those for the peer are held back.
     registering: Option<Registering>,
     /// Frames that were read while none was to be handled.
     ahead: VecDeque<Message>,
@@ -224,7 +224,8 @@ enum Ended {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self) -> Ended {
         let ended = loop {
-            let is_paused = self.pause.is_some() || self.registering.is_some() || self.outbox.owes_too_much();
+            let is_registering = self.registering.is_some();
+            let is_paused = is_registering || self.pause.is_some() || self.outbox.owes_too_much();
             self.socket.get_mut().pause(is_paused);
             if !is_paused && let Some(frame) = self.ahead.pop_front() {
                 self.socket.get_mut().control(frame.len());
@@ -233,7 +234,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             // In no fixed order, so that a peer that is sent much is heard nevertheless.
             let step = tokio::select! {
-                next = poll_fn(|cx| self.outbox.poll_next(cx)) => match next {
+                next = poll_fn(|cx| match is_registering {
+                    // A client is told that it holds a pod id once that is recorded.
+                    true => self.outbox.poll_ping(cx),
+                    false => self.outbox.poll_next(cx),
+                }) => match next {
                     Ok(Next::Frame(frame)) => self.send(frame).await,
                     Ok(Next::Ping) => self.ping().await,
                     Err(close) => Err(Ended::ByBroker(close)),

@@ -11,6 +11,7 @@ use gemmapod_signal::{
     Blob, PodIdChange, PodIdChanged, PodIdRecord, PodRecord, Registry, RegistryError, SignalServer, Slug,
     VerifiedPod,
 };
+use serde_json::json;
 use socket2::{SockFilter, SockRef};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -342,11 +343,14 @@ impl Registry for Hangs {
 async fn a_holder_whose_registration_waits_for_the_disk_keeps_its_pod() {
     let config = config("[signal]\ntakeover_timeout = \"500ms\"");
     let server = TestServer::from(SignalServer::builder().config(config).registry(Hangs)).await;
-    let holder = server.origin("pod").await;
+    let mut holder = server.connect().await;
+    holder.send(frames::register("pod")).await;
+    // It is told so once it is on record.
+    server.until_health("that it holds the pod id", |health| health["origins"] == json!(["pod"])).await;
     let mut newcomer = newcomer(&server, "pod").await;
-    let mut holder = answer_pings(holder).await;
+    let _holder = answer_pings(holder).await;
     newcomer.expect(frames::refusal("pod id is held")).await;
-    holder.nothing().await;
+    assert_eq!(server.health().await["origins"], json!(["pod"]));
 }
 
 /// Its owner claims a pod id while a newcomer waits for it, so that the newcomer has no right to it any more.
