@@ -23,7 +23,7 @@ Examples:
   gemmapod-signal --config /etc/gemmapod-signal.toml
   gemmapod-signal check-config /etc/gemmapod-signal.toml
 
-Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure at run time, 2 for a wrong flag or configuration.";
+Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure at run time or a second signal, 2 for a wrong flag or configuration.";
 
 /// The signalling broker and pod host of GemmaPod.
 ///
@@ -94,15 +94,16 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Make a pod id belong to an owner key, at a running broker
+    /// Make a pod id belong to an owner key, at a running broker; one that is in use without an owner only while its
+    /// host is connected, from the host's network
     Claim {
         /// The pod id
         pod_id: String,
         #[command(flatten)]
         signed: SignedArgs,
     },
-    /// Make a pod id free: its owner's, at a running broker with --key and --broker; any, in the data directory of a
-    /// broker that does not run
+    /// Remove the owner of a pod id: of one's own at a running broker, with --key and --broker; of any in the data
+    /// directory of a stopped broker
     Unbind {
         /// The pod id
         pod_id: String,
@@ -121,7 +122,7 @@ pub enum Command {
 
 /// How the authority, saved as `gemmapod-ca.pem`, is given to those that are to trust it.
 pub const TRUST: &str = "\
-Save the certificate above with `gemmapod-signal ca > gemmapod-ca.pem`, bring it to each client, and there:
+Save the certificate above with `gemmapod-signal ca --config FILE > gemmapod-ca.pem`, bring it to each client, and there:
   Debian, Ubuntu     sudo cp gemmapod-ca.pem /usr/local/share/ca-certificates/gemmapod-ca.crt && sudo update-ca-certificates
   Fedora             sudo cp gemmapod-ca.pem /etc/pki/ca-trust/source/anchors/ && sudo update-ca-trust
   Arch               sudo trust anchor --store gemmapod-ca.pem

@@ -34,7 +34,7 @@ pub struct CredentialsArgs {
 enum Action {
     /// Make a credential, and print the lines for the pod.toml of the host that is to have it
     Add {
-        /// Its name, by which it is listed and revoked [default: a new one]
+        /// Its name, by which it is listed and revoked [default: a random name]
         #[arg(long)]
         name: Option<CredentialName>,
         /// The pod id that it is good for; may be repeated [default: all pod ids of the owner]
@@ -86,12 +86,13 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: Action) -> Resu
             Ok(rows.collect::<Vec<_>>().join("\n"))
         }
         Action::Revoke { names } => {
-            let mut revoked = Vec::new();
-            for name in names {
-                client.revoke_credential(secret, &name).await?;
-                revoked.push(format!("revoked {name}"));
+            let (last, others) = names.split_last().expect("one is required");
+            for name in others {
+                client.revoke_credential(secret, name).await?;
+                println!("revoked {name}");
             }
-            Ok(revoked.join("\n"))
+            client.revoke_credential(secret, last).await?;
+            Ok(format!("revoked {last}"))
         }
     }
 }

@@ -45,7 +45,7 @@ impl Drain {
             let negotiations = (end - drain_timeout / 2).saturating_duration_since(Instant::now());
             app.hub.directory.close_all(Closing { spread: SPREAD.min(negotiations), negotiations }).await;
         };
-        tokio::join!(self.settle(end, &settled), close_sockets);
+        let _ = tokio::join!(self.settle(end, &settled), timeout_at(end, close_sockets));
         // Only now, as the process stays for the negotiations anyway: a browser may still use what it has opened.
         self.entrance.silent.give_up();
         for server in &self.servers {

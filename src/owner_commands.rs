@@ -1,6 +1,6 @@
 //! What an owner does from a terminal: tokens for hosts, and pods on a broker.
 
-use std::{fmt, fs, path::PathBuf, time::SystemTime};
+use std::{fs, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand};
 use gemmapod_signal::{
@@ -112,6 +112,8 @@ pub enum CommandError {
     Token(#[from] TokenError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error("the pod {slug}: {error}")]
+    Pod { slug: Slug, error: ClientError },
     #[error(transparent)]
     PodIds(#[from] NotCredentialPodIds),
     #[error(transparent)]
@@ -135,7 +137,12 @@ impl CommandError {
             | Self::Token(_)
             | Self::Open(OpenError::Missing(_)) => true,
             Self::Client(ClientError::NotABroker(_) | ClientError::Roots { .. }) => true,
-            Self::Client(_) | Self::Open(_) | Self::Registry(_) | Self::Free(_) | Self::Runtime(_) => false,
+            Self::Client(_)
+            | Self::Pod { .. }
+            | Self::Open(_)
+            | Self::Registry(_)
+            | Self::Free(_)
+            | Self::Runtime(_) => false,
         }
     }
 }
@@ -208,10 +215,16 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> 
             Ok(taken.url)
         }
         PodsAction::Delete { slugs } => {
-            for slug in &slugs {
-                client.delete(secret, slug).await?;
+            let delete = async |slug: &Slug| {
+                client.delete(secret, slug).await.map_err(|error| CommandError::Pod { slug: *slug, error })
+            };
+            let (last, others) = slugs.split_last().expect("one is required");
+            for slug in others {
+                delete(slug).await?;
+                println!("deleted {slug}");
             }
-            Ok(format!("deleted {}", Spaced(&slugs)))
+            delete(last).await?;
+            Ok(format!("deleted {last}"))
         }
         PodsAction::List => {
             let rows = client.list(secret).await?.into_iter().map(|pod| {
@@ -225,14 +238,5 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> 
             });
             Ok(rows.collect::<Vec<_>>().join("\n"))
         }
-    }
-}
-
-struct Spaced<'a>(&'a [Slug]);
-
-impl fmt::Display for Spaced<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slugs: Vec<_> = self.0.iter().map(Slug::as_str).collect();
-        f.write_str(&slugs.join(" "))
     }
 }

@@ -58,7 +58,7 @@ async fn pods_in_all_and_of_one_owner() {
         for name in ["a", "b"] {
             taken(&server, &Pod::named(name)).await;
         }
-        let sentence = "this broker keeps as many pods as it may, which is 5";
+        let sentence = "this broker is full: it keeps 5 pods at most";
         refused(upload(&server, "192.0.2.1", &Pod::named("c")).await, 507, sentence).await;
         // Quotas change while the broker runs.
         server.handle.reload(config("trusted_proxies = [\"127.0.0.1\"]\n[quotas]\npods = 6"));
@@ -66,7 +66,7 @@ async fn pods_in_all_and_of_one_owner() {
         refused(
             upload(&server, "192.0.2.1", &pod).await,
             507,
-            "this broker keeps as many pods as it may, which is 6",
+            "this broker is full: it keeps 6 pods at most",
         )
         .await;
         server.stop().await;
@@ -87,7 +87,7 @@ async fn bytes_in_all_and_of_one_owner() {
             taken(&server, &pod("a")).await;
         }
         taken(&server, &Pod::named("other").padded(70_000)).await;
-        let sentence = "this broker keeps as much as it may, which is 250000 bytes, or would with this pod";
+        let sentence = "this pod would exceed this broker's storage quota of 250000 bytes";
         refused(upload(&server, "192.0.2.1", &Pod::named("more").padded(70_000)).await, 507, sentence).await;
         if let Some(directory) = directory {
             let files = std::fs::read_dir(directory.path().join("blobs")).unwrap();

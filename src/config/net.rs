@@ -76,7 +76,7 @@ impl Value for ListenAddress {
 pub enum Purpose {
     /// All routes.
     Public,
-    /// Only the way to https, and the answers to ACME's http-01.
+    /// Only the redirect to https, and the answers to ACME's http-01.
     Redirect,
 }
 

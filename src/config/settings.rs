@@ -142,7 +142,7 @@ entry! {
     listen: Listen {
         /// `HOST:PORT` (`[::]:443` is every address, IPv4 too), `unix:PATH`, or `systemd:NAME` for a socket that systemd hands over.
         address: Option<ListenAddress> = None;
-        /// What it serves: `public` all routes, `redirect` only the way to https and ACME's http-01.
+        /// What it serves: `public` all routes, `redirect` only the redirect to https and ACME's http-01.
         purpose: Purpose = Purpose::Public;
         /// Whether connections begin with TLS.
         tls: bool = false;
@@ -225,7 +225,7 @@ settings! {
 
     /// Limits of the signalling sockets at `/signal`.
     signal: SignalSettings {
-        /// Open sockets in all; a further upgrade is answered with 503.
+        /// Open sockets in total; a further upgrade is answered with 503.
         max_sockets: u32 = 16_000;
         /// A socket that sends no frame for this long after the upgrade is closed with 1008.
         first_frame_timeout: Duration = known("30s");
@@ -237,7 +237,7 @@ settings! {
         max_queue: ByteSize = ByteSize::mib(1);
         /// Bytes that may wait for all peers together, beside the first 8 KiB of each; no peer has more of them than are left. Over it, senders wait or are told, as with `max_queue`.
         max_queue_total: ByteSize = ByteSize::mib(64);
-        /// Bytes that frames take on their way in, from all sockets together, beside the first 8 KiB of each; a socket keeps the room of its largest frame until it ends; over it the socket that sends more is closed with 1013.
+        /// Total buffer for incomplete incoming frames, excluding the first 8 KiB of each socket; a socket keeps the room of its largest frame until it ends, and has half of what is left at most; one that sends more is closed with 1013.
         max_unfinished_total: ByteSize = ByteSize::mib(32);
         /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue.
         frames_per_second: u32 = 500;
@@ -279,7 +279,7 @@ settings! {
         min_upload_rate: ByteSize = ByteSize::kib(4);
         /// How long the body of an upload may stand still, or how far it may lag behind `min_upload_rate`.
         upload_grace: Duration = known("10s");
-        /// Memory for pods in compressed form (gzip), so that those which are asked for again and again take less of the line. The first who asks gets the pod as it is; a pod of more than a quarter of this is never compressed, and below 16 KiB none is.
+        /// Memory for pods in compressed form (gzip), so that those which are asked for again and again take less of the line. The first who asks gets the pod as it is; a pod of more than a quarter of this is never compressed, and compression is off if less than 16 KiB is configured.
         compression_memory: ByteSize = ByteSize::mib(16);
         /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
         memory_limit: ByteSize = ByteSize::mib(256);
@@ -309,13 +309,13 @@ settings! {
 
     /// Limits of connections, whatever they carry.
     http: HttpSettings {
-        /// Connections in all; further ones wait in the system's queue until one ends.
+        /// Connections in total; further ones wait in the system's queue until one ends.
         max_connections: u32 = 20_000;
         /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time. An IPv6 /48 has at most four times as many. Where the process may open too few files for `max_connections`, an address has at most a quarter of what there is room for.
         max_connections_per_address: u32 = 1_000;
         /// A TLS handshake, and the PROXY header before it, must be done within this time.
         handshake_timeout: Duration = known("10s");
-        /// A request's head must have arrived within this time after the connection was ready for it: after its begin, or after the answer before.
+        /// A request's head must have arrived within this time after the connection was ready for it: after it was opened, or after the previous response.
         head_timeout: Duration = known("15s");
         /// A connection on which nothing moves for this long is closed; between two requests of HTTP/1.1 it is `head_timeout` if that is shorter.
         idle_timeout: Duration = known("1m");
@@ -327,21 +327,21 @@ settings! {
     limits: LimitSettings {
         /// Addresses and networks that no limit in this section holds for. A proxy on this host that `trusted_proxies` does not name looks like one client: so loopback is here by default.
         exempt: List<Network> = known("127.0.0.0/8, ::1/128");
-        /// Uploads in all.
+        /// Uploads in total.
         uploads: RateLimit = known("200/s burst 5000");
         /// Uploads of one client address (IPv6: of one /64).
         uploads_per_address: RateLimit = known("60/min burst 100");
         /// Uploads that one owner key signed.
         uploads_per_owner: RateLimit = known("30/min burst 100");
-        /// Requests for pods, for what is known of them, for `/health` and for whatever is not there, in all.
+        /// Requests for pods, for what is known of them, for `/health` and for whatever is not there, in total.
         reads: RateLimit = known("5000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         reads_per_address: RateLimit = known("20/s burst 1000");
-        /// Upgrades to WebSockets in all; too many are answered before the upgrade.
+        /// Upgrades to WebSockets in total; too many are answered before the upgrade.
         upgrades: RateLimit = known("2000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         upgrades_per_address: RateLimit = known("20/s burst 1000");
-        /// Registrations of pod ids in all; one that would wait for more than 5 s is told so and its socket is closed with 1008.
+        /// Registrations of pod ids in total; one that would wait for more than 5 s is told so and its socket is closed with 1008.
         registrations: RateLimit = known("1000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         registrations_per_address: RateLimit = known("20/s burst 1000");
@@ -349,11 +349,11 @@ settings! {
         sockets_per_address: u32 = 1_000;
     }
 
-    /// How much may be kept. A pod that has no room in all is answered with 507, one that its owner key has no room for with 403, one too many of an address with 429. Quotas that are not set are no limit.
+    /// How much may be kept. A pod that has no room in total is answered with 507, one that its owner key has no room for with 403, one too many of an address with 429. Quotas that are not set are no limit.
     quotas: QuotaSettings {
-        /// Pods in all.
+        /// Pods in total.
         pods: Option<u32> = None;
-        /// Bytes of pods in all. Pods with the same bytes count once, as they are kept once.
+        /// Bytes of pods in total. Pods with the same bytes count once, as they are kept once.
         bytes: Option<ByteSize> = None;
         /// Pods of one owner key, of those whose upload it signed.
         pods_per_owner: Option<u32> = None;

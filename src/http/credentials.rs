@@ -120,14 +120,14 @@ impl Revoke {
         let Self(app) = self;
         let (key, rest) = owner_path(request)?;
         let name = rest.strip_prefix("credentials/").ok_or(HttpError::NotFound)?;
-        let name: CredentialName = name.parse().map_err(|_| no_such_credential())?;
+        let name: CredentialName = name.parse().map_err(|_| no_such_credential(name))?;
         let signed = signed_by(app, request, key, false)?;
         let credentials = app.credentials.list(&key).await?;
         let found = credentials.into_iter().find(|credential| credential.name == name);
-        let credential = found.ok_or_else(no_such_credential)?;
+        let credential = found.ok_or_else(|| no_such_credential(name.as_str()))?;
         take_once(app, request, &signed).await?;
         if !app.credentials.revoke(credential).await? {
-            return Err(no_such_credential());
+            return Err(no_such_credential(name.as_str()));
         }
         tracing::info!(owner = %key, %name, "credential revoked");
         response.status_code(StatusCode::NO_CONTENT);
@@ -205,6 +205,6 @@ fn refusal(added: AddedCredential, name: &CredentialName, owns: bool) -> Result<
     Err(HttpError::new(status, message))
 }
 
-fn no_such_credential() -> HttpError {
-    HttpError::new(StatusCode::NOT_FOUND, "there is no credential of this name")
+fn no_such_credential(name: &str) -> HttpError {
+    HttpError::new(StatusCode::NOT_FOUND, format!("there is no credential named {name}"))
 }

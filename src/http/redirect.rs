@@ -1,4 +1,4 @@
-//! What a redirect listener serves: the way to https, and the answers to ACME's http-01.
+//! What a redirect listener serves: the redirect to https, and the answers to ACME's http-01.
 
 use std::sync::Arc;
 
@@ -61,7 +61,10 @@ impl ToHttps {
         let config = self.app.live.load_full();
         let client = Client::of(request, &config.trusted_proxies);
         let missing = || {
-            HttpError::new(StatusCode::BAD_REQUEST, "expected a Host header: the way to https depends on it")
+            HttpError::new(
+                StatusCode::BAD_REQUEST,
+                "expected a Host header: the redirect to https depends on it",
+            )
         };
         let host = client.host.as_ref().map(Authority::host).ok_or_else(missing)?;
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());

@@ -1,4 +1,4 @@
-//! How many connections there are, in all and from one address.
+//! How many connections there are, in total and from one address.
 
 use std::{
     collections::HashMap,
@@ -99,6 +99,7 @@ impl Drop for Counted {
 /// The address that stands for all addresses of one client.
 pub fn group_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
+        address if address.is_loopback() => address,
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(network(address, 64)),
     }
@@ -127,6 +128,7 @@ mod tests {
             ("::ffff:192.0.2.7", "192.0.2.7"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
             ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("::1", "::1"),
         ] {
             assert_eq!(group_of(address.parse().unwrap()), group.parse::<IpAddr>().unwrap(), "{address}");
         }

@@ -42,7 +42,7 @@ pub struct Entrance {
     pub tls: Option<Arc<ServerConfig>>,
     /// Room for further connections; each listener may hold one more that waits for it.
     pub room: Arc<Semaphore>,
-    /// How many connections have room in all.
+    /// How many connections have room in total.
     pub places: usize,
     /// How many of them one address may have, whatever the settings say.
     pub of_address: u32,

@@ -80,13 +80,14 @@ impl HeadBudget {
 pub struct CountedHeads<S> {
     stream: S,
     frames: Frames,
-    budget: HeadBudget,
+    budget: Option<HeadBudget>,
     permit: HeadPermit,
 }
 
 impl<S> CountedHeads<S> {
-    /// Returns `stream`, of which nothing was read yet.
-    pub fn new(stream: S, budget: HeadBudget) -> Self {
+    /// Returns `stream`, of which nothing was read yet. Without a budget its heads are not counted until they are whole:
+    /// where there is no room for one, all that goes on over the connection ends with it.
+    pub fn new(stream: S, budget: Option<HeadBudget>) -> Self {
         Self { stream, frames: Frames::default(), budget, permit: HeadPermit::default() }
     }
 }
@@ -99,7 +100,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedHeads<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let Self { frames, budget, permit, .. } = &mut *self;
+        let Self { frames, budget: Some(budget), permit, .. } = &mut *self else {
+            return Poll::Ready(Ok(()));
+        };
         frames.read(&buf.filled()[before..]);
         match frames.unfinished() {
             0 => permit.0 = None,

@@ -168,7 +168,7 @@ impl Connection {
             builder.enable_connect_protocol();
         }
         let fuses = FuseConfig::disabled().with_write_stall_timeout(http.write_timeout);
-        let stream = CountedHeads::new(stream, self.heads.clone());
+        let stream = CountedHeads::new(stream, (!self.is_proxy).then(|| self.heads.clone()));
         // Nothing ever relaxes this one.
         let conn_ctrl = ConnCtrl::new();
         let stream = FlushDeadline::new(stream, http.write_timeout, conn_ctrl.clone());

@@ -47,7 +47,7 @@ pub enum KeyError {
     )]
     NotAKey(PathBuf),
     /// The two halves are not of one pair.
-    #[error("the publicKey in {} does not belong to its secretKey; make the file anew", .0.display())]
+    #[error("the publicKey in {} does not belong to its secretKey; restore the file from a backup, as a new key would not own your pods", .0.display())]
     NotAPair(PathBuf),
 }
 
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(problem(&WRITTEN_BY_THE_CLI.replace("5287", "528"), 0o600), not_a_key);
         assert_eq!(problem(&"x".repeat(100_000), 0o600), not_a_key);
         let other = WRITTEN_BY_THE_CLI.replace("5287", "5288");
-        let not_a_pair = "the publicKey in FILE does not belong to its secretKey; make the file anew";
+        let not_a_pair = "the publicKey in FILE does not belong to its secretKey; restore the file from a backup, as a new key would not own your pods";
         assert_eq!(problem(&other, 0o600), not_a_pair);
     }
 

@@ -11,7 +11,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Mutex, PoisonError},
     time::SystemTime,
 };
@@ -123,6 +123,7 @@ impl Replay {
     ///
     /// It was, or might have been, or cannot be remembered.
     pub fn take(&self, once: &Once<'_>, now: SystemTime) -> Result<(), ReplayError> {
+        let once = &Once { from: Sender { network: once.from.network.map(site), ..once.from }, ..*once };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let now = taken.forget(seconds(now));
         if once.made > now.saturating_add(self.ahead) {
@@ -182,6 +183,14 @@ impl Taken {
             return Err(ReplayError::TooManyForNetwork);
         }
         Ok(())
+    }
+}
+
+/// The /48 of an IPv6 network: one customer may have all of it.
+fn site(network: IpAddr) -> IpAddr {
+    match network {
+        IpAddr::V4(_) => network,
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & (u128::MAX << 80)).into(),
     }
 }
 
@@ -291,6 +300,22 @@ mod tests {
             .map(|network| flood(network, u32::from(network) << 16..(u32::from(network) << 16) + 5000, true))
             .collect();
         assert!(rooms.is_sorted_by(|earlier, later| earlier >= later) && rooms[7] > 0, "{rooms:?}");
+    }
+
+    /// A customer of IPv6 has any number of /64s.
+    #[test]
+    fn the_networks_of_one_site_share_their_room() {
+        let replay = Replay::new(at(0));
+        let take = |network: u128, key: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&key.to_be_bytes());
+            let from = Sender { network: Some(Ipv6Addr::from(network).into()), is_owner: true };
+            replay.take(&Once { key: OwnerKey(bytes), from, ..once(0, "x", 100) }, at(100))
+        };
+        let site = u128::from(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0));
+        let taken = (0..40_000_u32).take_while(|n| take(site + (u128::from(*n) << 64), *n).is_ok()).count();
+        assert_eq!(taken, MAX_FOR_NETWORK);
+        assert_eq!(take(site + (1 << 80), 50_000), Ok(()));
     }
 
     #[derive(Clone, Debug)]

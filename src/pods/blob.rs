@@ -90,7 +90,7 @@ impl Blob {
         Self(Source::File { file: Arc::new(file), content: Content::of(metadata) })
     }
 
-    /// Bytes in all.
+    /// Bytes in total.
     pub fn len(&self) -> u64 {
         match &self.0 {
             Source::Memory(bytes) => bytes.len() as u64,

@@ -27,7 +27,7 @@ pub enum CborError {
     Trailing,
 }
 
-/// Checks that `bytes` are exactly one CBOR item of at most `max_items` items in all.
+/// Checks that `bytes` are exactly one CBOR item of at most `max_items` items in total.
 pub fn check(bytes: &[u8], max_items: usize) -> Result<(), CborError> {
     let mut decoder = Decoder::from(bytes);
     // Items that are still to come, for each array, map or tag that is open.

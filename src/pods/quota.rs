@@ -13,9 +13,9 @@ pub struct Usage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quotas {
-    /// Pods in all.
+    /// Pods in total.
     pub pods: Option<u64>,
-    /// Bytes in all.
+    /// Bytes in total.
     pub bytes: Option<u64>,
     /// Pods of one owner key.
     pub pods_per_owner: Option<u64>,
@@ -26,11 +26,11 @@ pub struct Quotas {
 /// The quota that stands in the way of a pod, and what it allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuotaExceeded {
-    /// Of pods in all.
-    #[error("this broker keeps as many pods as it may, which is {0}")]
+    /// Of pods in total.
+    #[error("this broker is full: it keeps {0} pods at most")]
     Pods(u64),
-    /// Of bytes in all.
-    #[error("this broker keeps as much as it may, which is {0} bytes, or would with this pod")]
+    /// Of bytes in total.
+    #[error("this pod would exceed this broker's storage quota of {0} bytes")]
     Bytes(u64),
     /// Of pods of one owner.
     #[error("this owner key has as many pods here as it may, which is {0}: delete one first")]

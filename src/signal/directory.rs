@@ -156,9 +156,10 @@ impl Directory {
         self.lock().begin_stop();
     }
 
-    /// What the sockets do that were not sent away yet. Without any, returns `None` and sends away whoever still joins.
-    pub(super) fn open_sockets(&self) -> Option<Vec<(SocketId, Talk)>> {
-        self.lock().open_sockets()
+    /// What the sockets do that were not sent away yet. Without any, returns `None`; then, and once the time `is_over`, sends
+    /// away whoever still joins.
+    pub(super) fn open_sockets(&self, is_over: bool) -> Option<Vec<(SocketId, Talk)>> {
+        self.lock().open_sockets(is_over)
     }
 
     /// Closes a socket with 1012, as the broker stops.

@@ -50,9 +50,9 @@ impl Directory {
         let spread_end = Instant::now() + closing.spread;
         let mut seen = HashMap::new();
         self.begin_stop();
-        while let Some(open) = self.open_sockets() {
+        while let Some(open) = self.open_sockets(end <= Instant::now()) {
             let now = Instant::now();
-            let finished = finished(open, &mut seen, now, now >= end);
+            let finished = finished(open, &mut seen, now, end <= now);
             let pause = pause(finished.len(), spread_end.saturating_duration_since(now));
             for (number, id) in (0_u32..).zip(finished) {
                 sleep_until(now + pause * number).await;
@@ -203,6 +203,24 @@ mod tests {
         let begin = Instant::now();
         tokio::join!(until_closed(&holder.1), until_closed(&newcomer.1), directory.close_all(CLOSING));
         assert!(begin.elapsed() < FIRST_FRAME / 10, "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sockets_that_keep_coming_do_not_put_the_end_off() {
+        let directory = Directory::new(SignalSettings::default());
+        let begin = Instant::now();
+        let mut joined = Vec::new();
+        let join_on = async {
+            loop {
+                joined.push(visitor(&directory, "pod", "s"));
+                sleep(LOOK / 2).await;
+            }
+        };
+        tokio::select! {
+            () = directory.close_all(CLOSING) => {}
+            () = join_on => {}
+        }
+        assert!(begin.elapsed() < CLOSING.negotiations + 10 * LOOK, "{:?}", begin.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,10 @@ use std::{
     future::{pending, poll_fn},
     net::IpAddr,
     pin::{Pin, pin},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::Poll,
     time::Duration,
 };
@@ -124,20 +127,27 @@ pub async fn serve<S>(
         max_pause: limits.ping_interval,
         pause: None,
         registering: None,
+        is_mid_text: Arc::default(),
         ahead: VecDeque::new(),
     };
     let ended = connection.run().await;
     // A frame that waits in another's queue is given up with it.
     connection.pause = None;
-    let Connection { socket, outbox, place, registering, .. } = connection;
+    let Connection { socket, outbox, place, registering, is_mid_text, .. } = connection;
     drop(place);
     // In a box, so that its state is no part of each open socket's.
-    Box::pin(finish(socket, outbox, ended, registering)).await;
+    let is_mid_text = is_mid_text.load(Relaxed);
+    Box::pin(finish(socket, outbox, ended, registering, is_mid_text)).await;
 }
 
 /// Closes a socket that has left. A registration that is being recorded may not be stopped halfway.
-async fn finish<S>(socket: Stream<S>, outbox: Arc<Outbox>, ended: Ended, registering: Option<Registering>)
-where
+async fn finish<S>(
+    socket: Stream<S>,
+    outbox: Arc<Outbox>,
+    ended: Ended,
+    registering: Option<Registering>,
+    is_mid_text: bool,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let close = async {
@@ -148,7 +158,7 @@ where
                     Close::TOO_SLOW => outbox.discard(close.clone()),
                     _ => outbox.close(close.clone()),
                 }
-                close_with(socket, &outbox, close).await;
+                close_with(socket, &outbox, close, is_mid_text).await;
             }
         }
     };
@@ -167,7 +177,7 @@ where
 {
     let (socket, outbox) = open(stream, hub, &hub.directory.limits()).await;
     SocketHandle::of(&outbox).close(sentence, close.clone());
-    close_with(socket, &outbox, close).await;
+    close_with(socket, &outbox, close, false).await;
 }
 
 async fn open<S>(stream: S, hub: &Hub, limits: &SignalSettings) -> (Stream<S>, Arc<Outbox>)
@@ -203,6 +213,8 @@ struct Connection<S> {
     pause: Option<Pause>,
     /// Registers a pod id; the frames that follow are not handled meanwhile, and those for the peer are held back.
     registering: Option<Registering>,
+    /// Whether some fragments of a text were written, and others were not.
+    is_mid_text: Arc<AtomicBool>,
     /// Frames that were read while none was to be handled.
     ahead: VecDeque<Message>,
 }
@@ -337,12 +349,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes `frame` and what waits behind it.
     async fn send(&mut self, frame: String) -> Result<(), Ended> {
-        let outbox = self.outbox.clone();
+        let (outbox, is_mid_text) = (self.outbox.clone(), self.is_mid_text.clone());
         let write = async |socket: &mut Stream<S>| {
             let (mut next, mut batch) = (Some(frame), 0);
             while let Some(frame) = next.take() {
                 batch += frame.len();
-                feed(socket, frame).await?;
+                feed(socket, frame, &is_mid_text).await?;
                 next = if batch < WRITE_BATCH { outbox.try_next() } else { None };
             }
             socket.flush().await
@@ -392,7 +404,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// Writes a text in pieces (RFC 6455, section 5.4): the buffer that it passes through stays with the socket.
-async fn feed<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Stream<S>, text: String) -> Result<(), Error> {
+async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Stream<S>,
+    text: String,
+    is_mid_text: &AtomicBool,
+) -> Result<(), Error> {
     if text.len() <= MAX_FRAGMENT {
         return socket.feed(Message::text(text)).await;
     }
@@ -400,9 +416,11 @@ async fn feed<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Stream<S>, text: S
     while !rest.is_empty() {
         let piece = rest.split_to(rest.len().min(MAX_FRAGMENT));
         let fragment = Frame::message(piece, OpCode::Data(data), rest.is_empty());
+        is_mid_text.store(true, Relaxed);
         socket.feed(Message::Frame(fragment)).await?;
         data = Data::Continue;
     }
+    is_mid_text.store(false, Relaxed);
     Ok(())
 }
 
@@ -438,8 +456,8 @@ fn ended_by(error: &Error) -> Ended {
     }
 }
 
-/// Sends what still waits and the close frame, then waits for the peer to close, all within a bounded time.
-async fn close_with<S>(mut socket: Stream<S>, outbox: &Outbox, close: Close)
+/// Sends what still waits, unless a text is written in part, and the close frame, then waits for the peer to close, all within a bounded time.
+async fn close_with<S>(mut socket: Stream<S>, outbox: &Outbox, close: Close, is_mid_text: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -447,8 +465,8 @@ where
     let frame = CloseFrame { code: CloseCode::from(close.code), reason: close.reason.into() };
     let closing = async {
         socket.get_mut().pause(false);
-        while let Some(frame) = outbox.try_next() {
-            feed(&mut socket, frame).await?;
+        while let Some(frame) = outbox.try_next().filter(|_| !is_mid_text) {
+            feed(&mut socket, frame, &AtomicBool::default()).await?;
         }
         socket.close(Some(frame)).await?;
         let mut answered = false;

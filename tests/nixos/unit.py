@@ -84,10 +84,10 @@ with subtest("one that cannot start is not started again and again"):
     assert served() == before
 
 with subtest("memory over its bound ends the process, and loses nothing that was acknowledged"):
-    with_drop_in("MemoryMax=96M")
+    with_drop_in("MemoryMax=48M")
     process = show("MainPID")
     kills = ended_by_kill()
-    # Eight uploads of 50 MB at the same time are held in memory until they are whole.
+    # An upload of 50 MB is held in memory until it is whole.
     machine.succeed("head -c 50000000 /dev/zero > /root/large")
     machine.succeed(
         f"for at in $(seq 8); do systemd-run --unit=attack-$at curl -sS -H 'content-type: text/html' --data-binary @/root/large {BROKER}/pods 2>/dev/null; done"

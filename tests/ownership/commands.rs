@@ -168,7 +168,7 @@ fn an_owner_adds_lists_and_revokes_credentials_that_outlive_a_restart() {
     }
     let none = credentials(&broker, &["revoke", "home"]);
     assert_eq!(none.status.code(), Some(1));
-    assert!(text(&none.stderr).contains("there is no credential of this name"), "{none:?}");
+    assert!(text(&none.stderr).contains("there is no credential named "), "{none:?}");
     // No secret is in the log.
     assert!(broker.terminate().success());
     let log = broker.lines().concat();

@@ -198,7 +198,7 @@ fn other_domains_need_another_authority_and_say_so() {
     let warnings = broker.before_listening.iter().filter(|line| line.contains("WARN")).collect::<Vec<_>>();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let sentence = "the old one cannot vouch for other.example: a new certificate authority is made; give it \
-                    to every client again with `gemmapod-signal ca`";
+                    to every client again with `gemmapod-signal ca --config FILE`";
     assert!(warnings[0].contains(sentence), "{warnings:?}");
 }
 

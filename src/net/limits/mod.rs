@@ -22,7 +22,7 @@ use crate::config::{Config, LimitSettings, RateLimit};
 /// An Ed25519 public key.
 pub type Key = [u8; 32];
 
-/// What is limited for one client and in all.
+/// What is limited for one client and in total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Pods that come in.
@@ -63,7 +63,7 @@ struct Rules {
     kilobytes_per_day: Option<Arc<Each<IpAddr>>>,
 }
 
-/// One thing's limit for one client, and in all.
+/// One thing's limit for one client, and in total.
 #[derive(Clone, Debug)]
 struct Pair {
     each: Option<Arc<Each<IpAddr>>>,

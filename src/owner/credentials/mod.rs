@@ -150,6 +150,10 @@ impl Credentials {
         let revocation = tokio::spawn(async move {
             let revoked = registry.revoke_credential(&credential.owner_key, &credential.name).await;
             open.revoke(&credential.secret_hash);
+            // Another may have been given the name meanwhile.
+            if let Ok(Some(revoked)) = &revoked {
+                open.revoke(&revoked.secret_hash);
+            }
             revoked
         });
         let revoked = revocation.await.map_err(RegistryError::failed)?;

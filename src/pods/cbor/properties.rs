@@ -70,7 +70,7 @@ fn slow_item<'a>(
     Ok(rest)
 }
 
-/// One item as it may be written: how many items it is in all, how deep it nests, and its bytes.
+/// One item as it may be written: how many items it is in total, how deep it nests, and its bytes.
 #[derive(Clone, Debug)]
 struct Item {
     items: usize,

@@ -1,4 +1,4 @@
-//! How much is kept, in all and of each owner key, counted in the transaction that changes it.
+//! How much is kept, in total and of each owner key, counted in the transaction that changes it.
 //!
 //! Pods with the same blob share it, so that its bytes count once. For an owner key, only pods whose upload it signed
 //! count: anybody can upload a page around a copy of somebody's manifest.

@@ -74,7 +74,10 @@ impl Waiting {
             inner.line.0.insert(ticket, Parked { share, frame, waker: None });
         }
         drop(inner);
-        Self { outbox, ticket }
+        let waiting = Self { outbox, ticket };
+        // There may be room by now.
+        waiting.advance();
+        waiting
     }
 
     /// Has the line move on, as far as there is room.

@@ -36,15 +36,15 @@ impl State {
         }
     }
 
-    /// What the sockets do that were not sent away yet. Without any, returns `None` and sends away whoever still joins.
-    pub fn open_sockets(&mut self) -> Option<Vec<(SocketId, Talk)>> {
+    /// What the sockets do that were not sent away yet. Without any, returns `None`; then, and once the time `is_over`, sends
+    /// away whoever still joins.
+    pub fn open_sockets(&mut self, is_over: bool) -> Option<Vec<(SocketId, Talk)>> {
         let open = self.sockets.iter().filter(|(_, socket)| !socket.leaves);
         let open: Vec<_> = open.map(|(id, socket)| (*id, talk_of(socket))).collect();
-        if open.is_empty() {
+        if open.is_empty() || is_over {
             self.phase = Phase::Stopped;
-            return None;
         }
-        Some(open)
+        (!open.is_empty()).then_some(open)
     }
 
     /// Closes a socket with 1012. A client that still waits for something is told so first: browsers do not notice that

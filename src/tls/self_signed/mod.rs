@@ -152,7 +152,7 @@ fn ensure(config: &Config, now: SystemTime) -> Result<Leaf, SelfSignedError> {
             } else {
                 tracing::warn!(
                     "{reason}: a new certificate authority is made; give it to every client again with \
-                     `gemmapod-signal ca`"
+                     `gemmapod-signal ca --config FILE`"
                 );
                 found_authority(&keep, domains, now)?
             }

@@ -19,6 +19,17 @@ const FLAGS = [
 const ANSWERS = '#pod div[style*="align-self: flex-start"]';
 const LAST_LINES = 25;
 
+/** Chromium now and then crashes before it shows anything, which says nothing of the broker. */
+async function launch(options, attempts = 3) {
+  try {
+    return await chromium.launch(options);
+  } catch (error) {
+    if (attempts === 1 || !error.message.includes("signal=SIGSEGV")) throw error;
+    console.log("chromium crashed at its start, and is started again");
+    return launch(options, attempts - 1);
+  }
+}
+
 export class Browser {
   name = "browser";
   #chromium;
@@ -32,7 +43,7 @@ export class Browser {
     const env = cleanEnvironment({ HOME: home });
     const here = hosts.map((host) => `MAP ${host} 127.0.0.1`).join(", ");
     const args = here ? [...FLAGS, `--host-resolver-rules=${here}`] : FLAGS;
-    browser.#chromium = await chromium.launch({ executablePath: "/usr/bin/chromium", args, env, timeout: STEP });
+    browser.#chromium = await launch({ executablePath: "/usr/bin/chromium", args, env, timeout: STEP });
     return browser;
   }
 
