@@ -135,8 +135,8 @@ pub async fn serve<S>(
     connection.pause = None;
     let Connection { socket, outbox, place, registering, is_mid_text, .. } = connection;
     drop(place);
-    // In a box, so that its state is no part of each open socket's.
     let is_mid_text = is_mid_text.load(Relaxed);
+    // In a box, so that its state is no part of each open socket's.
     Box::pin(finish(socket, outbox, ended, registering, is_mid_text)).await;
 }
 

