@@ -105,8 +105,8 @@ pub fn group_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The /48 of an IPv6 client.
-fn site_of(client: IpAddr) -> Option<IpAddr> {
+/// Returns the /48 of an IPv6 client, or `None` for an IPv4 client.
+pub fn site_of(client: IpAddr) -> Option<IpAddr> {
     match client {
         IpAddr::V4(_) => None,
         IpAddr::V6(address) => Some(IpAddr::V6(network(address, 48))),

@@ -11,7 +11,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::SystemTime,
 };
@@ -19,7 +19,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::{time::seconds, token::LEEWAY};
-use crate::pods::OwnerKey;
+use crate::{net::crowd::site_of, pods::OwnerKey};
 
 /// Seconds that the clock of the signer of a request may run ahead.
 pub const AHEAD: u64 = 10;
@@ -123,7 +123,9 @@ impl Replay {
     ///
     /// It was, or might have been, or cannot be remembered.
     pub fn take(&self, once: &Once<'_>, now: SystemTime) -> Result<(), ReplayError> {
-        let once = &Once { from: Sender { network: once.from.network.map(site), ..once.from }, ..*once };
+        // One customer may have any number of the /64s of a /48.
+        let network = once.from.network.map(|network| site_of(network).unwrap_or(network));
+        let once = &Once { from: Sender { network, ..once.from }, ..*once };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let now = taken.forget(seconds(now));
         if once.made > now.saturating_add(self.ahead) {
@@ -186,14 +188,6 @@ impl Taken {
     }
 }
 
-/// The /48 of an IPv6 network: one customer may have all of it.
-fn site(network: IpAddr) -> IpAddr {
-    match network {
-        IpAddr::V4(_) => network,
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & (u128::MAX << 80)).into(),
-    }
-}
-
 /// Takes one from a count; one that is zero takes no room.
 fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
@@ -206,7 +200,7 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, time::Duration};
+    use std::{collections::HashSet, net::Ipv6Addr, time::Duration};
 
     use proptest::prelude::*;
 

@@ -112,14 +112,11 @@ fn many_fields(count: usize) -> Vec<u8> {
     (0..count).flat_map(|n| [&[0][..], &literal(format!("x{n}").as_bytes()), &[0]].concat()).collect()
 }
 
-/// The broker has decoded a hundred kilobytes when the rest does not come.
-async fn unfinished_heads_of_many_fields(attack: Attack) {
-    let target = attack.begin(&[]).await;
-    let head = [block("GET", "/health", &[]), many_fields(390)].concat();
-    let begin = Bytes::from([PREFACE, &frame(HEADERS, END_STREAM, 1, &head)].concat());
-    let connections = many(10_000 / target.transport.cost(), async |_| {
+/// Holds connections open, each of which has sent `bytes` of its number.
+async fn hold_open<'a>(target: Target, count: usize, bytes: impl Fn(usize) -> &'a Bytes) {
+    let connections = many(count, async |n| {
         let mut wire = target.connect().await;
-        wire.push(&begin).await;
+        wire.push(bytes(n)).await;
         wire
     });
     let connections = connections.await;
@@ -127,6 +124,15 @@ async fn unfinished_heads_of_many_fields(attack: Attack) {
     target.bystander_was_served().await;
     drop(connections);
     target.lift().await;
+}
+
+/// The broker has decoded a hundred kilobytes when the rest does not come.
+async fn unfinished_heads_of_many_fields(attack: Attack) {
+    let target = attack.begin(&[]).await;
+    let head = [block("GET", "/health", &[]), many_fields(390)].concat();
+    let begin = Bytes::from([PREFACE, &frame(HEADERS, END_STREAM, 1, &head)].concat());
+    let connections = 10_000 / target.transport.cost();
+    hold_open(target, connections, |_| &begin).await;
 }
 
 /// As many as `limits.uploads` lets come within the time that each waits.
@@ -141,16 +147,7 @@ async fn waiting_uploads_with_many_fields(attack: Attack) {
         let heads = (0..STREAMS as u32).flat_map(|n| frame(HEADERS, END_HEADERS, n * 2 + 1, &block));
         PREFACE.iter().copied().chain(heads).collect::<Bytes>()
     });
-    let connections = many(280, async |n| {
-        let mut wire = target.connect().await;
-        wire.push(&requests[n % requests.len()]).await;
-        wire
-    });
-    let connections = connections.await;
-    target.digested().await;
-    target.bystander_was_served().await;
-    drop(connections);
-    target.lift().await;
+    hold_open(target, 280, |n| &requests[n % requests.len()]).await;
 }
 
 /// The initial window of all streams goes up and down.
