@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     Scene, TRANSPORTS,
-    support::{frames, pod::Pod, raw::Raw},
+    support::{frames, http2::Http2, pod::Pod, raw::Raw},
 };
 
 /// An upgrade relaxes its own stream: once it is reset the connection is as idle as any other, whatever PINGs it
@@ -129,19 +129,25 @@ async fn a_socket_whose_end_is_not_taken_leaves_an_idle_connection() {
     }
 }
 
-/// Who goes on asking over HTTP/2 is refused for a while, and then altogether.
-#[tokio::test]
-async fn too_many_refusals_end_a_connection() {
-    let settings = "[limits]\nexempt = []\nreads_per_address = \"1/day burst 1\"";
-    let scene = Scene::with(crate::Transport::Plain, settings).await;
-    let mut client = scene.http2(1 << 16).await;
-    assert_eq!(client.get("/health").await.status(), 200);
+const ONE_READ: &str = "[limits]\nexempt = []\nreads_per_address = \"1/day burst 1\"";
+
+/// Asks for `/health` on 32 streams at a time, as `address` if a proxy does, until `most` were refused or the connection
+/// takes no further request. Returns how many were refused.
+async fn ask_on(client: &Http2, address: Option<&str>, most: usize) -> usize {
+    let request = || {
+        let request = crate::support::http2::request(http::Method::GET, "/health");
+        let request =
+            address.into_iter().fold(request, |request, address| request.header("x-forwarded-for", address));
+        request.body(()).unwrap()
+    };
     let mut refused = 0;
     let asking = async {
-        while let Ok(mut sender) = client.sender.clone().ready().await {
+        while refused < most
+            && let Ok(mut sender) = client.sender.clone().ready().await
+        {
             let mut answers = Vec::new();
             while answers.len() < 32
-                && let Ok((answer, _)) = sender.send_request(get("/health"), true)
+                && let Ok((answer, _)) = sender.send_request(request(), true)
             {
                 answers.push(answer);
                 match sender.ready().await {
@@ -157,10 +163,32 @@ async fn too_many_refusals_end_a_connection() {
         }
     };
     tokio::time::timeout(crate::support::SOON * 2, asking).await.expect("the broker should have had enough");
+    refused
+}
+
+/// Who goes on asking over HTTP/2 is refused for a while, and then altogether.
+#[tokio::test]
+async fn too_many_refusals_end_a_connection() {
+    let scene = Scene::with(crate::Transport::Plain, ONE_READ).await;
+    let mut client = scene.http2(1 << 16).await;
+    assert_eq!(client.get("/health").await.status(), 200);
+    let refused = ask_on(&client, None, usize::MAX).await;
     assert!(refused > 128, "{refused} were refused");
     client.closed().await;
 }
 
-fn get(path: &str) -> http::Request<()> {
-    crate::support::http2::request(http::Method::GET, path).body(()).unwrap()
+/// The connection of a trusted proxy is that of many clients, whoever of them is refused.
+#[tokio::test]
+async fn the_connection_of_a_trusted_proxy_outlives_refusals() {
+    let settings = format!("trusted_proxies = [\"127.0.0.1\"]\n{ONE_READ}");
+    let scene = Scene::with(crate::Transport::Plain, &settings).await;
+    let mut client = scene.http2(1 << 16).await;
+    assert_eq!(client.get("/health").await.status(), 200, "the proxy's own");
+    let first =
+        crate::support::http2::request(http::Method::GET, "/health").header("x-forwarded-for", "192.0.2.1");
+    let mut sender = client.sender.clone();
+    let (answer, _) = sender.send_request(first.body(()).unwrap(), true).unwrap();
+    assert_eq!(crate::support::http2::head(answer).await.status(), 200);
+    assert!(ask_on(&client, Some("192.0.2.1"), 600).await >= 600, "the connection was closed");
+    assert_eq!(client.get("/health").await.status(), 429, "the proxy's own");
 }
