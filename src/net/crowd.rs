@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -101,8 +101,19 @@ pub fn group_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         address if address.is_loopback() => address,
         IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(network(address, 64)),
+        IpAddr::V6(address) => {
+            translated(address).map_or_else(|| IpAddr::V6(network(address, 64)), IpAddr::V4)
+        }
     }
+}
+
+/// Returns the IPv4 address of a client behind a translator that uses the well-known prefix (RFC 6052, section 2.1). All
+/// of them share one /64. Addresses of this host and of no network are never translated.
+fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    const PREFIX: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+    let ipv4 = Ipv4Addr::from_bits(address.to_bits() as u32);
+    let is_translated = network(address, 96) == PREFIX && ![0, 127].contains(&ipv4.octets()[0]);
+    is_translated.then_some(ipv4)
 }
 
 /// Returns the /48 of an IPv6 client, or `None` for an IPv4 client.
@@ -119,18 +130,93 @@ fn network(address: Ipv6Addr, length: u32) -> Ipv6Addr {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use salvo::Request;
+
     use super::*;
+    use crate::{
+        config::Config,
+        net::{
+            client::network_of,
+            limits::{Kind, Limits},
+        },
+    };
 
     #[test]
-    fn ipv6_counts_by_its_64_and_mapped_ipv4_as_ipv4() {
-        for (address, group) in [
-            ("192.0.2.7", "192.0.2.7"),
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-            ("2001:db8:1:2::", "2001:db8:1:2::"),
-            ("::1", "::1"),
+    fn ipv6_counts_by_its_64_and_its_site_and_mapped_or_translated_ipv4_as_ipv4() {
+        for (address, group, site) in [
+            ("192.0.2.7", "192.0.2.7", None),
+            ("::ffff:192.0.2.7", "192.0.2.7", None),
+            ("64:ff9b::192.0.2.7", "192.0.2.7", None),
+            ("64:ff9b::c000:208", "192.0.2.8", None),
+            // Another prefix, or an address that no translator makes.
+            ("64:ff9b::1:c000:207", "64:ff9b::", Some("64:ff9b::")),
+            ("64:ff9b:0:1::192.0.2.7", "64:ff9b:0:1::", Some("64:ff9b::")),
+            ("64:ff9b:1::192.0.2.7", "64:ff9b:1::", Some("64:ff9b:1::")),
+            ("64:ff9b:1:2::192.0.2.7", "64:ff9b:1:2::", Some("64:ff9b:1::")),
+            ("64:ff9b::127.0.0.1", "64:ff9b::", Some("64:ff9b::")),
+            ("64:ff9b::", "64:ff9b::", Some("64:ff9b::")),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::", Some("2001:db8:1::")),
+            ("2001:db8:1:2::", "2001:db8:1:2::", Some("2001:db8:1::")),
+            ("127.0.0.1", "127.0.0.1", None),
+            ("::ffff:127.0.0.1", "127.0.0.1", None),
+            ("::1", "::1", Some("::")),
         ] {
-            assert_eq!(group_of(address.parse().unwrap()), group.parse::<IpAddr>().unwrap(), "{address}");
+            let found = group_of(address.parse().unwrap());
+            assert_eq!(found, group.parse::<IpAddr>().unwrap(), "{address}");
+            assert_eq!(group_of(found), found, "{address}: a network is its own");
+            assert_eq!(site_of(found), site.map(|site| site.parse().unwrap()), "{address}");
+        }
+    }
+
+    /// Returns which of the limits, and of those who ask for a network, take the addresses for one client.
+    fn who_takes_for_one(one: IpAddr, other: IpAddr) -> Vec<bool> {
+        let settings = "[limits]\nexempt = []\nuploads_per_address = \"1/day\"\nreads_per_address = \"1/day\"\n\
+            upgrades_per_address = \"1/day\"\nregistrations_per_address = \"1/day\"\nsockets_per_address = 1\n\
+            [quotas]\npods_per_address_and_day = 1";
+        let config = Config::from_toml(settings).unwrap();
+        let limits = Limits::new(&config);
+        let kinds = [Kind::Upload, Kind::Read, Kind::Upgrade, Kind::Registration];
+        let refused = kinds.map(|kind| {
+            limits.check(kind, Some(one)).unwrap();
+            limits.check(kind, Some(other)).is_err()
+        });
+        let _charged = limits.charge_pod(None, Some(one), 1).unwrap();
+        let crowd = Arc::<Crowd>::default();
+        let _held = (limits.socket(Some(one)).unwrap(), crowd.enter(one, 1).unwrap());
+        let network = |address: IpAddr| {
+            let mut request = Request::default();
+            *request.remote_addr_mut() = SocketAddr::new(address, 1).into();
+            network_of(&request, &[])
+        };
+        [
+            &refused[..],
+            &[
+                limits.charge_pod(None, Some(other), 1).is_err(),
+                limits.socket(Some(other)).is_err(),
+                crowd.enter(other, 1).is_none(),
+                limits.network(Some(one)) == limits.network(Some(other)),
+                network(one) == network(other),
+            ],
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn all_limits_take_the_same_addresses_for_one_client() {
+        for (one, other, is_one) in [
+            ("192.0.2.7", "::ffff:192.0.2.7", true),
+            ("192.0.2.7", "64:ff9b::192.0.2.7", true),
+            ("::ffff:192.0.2.7", "64:ff9b::c000:207", true),
+            ("64:ff9b::192.0.2.7", "64:ff9b::192.0.2.8", false),
+            ("64:ff9b:1::192.0.2.7", "64:ff9b:1::192.0.2.8", true),
+            ("64:ff9b:1::192.0.2.7", "192.0.2.7", false),
+            ("2001:db8::1", "2001:db8::2", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+        ] {
+            let found = who_takes_for_one(one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(found, vec![is_one; found.len()], "{one} and {other}");
         }
     }
 
