@@ -141,8 +141,8 @@ impl Builder {
             intake: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
         };
         let files = OpenFiles::of(&config);
-        let Pool { places, of_address } = files.connections;
-        let room = Arc::new(Semaphore::new(places));
+        let pool = files.connections;
+        let room = Arc::new(Semaphore::new(pool.places));
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
         let workshop =
@@ -165,8 +165,7 @@ impl Builder {
             live,
             tls,
             room,
-            places,
-            of_address,
+            pool,
             crowd: Arc::default(),
             stop: app.stop.clone(),
             silent: SilentConnections::default(),

@@ -18,7 +18,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// them share one, and never all.
 pub struct Downloads {
     all: Arc<Semaphore>,
-    of_address: u32,
+    pool: Pool,
     by_client: Arc<Crowd>,
     /// What they all read into.
     pub pieces: PieceMemory,
@@ -32,10 +32,10 @@ pub struct DownloadPermit {
 
 impl Downloads {
     /// Lets as many downloads run at a time as `pool` has places.
-    pub fn new(Pool { places, of_address }: Pool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(places)),
-            of_address,
+            all: Arc::new(Semaphore::new(pool.places)),
+            pool,
             by_client: Arc::default(),
             pieces: PieceMemory::new(),
         }
@@ -47,7 +47,7 @@ impl Downloads {
         let of_client = match client {
             Some(client) => Some(
                 self.by_client
-                    .enter(client, limit.min(self.of_address))
+                    .enter(client, self.pool.share(limit))
                     .ok_or_else(|| busy("too many downloads of your address are running; try again later"))?,
             ),
             None => None,

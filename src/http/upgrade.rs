@@ -198,7 +198,7 @@ fn place(request: &Request) -> Result<Option<Place>, HttpError> {
         Ok(place) => Ok(Some(place)),
         Err(NoPlace::OfClient) => Err(HttpError::TooMany(Exceeded {
             name: "connections-per-address",
-            quota: places.limit().into(),
+            quota: places.share().of_client.into(),
             unit: Some("concurrent-requests"),
             window: Duration::ZERO,
             wait: RETRY_AFTER,

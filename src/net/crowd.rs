@@ -13,6 +13,22 @@ pub struct Pool {
     pub of_address: u32,
 }
 
+/// How many places one client may have, and how many its site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub of_client: u32,
+    of_site: u32,
+}
+
+impl Share {
+    /// Returns the share of a client that may have `limit` of `places` places. Its site may have a few times as many, but
+    /// never more than half of all.
+    pub fn of(limit: u32, places: usize) -> Self {
+        let half = u32::try_from(places / 2).unwrap_or(u32::MAX).max(1);
+        Self { of_client: limit, of_site: limit.saturating_mul(SITE_FACTOR).min(half) }
+    }
+}
+
 impl Pool {
     /// Returns a pool of `wanted` places where there are as many. Where there are fewer, no address may have more than a
     /// quarter of them: its own limit was meant for what was wanted.
@@ -22,6 +38,11 @@ impl Pool {
         }
         let of_address = u32::try_from(there / 4).unwrap_or(u32::MAX).max(1);
         Self { places: there, of_address }
+    }
+
+    /// Returns the share of a client that may have `limit` places as far as the settings go.
+    pub fn share(self, limit: u32) -> Share {
+        Share::of(limit.min(self.of_address), self.places)
     }
 }
 
@@ -44,17 +65,17 @@ pub struct Counted {
 }
 
 impl Crowd {
-    /// Counts a connection of `address`, unless there are `limit` already.
-    pub fn enter(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<Counted> {
+    /// Counts a connection of `address`, unless its client or its site has its share already.
+    pub fn enter(self: &Arc<Self>, address: IpAddr, share: Share) -> Option<Counted> {
         let client = group_of(address);
         let mut by_client = lock(&self.by_client);
-        if by_client.get(&client).is_some_and(|connections| *connections >= limit) || limit == 0 {
+        if by_client.get(&client).copied().unwrap_or_default() >= share.of_client {
             return None;
         }
         if let Some(site) = site_of(client) {
             let mut by_site = lock(&self.by_site);
             let connections = by_site.entry(site).or_default();
-            if *connections >= limit.saturating_mul(SITE_FACTOR) {
+            if *connections >= share.of_site {
                 return None;
             }
             *connections += 1;
@@ -116,9 +137,10 @@ fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
     is_translated.then_some(ipv4)
 }
 
-/// Returns the /48 of an IPv6 client, or `None` for an IPv4 client.
+/// Returns the /48 of an IPv6 client, or `None` for an IPv4 client and for this host.
 pub fn site_of(client: IpAddr) -> Option<IpAddr> {
     match client {
+        client if client.is_loopback() => None,
         IpAddr::V4(_) => None,
         IpAddr::V6(address) => Some(IpAddr::V6(network(address, 48))),
     }
@@ -161,7 +183,7 @@ mod tests {
             ("2001:db8:1:2::", "2001:db8:1:2::", Some("2001:db8:1::")),
             ("127.0.0.1", "127.0.0.1", None),
             ("::ffff:127.0.0.1", "127.0.0.1", None),
-            ("::1", "::1", Some("::")),
+            ("::1", "::1", None),
         ] {
             let found = group_of(address.parse().unwrap());
             assert_eq!(found, group.parse::<IpAddr>().unwrap(), "{address}");
@@ -184,7 +206,7 @@ mod tests {
         });
         let _charged = limits.charge_pod(None, Some(one), 1).unwrap();
         let crowd = Arc::<Crowd>::default();
-        let _held = (limits.socket(Some(one)).unwrap(), crowd.enter(one, 1).unwrap());
+        let _held = (limits.socket(Some(one)).unwrap(), crowd.enter(one, Share::of(1, 100)).unwrap());
         let network = |address: IpAddr| {
             let mut request = Request::default();
             *request.remote_addr_mut() = SocketAddr::new(address, 1).into();
@@ -195,7 +217,7 @@ mod tests {
             &[
                 limits.charge_pod(None, Some(other), 1).is_err(),
                 limits.socket(Some(other)).is_err(),
-                crowd.enter(other, 1).is_none(),
+                crowd.enter(other, Share::of(1, 100)).is_none(),
                 limits.network(Some(one)) == limits.network(Some(other)),
                 network(one) == network(other),
             ],
@@ -223,7 +245,7 @@ mod tests {
     #[test]
     fn one_address_has_a_limit_and_leaves_nothing_behind() {
         let crowd = Arc::<Crowd>::default();
-        let enter = |address: &str| crowd.enter(address.parse().unwrap(), 2);
+        let enter = |address: &str| crowd.enter(address.parse().unwrap(), Share::of(2, 100));
         let (one, two) = (enter("2001:db8::1").unwrap(), enter("2001:db8::2").unwrap());
         assert!(enter("2001:db8::3").is_none());
         assert!(enter("2001:db8:0:1::3").is_some());
@@ -236,7 +258,7 @@ mod tests {
     #[test]
     fn a_site_of_many_networks_has_a_few_times_the_limit_of_one() {
         let crowd = Arc::<Crowd>::default();
-        let enter = |address: String| crowd.enter(address.parse().unwrap(), 2);
+        let enter = |address: String| crowd.enter(address.parse().unwrap(), Share::of(2, 100));
         let mut counted: Vec<_> = (0..256).filter_map(|n| enter(format!("2001:db8:1:{n:x}::1"))).collect();
         assert_eq!(counted.len(), 8);
         assert!(enter("2001:db8:2::1".into()).is_some());
@@ -244,5 +266,35 @@ mod tests {
         assert!(enter("2001:db8:1:ff::1".into()).is_some());
         drop(counted);
         assert!(lock(&crowd.by_client).is_empty() && lock(&crowd.by_site).is_empty());
+    }
+
+    /// Counts connections of as many networks of one site as there are places; returns how many had one.
+    fn of_one_site(limit: u32, pool: Pool) -> usize {
+        let crowd = Arc::<Crowd>::default();
+        let enter =
+            |n: usize| crowd.enter(format!("2001:db8:1:{n:x}::1").parse().unwrap(), pool.share(limit));
+        (0..2 * pool.places).filter_map(enter).collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn no_site_has_more_than_half_of_the_places() {
+        for (limit, wanted, there, of_site) in [
+            // An address may have a quarter of what is there, and so would four /64s have all.
+            (1_000, 10_000, 640, 320),
+            (1_000, 10_000, 8, 4),
+            (u32::MAX, 10_000, 5_000, 2_500),
+            // The settings let one address have more than there is.
+            (1_000, 1_000, usize::MAX, 500),
+            (u32::MAX, 100, usize::MAX, 50),
+            (10, 1_000, usize::MAX, 40),
+            (1_000, 1, usize::MAX, 1),
+            (0, 100, usize::MAX, 0),
+        ] {
+            assert_eq!(
+                of_one_site(limit, Pool::of(wanted, there)),
+                of_site,
+                "{limit} of {wanted}, {there} there"
+            );
+        }
     }
 }

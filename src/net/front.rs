@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     client::trusts,
-    crowd::{Counted, Crowd},
+    crowd::{Counted, Crowd, Pool},
     listener::{BACKLOG, Listener, ListeningSocket},
     places::Places,
     proxy_protocol::{self, Named},
@@ -42,10 +42,8 @@ pub struct Entrance {
     pub tls: Option<Arc<ServerConfig>>,
     /// Room for further connections; each listener may hold one more that waits for it.
     pub room: Arc<Semaphore>,
-    /// How many connections have room in total.
-    pub places: usize,
-    /// How many of them one address may have, whatever the settings say.
-    pub of_address: u32,
+    /// How many connections have room in total, and how many of one address.
+    pub pool: Pool,
     pub crowd: Arc<Crowd>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
@@ -56,7 +54,7 @@ pub struct Entrance {
 impl Entrance {
     /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
-        self.room.available_permits() == self.places
+        self.room.available_permits() == self.pool.places
     }
 }
 
@@ -157,8 +155,8 @@ impl Entrance {
         let config = self.live.load();
         match peer.ip() {
             Some(address) if !trusts(&config.trusted_proxies, peer) => {
-                let limit = config.http.max_connections_per_address.min(self.of_address);
-                let counted = self.crowd.enter(address, limit);
+                let share = self.pool.share(config.http.max_connections_per_address);
+                let counted = self.crowd.enter(address, share);
                 if counted.is_none() {
                     tracing::debug!(client = %address, "a connection too many of one address was closed");
                 }
@@ -318,7 +316,7 @@ async fn prepare(
     let places = Places {
         live: entrance.live.clone(),
         room: entrance.room.clone(),
-        of_address: entrance.of_address,
+        pool: entrance.pool,
         crowd: entrance.crowd.clone(),
         client: counted.as_ref().map(Counted::client),
     };

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    crowd::{Counted, Crowd},
+    crowd::{Counted, Crowd, Pool, Share},
     streams::Progress,
 };
 use crate::config::Live;
@@ -15,8 +15,7 @@ use crate::config::Live;
 pub struct Places {
     pub live: Live,
     pub room: Arc<Semaphore>,
-    /// How many places one address may have, whatever the settings say.
-    pub of_address: u32,
+    pub pool: Pool,
     pub crowd: Arc<Crowd>,
     /// Nobody where a trusted proxy is at the other end, whose connections are not counted by address.
     pub client: Option<IpAddr>,
@@ -46,16 +45,15 @@ pub enum NoPlace {
 }
 
 impl Places {
-    /// Returns how many places one address may have.
-    pub fn limit(&self) -> u32 {
-        self.live.load().http.max_connections_per_address.min(self.of_address)
+    /// Returns how many places one address and its site may have.
+    pub fn share(&self) -> Share {
+        self.pool.share(self.live.load().http.max_connections_per_address)
     }
 
     /// Takes one more place, as another connection would, for the stream in whose task this is called.
     pub fn take(&self) -> Result<Place, NoPlace> {
-        let limit = self.limit();
         let counted = match self.client {
-            Some(client) => Some(self.crowd.enter(client, limit).ok_or(NoPlace::OfClient)?),
+            Some(client) => Some(self.crowd.enter(client, self.share()).ok_or(NoPlace::OfClient)?),
             None => None,
         };
         let room = self.room.clone().try_acquire_owned().map_err(|_| NoPlace::AtAll)?;

@@ -16,7 +16,7 @@ use governor::{
 
 pub use self::charge::Charge;
 use self::table::Table;
-use super::crowd::{Counted, Crowd, group_of};
+use super::crowd::{Counted, Crowd, Share, group_of};
 use crate::config::{Config, LimitSettings, RateLimit};
 
 /// An Ed25519 public key.
@@ -51,6 +51,8 @@ pub struct Limits {
 #[derive(Debug)]
 struct Rules {
     settings: LimitSettings,
+    /// Of all clients together.
+    max_sockets: usize,
     uploads: Pair,
     reads: Pair,
     upgrades: Pair,
@@ -301,6 +303,7 @@ impl Rules {
                 Each::new,
             ),
             settings: settings.clone(),
+            max_sockets: config.signal.max_sockets as usize,
         }
     }
 
@@ -349,7 +352,8 @@ impl Limits {
         let rules = self.rules.load();
         let Some(address) = client.filter(|_| !rules.is_exempt(client)) else { return Ok(None) };
         let limit = rules.settings.sockets_per_address;
-        self.sockets.enter(address, limit).map(Some).ok_or(Exceeded {
+        let share = Share::of(limit, rules.max_sockets);
+        self.sockets.enter(address, share).map(Some).ok_or(Exceeded {
             name: "sockets-per-address",
             quota: limit.into(),
             unit: Some("concurrent-requests"),
@@ -490,5 +494,12 @@ mod tests {
         assert!(enter().unwrap().is_some());
         let exempt: Vec<_> = (0..9).map(|_| limits.socket(ip("::1")).unwrap()).collect();
         assert!(exempt.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn no_site_has_more_than_half_of_all_sockets() {
+        let limits = Limits::new(&settings("sockets_per_address = 50\n[signal]\nmax_sockets = 60"));
+        let open = |n| limits.socket(ip(&format!("2001:db8:1:{n:x}::1")));
+        assert_eq!((0..60).filter_map(|n| open(n).ok()).collect::<Vec<_>>().len(), 30);
     }
 }
