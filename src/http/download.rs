@@ -74,7 +74,7 @@ pub async fn serve(
     let client = Client::of(request, &config.trusted_proxies).address;
     let permit = app.downloads.begin(client, config.http.max_connections_per_address)?;
     // A HEAD opens the blob too: what it says must be what a GET would find.
-    let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
+    let (record, blob) = app.registry.open_pod(record).await?.ok_or(HttpError::NotFound)?;
     if blob.len() != record.blob_size {
         let problem = format!("the blob of {slug} has {} bytes in place of {}", blob.len(), record.blob_size);
         return Err(RegistryError::failed(problem).into());

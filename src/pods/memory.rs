@@ -249,8 +249,8 @@ impl Registry for MemoryRegistry {
         Ok(self.read().by_slug.get(slug).map(|(_, blob)| blob.clone().into()))
     }
 
-    async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
-        Ok(self.read().by_slug.get(slug).map(|(record, blob)| (record.clone(), blob.clone().into())))
+    async fn open_pod(&self, record: PodRecord) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        Ok(self.read().by_slug.get(&record.slug).map(|(record, blob)| (record.clone(), blob.clone().into())))
     }
 
     async fn list_owned(

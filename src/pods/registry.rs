@@ -57,14 +57,23 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Record and HTML of the same version of a pod.
     async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
-        while let Some(record) = self.get_record(slug).await? {
-            let blob = self.get_blob(slug).await?;
-            // It may have been replaced between the two.
-            if self.get_record(slug).await?.is_none_or(|after| after.digest == record.digest) {
-                return Ok(blob.map(|blob| (record, blob)));
+        match self.get_record(slug).await? {
+            Some(record) => self.open_pod(record).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The same for a pod whose record was read just now; of one that was replaced since, either version. A registry that
+    /// finds the HTML by the record need not read the record again.
+    async fn open_pod(&self, mut record: PodRecord) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        loop {
+            let blob = self.get_blob(&record.slug).await?;
+            // It may have been replaced before or meanwhile.
+            match self.get_record(&record.slug).await? {
+                Some(after) if after.digest != record.digest => record = after,
+                _ => return Ok(blob.map(|blob| (record, blob))),
             }
         }
-        Ok(None)
     }
 
     /// At most `limit` records of the pods of one owner, in the order of their slugs, from the first one after `after`.

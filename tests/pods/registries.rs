@@ -1,9 +1,16 @@
 //! What visitors and owners see of a registry that is full, or fails.
 
-use std::io;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
 
 use gemmapod_signal::{
-    Blob, PodRecord, Registry, RegistryError, SignalServer, Slug, VerifiedPod, async_trait,
+    Blob, MemoryRegistry, PodRecord, Registry, RegistryError, SignalServer, Slug, VerifiedPod, async_trait,
 };
 use serde_json::{Value, json};
 
@@ -55,7 +62,7 @@ impl Registry for Broken {
         broken()
     }
 
-    async fn bump_hits(&self, _: &[(Slug, u64)], _: std::time::SystemTime) -> Result<(), RegistryError> {
+    async fn bump_hits(&self, _: &[(Slug, u64)], _: SystemTime) -> Result<(), RegistryError> {
         broken()
     }
 
@@ -86,4 +93,70 @@ async fn a_registry_fails() {
     assert_eq!(server.health().await["registry"], "broken");
     let mut origin = server.origin("pod").await;
     server.visitor(&mut origin, "pod", "s").await;
+}
+
+/// Counts how often a record is read, and how often a pod is opened.
+struct Counting {
+    inner: MemoryRegistry,
+    reads: Arc<AtomicUsize>,
+    opened: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Registry for Counting {
+    fn name(&self) -> &str {
+        "counting"
+    }
+
+    async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError> {
+        self.inner.put_pod(pod).await
+    }
+
+    async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.get_record(slug).await
+    }
+
+    async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.inner.get_blob(slug).await
+    }
+
+    async fn open_pod(&self, record: PodRecord) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.inner.open_pod(record).await
+    }
+
+    async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError> {
+        self.inner.bump_hits(hits, at).await
+    }
+
+    async fn delete(&self, slug: &Slug) -> Result<bool, RegistryError> {
+        self.inner.delete(slug).await
+    }
+
+    async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError> {
+        self.inner.list(after, limit).await
+    }
+}
+
+#[tokio::test]
+async fn a_download_reads_its_record_once() {
+    let (reads, opened) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let registry =
+        Counting { inner: MemoryRegistry::new(1 << 20), reads: reads.clone(), opened: opened.clone() };
+    let server = TestServer::from(SignalServer::builder().config(config("")).registry(registry)).await;
+    let slug = server.store(Pod::named("pod").html()).await;
+    for (method, path, status, expected) in [
+        ("GET", format!("/{slug}"), 200, (1, 1)),
+        ("HEAD", format!("/{slug}"), 200, (1, 1)),
+        ("GET", format!("/{slug}/meta"), 200, (1, 0)),
+        ("GET", "/aaaaaaaaaaaa".into(), 404, (1, 0)),
+    ] {
+        let before = (reads.load(Ordering::Relaxed), opened.load(Ordering::Relaxed));
+        let request = server.http.request(method.parse().unwrap(), server.url(&path));
+        assert_eq!(request.send().await.unwrap().status(), status, "{method} {path}");
+        let after = (reads.load(Ordering::Relaxed), opened.load(Ordering::Relaxed));
+        assert_eq!((after.0 - before.0, after.1 - before.1), expected, "{method} {path}");
+    }
 }

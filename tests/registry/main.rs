@@ -286,6 +286,10 @@ async fn another_version_takes_the_place_of_the_one_of_the_same_owner(registry: 
     assert!(registry.replace_pod(version).await.unwrap());
     let (after, blob) = registry.get_pod(&before.slug).await.unwrap().unwrap();
     assert_eq!(blob.read().await.unwrap(), new.html());
+    // Whoever read the record before gets both of one version, too: the old bytes are still those of the other pod.
+    let (opened, blob) = registry.open_pod(before.clone()).await.unwrap().unwrap();
+    let of_version = if opened.digest == before.digest { old.html() } else { new.html() };
+    assert_eq!(blob.read().await.unwrap(), of_version);
     assert_eq!((after.name.as_str(), after.hits, after.created_at), ("new", 3, before.created_at));
     assert_eq!((after.updated_at, after.blob_size), (Some(changed_at), new.html().len() as u64));
     // The other pod of the same bytes is untouched.
@@ -300,6 +304,7 @@ async fn another_version_takes_the_place_of_the_one_of_the_same_owner(registry: 
     assert_eq!(registry.get_record(&theirs.record().slug).await.unwrap(), None);
     assert_eq!(registry.get_blob(&before.slug).await.unwrap().unwrap().read().await.unwrap(), new.html());
     assert!(registry.delete(&before.slug).await.unwrap());
+    assert!(registry.open_pod(after).await.unwrap().is_none());
     assert!(is_there(&*registry, twin.record(), twin.blob()).await);
 }
 

@@ -119,23 +119,24 @@ impl Registry for RedbRegistry {
         Ok(self.get_pod(slug).await?.map(|(_, blob)| blob))
     }
 
-    async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
-        let slug = *slug;
-        let read = move |store: &Store| {
-            while let Some(record) = store.read(|database| tables::record(database, &slug))? {
+    async fn open_pod(&self, mut record: PodRecord) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        let open = move |store: &Store| {
+            loop {
                 if let Some(blob) = store.blobs.open_blob(&record.digest, record.blob_size)? {
                     return Ok(Some((record, blob)));
                 }
-                // A blob that is gone was replaced or deleted in between.
-                let again = store.read(|database| tables::record(database, &slug))?;
-                if again.is_some_and(|again| again.digest == record.digest) {
-                    let problem = format!("the blob {} of the pod {slug} is missing", record.digest);
-                    return Err(RegistryError::failed(problem));
+                // A blob that is gone was replaced or deleted since.
+                match store.read(|database| tables::record(database, &record.slug))? {
+                    Some(again) if again.digest != record.digest => record = again,
+                    Some(PodRecord { slug, digest, .. }) => {
+                        let problem = format!("the blob {digest} of the pod {slug} is missing");
+                        return Err(RegistryError::failed(problem));
+                    }
+                    None => return Ok(None),
                 }
             }
-            Ok(None)
         };
-        self.blocking(read).await
+        self.blocking(open).await
     }
 
     async fn list_owned(

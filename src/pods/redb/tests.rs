@@ -42,6 +42,20 @@ impl Bench {
 }
 
 #[tokio::test]
+async fn a_pod_is_opened_by_its_record_alone() {
+    let (directory, disk) = (directory(), disk());
+    let registry = open(directory.path(), &disk).unwrap();
+    let pod = pod("pod");
+    registry.put_pod(pod.clone()).await.unwrap();
+    let record = registry.get_record(&pod.record().slug).await.unwrap().unwrap();
+    disk.fail_reads(u64::MAX);
+    let (opened, blob) = registry.open_pod(record.clone()).await.unwrap().unwrap();
+    assert_eq!((&opened, &blob.read().await.unwrap()), (&record, pod.blob()));
+    assert_eq!(disk.reads_to_fail(), u64::MAX, "the record was read again");
+    assert!(registry.get_record(&record.slug).await.is_err(), "it is read from the disk");
+}
+
+#[tokio::test]
 async fn a_batch_is_done_whole_or_refused_whole() {
     let [kept, doomed, new] = ["kept", "doomed", "new"].map(pod);
     let twin = VerifiedPod::verify(new.blob().clone(), 1 << 20).unwrap();
