@@ -135,6 +135,7 @@ const WRONG: &[(&str, &str)] = &[
     ("limits.upgrades_per_address", r#""unlimited""#),
     ("limits.registrations", r#""1.5/s""#),
     ("limits.registrations_per_address", "false"),
+    ("limits.offers_per_address", r#""10 per second""#),
     ("limits.sockets_per_address", "0"),
     ("quotas.pods", "0"),
     ("quotas.bytes", r#""lots""#),

@@ -239,7 +239,7 @@ settings! {
         max_queue_total: ByteSize = ByteSize::mib(64);
         /// Total buffer for incomplete incoming frames, excluding the first 8 KiB of each socket; a socket keeps the room of its largest frame until it ends, and has half of what is left at most; one that sends more is closed with 1013.
         max_unfinished_total: ByteSize = ByteSize::mib(32);
-        /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue.
+        /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue. Replies of a host to its visitors do not count, up to 32 for an offer and one for any other frame.
         frames_per_second: u32 = 500;
         /// Pod ids that one origin's socket may register.
         pods_per_socket: u32 = 1;
@@ -345,6 +345,8 @@ settings! {
         registrations: RateLimit = known("1000/s burst 50000");
         /// The same of one client address (IPv6: of one /64).
         registrations_per_address: RateLimit = known("20/s burst 1000");
+        /// Offers of the visitors of one client address (IPv6: of one /64). A further one is not delivered, and the visitor is told so: each costs its host an answer and a peer connection.
+        offers_per_address: RateLimit = known("10/s burst 200");
         /// Open sockets of one client address (IPv6: of one /64); a further upgrade is answered with 429.
         sockets_per_address: u32 = 1_000;
     }

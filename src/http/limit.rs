@@ -93,15 +93,15 @@ fn kind_of(app: &App, request: &Request) -> Option<Kind> {
     }
 }
 
-/// Bounds the registrations of one socket's client. One too many waits for a while, because real origins take no
-/// notice of an error frame and come back a second after their socket was closed.
-pub struct Registrations {
+/// Bounds the registrations and offers of one socket's client. One registration too many waits for a while, because real
+/// origins take no notice of an error frame and come back a second after their socket was closed.
+pub struct SocketLimits {
     limits: Arc<Limits>,
     client: Option<IpAddr>,
     admission: Arc<dyn Admission>,
 }
 
-impl Registrations {
+impl SocketLimits {
     /// For a socket of `client`.
     pub fn at_socket(app: &App, client: Option<IpAddr>, registrant: Registrant) -> Arc<dyn Admission> {
         Arc::new(Self { limits: app.limits.clone(), client, admission: app.owners.at(registrant) })
@@ -109,7 +109,7 @@ impl Registrations {
 }
 
 #[salvo::async_trait]
-impl Admission for Registrations {
+impl Admission for SocketLimits {
     async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
         let end = Instant::now() + PATIENCE;
         while let Err(exceeded) = self.limits.check(Kind::Registration, self.client) {
@@ -123,6 +123,13 @@ impl Admission for Registrations {
 
     async fn registered(&self, pod_id: &str, proof: Option<Key>) -> Result<bool, String> {
         self.admission.registered(pod_id, proof).await
+    }
+
+    fn count_offer(&self) -> Result<(), &'static str> {
+        self.limits.check(Kind::Offer, self.client).map_err(|exceeded| {
+            tracing::debug!(limit = exceeded.name, "an offer came too often");
+            exceeded.sentence
+        })
     }
 
     fn network(&self) -> Option<IpAddr> {

@@ -83,7 +83,7 @@ impl Upgrade {
         let places = Places { _of_address: counted, of_stream: place };
         match Presented::read(request.headers()) {
             Ok(None) => {
-                let admission = limit::Registrations::at_socket(&self.0, client, registrant);
+                let admission = limit::SocketLimits::at_socket(&self.0, client, registrant);
                 self.serve(on_upgrade, places, admission, self.0.limits.network(client));
             }
             presented => self.serve_with_credential(on_upgrade, places, client, registrant, presented),
@@ -137,7 +137,7 @@ impl Upgrade {
             match credential(&app, client, presented).await {
                 Ok((credential, socket)) => {
                     let registrant = Registrant { proof: Some(credential.into()), ..registrant };
-                    let admission = limit::Registrations::at_socket(&app, client, registrant);
+                    let admission = limit::SocketLimits::at_socket(&app, client, registrant);
                     let network = app.limits.network(client);
                     let opened = |handle| socket.opened(handle);
                     socket::serve(stream, app.hub.clone(), admission, network, opened).await;

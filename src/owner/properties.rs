@@ -219,7 +219,7 @@ impl<'a> World<'a> {
             Some(_) => frame,
             None => json!({ "t": "register", "podId": pod }),
         };
-        let Handled::Registers(registration) = place.handle(frame.to_string().as_bytes()) else {
+        let Handled::Registers(registration) = place.handle(frame.to_string().as_bytes(), &*admission) else {
             panic!("it can be carried out");
         };
         if let Admitted::Contests(contest) = admission::register(&place, &*admission, registration).await {

@@ -18,7 +18,7 @@ pub enum Standing {
 /// An owner key; nothing to this module but a name.
 pub type Key = [u8; 32];
 
-/// Decides about registrations at one socket.
+/// Decides about registrations and offers at one socket.
 #[async_trait]
 pub trait Admission: Send + Sync {
     /// Returns what a registration of `pod_id` with `token` is good for.
@@ -35,6 +35,15 @@ pub trait Admission: Send + Sync {
     ///
     /// Returns a sentence if the pod id has got another owner meanwhile.
     async fn registered(&self, pod_id: &str, proof: Option<Key>) -> Result<bool, String>;
+
+    /// Counts an offer of the socket's client.
+    ///
+    /// # Errors
+    ///
+    /// Returns a sentence if there were too many.
+    fn count_offer(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
 
     /// The network of the socket's client, if it is known.
     fn network(&self) -> Option<IpAddr>;
@@ -60,4 +69,24 @@ pub async fn register(member: &Member, admission: &dyn Admission, registration: 
         member.registered(&pod, admission.registered(&pod, proof).await);
     }
     admitted
+}
+
+/// Admits everything.
+#[cfg(test)]
+pub struct AdmitAll;
+
+#[cfg(test)]
+#[async_trait]
+impl Admission for AdmitAll {
+    async fn standing(&self, _: &str, _: Option<&str>) -> Result<Standing, String> {
+        Ok(Standing::Open(None))
+    }
+
+    async fn registered(&self, _: &str, _: Option<Key>) -> Result<bool, String> {
+        Ok(true)
+    }
+
+    fn network(&self) -> Option<IpAddr> {
+        None
+    }
 }

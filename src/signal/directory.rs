@@ -63,6 +63,9 @@ pub enum Handled {
     /// There is no room for it in the queue of the origin that it is for. Its sender is to be read no further until
     /// there is.
     Waits(Passing),
+    /// It was refused because its sender's network sends too many of its kind. Its sender is to be read no further for a
+    /// moment.
+    TooMany,
 }
 
 /// A frame that waits until its receiver has room for it.

@@ -121,7 +121,7 @@ mod tests {
     use crate::{
         config::SignalSettings,
         signal::{
-            admission::Standing,
+            admission::{AdmitAll, Standing},
             budget::Budget,
             close::Close,
             directory::{Handled, Place},
@@ -146,7 +146,7 @@ mod tests {
     fn visitor(directory: &Arc<Directory>, pod: &str, session: &str) -> (Place, Arc<Outbox>) {
         let (place, outbox) = join(directory);
         let offer = format!(r#"{{"t":"offer","podId":"{pod}","sessionId":"{session}","sdp":"SDP"}}"#);
-        assert!(matches!(place.handle(offer.as_bytes()), Handled::Done));
+        assert!(matches!(place.handle(offer.as_bytes(), &AdmitAll), Handled::Done));
         (place, outbox)
     }
 
@@ -245,7 +245,7 @@ mod tests {
             if let Some(after) = answered {
                 sleep(after).await;
                 assert!(matches!(
-                    origin.handle(br#"{"t":"answer","sessionId":"s","sdp":"SDP"}"#),
+                    origin.handle(br#"{"t":"answer","sessionId":"s","sdp":"SDP"}"#, &AdmitAll),
                     Handled::Done
                 ));
             }
@@ -279,7 +279,7 @@ mod tests {
         let chatter = async {
             loop {
                 sleep(Duration::from_millis(100)).await;
-                let _ = place.handle(br#"{"t":"candidate","sessionId":"s","candidate":{}}"#);
+                let _ = place.handle(br#"{"t":"candidate","sessionId":"s","candidate":{}}"#, &AdmitAll);
             }
         };
         let closed = async {

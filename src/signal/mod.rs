@@ -41,6 +41,7 @@
 //! | origin | `answer`, `candidate` or `error` of a session of its own, for which the visitor's queue has no room | `the peer reads too slowly: this frame was dropped` |
 //! | origin | any other `answer`, `candidate` or `error` of a session of its own | it goes to the session's visitor |
 //! | origin | `answer`, `candidate` or `error` of any other session | dropped: the visitor has gone, or never offered to this origin |
+//! | visitor | `offer` over the rate of its network (`limits.offers_per_address`) | `too many offers from your address; try again later`; it is read no further for 250 ms |
 //! | visitor | `offer` with a session id of its own, for another pod | `session belongs to another pod` |
 //! | visitor | `offer` with a session id of its own | it goes to the same origin (renegotiation) |
 //! | visitor | `offer` with a session id of its own whose offer waits for the origin | it takes the place of the one that waits and of what followed it |
@@ -65,6 +66,7 @@
 //! | a frame of an origin has no room in the queue of its visitor | the row above: an origin is not held up for one visitor |
 //! | more than 4 KiB of the broker's own frames wait for a peer | it is read no further until it took some |
 //! | a peer takes nothing for `ping_interval` while something waits for it | it is closed with 1013 |
+//! | a peer sends more than `frames_per_second` | it is read no faster; of an origin, the replies to what its visitors sent do not count (`reply_credit`) |
 //!
 //! A session may have as much waiting as there is room left in the queue, and a queue may hold as much of the common
 //! budget as is left of that: those that hold most are refused first. At an origin, the client networks of its visitors
@@ -135,6 +137,7 @@ mod intake;
 pub mod outbox;
 mod progress;
 mod queue;
+mod reply_credit;
 pub mod socket;
 mod state;
 pub mod wire;

@@ -15,6 +15,7 @@ use super::{
     budget::Budget,
     close::Close,
     queue::{Queue, Share, cost},
+    reply_credit::ReplyCredit,
 };
 
 mod waiting;
@@ -68,6 +69,7 @@ pub struct Outbox {
     asked: AtomicBool,
     /// Bytes of the broker's own frames that wait.
     own: AtomicUsize,
+    credit: ReplyCredit,
     budget: Arc<Budget>,
     limit: usize,
 }
@@ -91,7 +93,7 @@ impl Outbox {
     /// An empty queue that holds at most `limit` bytes.
     pub fn new(limit: usize, budget: Arc<Budget>) -> Self {
         let (asked, own) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { inner: Mutex::default(), asked, own, budget, limit }
+        Self { inner: Mutex::default(), asked, own, credit: ReplyCredit::default(), budget, limit }
     }
 
     /// Adds a frame of a session.
@@ -127,6 +129,11 @@ impl Outbox {
     /// Returns whether the peer has to take some of the broker's own frames before it is read from again.
     pub fn owes_too_much(&self) -> bool {
         self.own.load(Ordering::Relaxed) > MAX_OWN
+    }
+
+    /// Returns what the peer may send in reply to what was put here for it.
+    pub fn credit(&self) -> &ReplyCredit {
+        &self.credit
     }
 
     /// Asks for the socket to be closed after what waits was sent. The first reason stays.

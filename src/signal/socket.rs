@@ -61,6 +61,9 @@ const MAX_DISCARDED: u64 = 32 << 20;
 const MAX_AHEAD: usize = 16;
 /// How often a frame that waits for other queues to shrink tries again.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long a visitor is read no further after an offer over the rate of its network: one that offers in a loop does not
+/// keep the broker busy.
+const REFUSAL_DELAY: Duration = Duration::from_millis(250);
 /// Pings that a peer may leave without an answer.
 const MAX_UNANSWERED: u32 = 2;
 
@@ -209,7 +212,7 @@ struct Connection<S> {
     pace: Pace,
     /// How long a frame waits for room in the queue of its receiver.
     max_pause: Duration,
-    /// Waits for that room; the frames that follow are not handled meanwhile.
+    /// Waits for that room, or after a refusal; the frames that follow are not handled meanwhile.
     pause: Option<Pause>,
     /// Registers a pod id; the frames that follow are not handled meanwhile, and those for the peer are held back.
     registering: Option<Registering>,
@@ -285,6 +288,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         is_paused: bool,
     ) -> Result<(), Ended> {
         self.silence.heard();
+        if !self.outbox.credit().spend() {
+            self.pace.count();
+        }
         let intake = self.socket.get_mut();
         match &message {
             Some(Ok(Message::Text(_) | Message::Binary(_))) if is_paused => {}
@@ -316,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn handle(&mut self, frame: &[u8]) {
-        match self.place.handle(frame) {
+        match self.place.handle(frame, &*self.admission) {
             Handled::Done => {}
             Handled::Registers(registration) => {
                 let (member, admission) = (Member::clone(&self.place), self.admission.clone());
@@ -332,6 +338,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let passed = timeout(self.max_pause, until_passed(waiting));
                 self.pause = Some(Box::pin(async move { passed.await.map_err(|_: Elapsed| session_id) }));
             }
+            Handled::TooMany => {
+                self.pause = Some(Box::pin(async {
+                    sleep(REFUSAL_DELAY).await;
+                    Ok(())
+                }));
+            }
         }
     }
 
@@ -344,6 +356,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn ping(&mut self) -> Result<(), Ended> {
+        self.outbox.credit().grant_frame();
         self.write(async |socket| socket.send(Message::Ping(Default::default())).await).await
     }
 
@@ -548,7 +561,7 @@ impl Silence {
     }
 }
 
-/// How fast frames are read: `frames_per_second`, with bursts of twice as many.
+/// How fast frames are read that nobody else paid for: `frames_per_second`, with bursts of twice as many.
 struct Pace {
     interval: Duration,
     burst: Duration,
@@ -570,8 +583,11 @@ impl Pace {
             // In a box, because hardly any socket ever needs it.
             Box::pin(sleep_until(self.paid - self.burst)).await;
         }
-        let read = read.await;
+        read.await
+    }
+
+    /// Counts a frame that was read.
+    fn count(&mut self) {
         self.paid += self.interval;
-        read
     }
 }

@@ -187,6 +187,8 @@ pub enum Refusal {
     OtherPod,
     #[error("too many sessions")]
     TooManySessions,
+    #[error("{0}")]
+    TooManyOffers(&'static str),
     #[error("too many candidates")]
     TooManyCandidates,
     #[error("the peer reads too slowly: this frame was dropped")]

@@ -31,9 +31,9 @@ use crate::{
 const ATTACKERS: u8 = 10;
 /// Connections that each attacker keeps busy.
 const CONNECTIONS: u8 = 8;
-/// Candidates after each offer of a flood: a session may send 256 of them. A host that answers more than 500 offers in a
-/// second is read no faster, and its answers to everybody come late.
-const CANDIDATES: u64 = 250;
+/// Candidates after each offer of a flood, by connection: a session may send 256 of them. With few, a host has more offers
+/// to answer.
+const CANDIDATES: [usize; 4] = [250, 30, 0, 0];
 /// Addresses from which streams are stalled.
 const STALLERS: u8 = 20;
 /// Streams of each of their connections.
@@ -131,14 +131,14 @@ async fn ask_without_end(address: Ipv4Addr, broker: SocketAddr, path: String, fi
     }
 }
 
-/// Offers to the host and candidates for it, as fast as they are taken; what comes back is read and ignored.
+/// Offers to the host and candidates for it, as fast as they are taken; what comes back is counted.
 async fn flood_the_host(address: Ipv4Addr, broker: SocketAddr, n: u8, counts: Counts) {
     let session = format!("{address} {n}");
     let offer = json!({ "t": "offer", "podId": HOST, "sessionId": session, "sdp": "v=0\r\n".repeat(400) });
     let candidate =
         json!({ "t": "candidate", "sessionId": session, "candidate": { "candidate": "c".repeat(200) } });
-    let frames =
-        [text(&offer.to_string()), text(&candidate.to_string()).repeat(CANDIDATES as usize)].concat();
+    let candidates = CANDIDATES[usize::from(n) % CANDIDATES.len()];
+    let frames = [text(&offer.to_string()), text(&candidate.to_string()).repeat(candidates)].concat();
     loop {
         let Ok(mut stream) = connect(address, broker).await else { continue };
         match ask(&mut stream, &upgrade()).await {
@@ -155,12 +155,14 @@ async fn flood_the_host(address: Ipv4Addr, broker: SocketAddr, n: u8, counts: Co
         let (mut read, mut write) = stream.into_split();
         let write = async {
             while write.write_all(&frames).await.is_ok() {
-                counts.passed.fetch_add(CANDIDATES + 1, Ordering::Relaxed);
+                counts.passed.fetch_add(candidates as u64 + 1, Ordering::Relaxed);
             }
         };
         let read = async {
             let mut ignored = vec![0; 64 << 10];
-            while read.read(&mut ignored).await.is_ok_and(|length| length > 0) {}
+            while read.read(&mut ignored).await.is_ok_and(|length| length > 0) {
+                counts.refused.fetch_add(1, Ordering::Relaxed);
+            }
         };
         tokio::select! {
             () = write => {}

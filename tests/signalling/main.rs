@@ -6,6 +6,7 @@ mod endings;
 mod limits;
 mod liveness;
 mod new;
+mod offers;
 mod opaque;
 mod origin;
 #[path = "../support/mod.rs"]

@@ -33,6 +33,8 @@ pub enum Kind {
     Upgrade,
     /// `register` frames.
     Registration,
+    /// `offer` frames.
+    Offer,
     /// Sockets with a wrong credential.
     WrongCredential,
     /// Credentials that are made.
@@ -57,6 +59,7 @@ struct Rules {
     reads: Pair,
     upgrades: Pair,
     registrations: Pair,
+    offers: Pair,
     wrong_credentials: Pair,
     credentials: Pair,
     newcomer_credentials: Pair,
@@ -265,6 +268,15 @@ impl Rules {
                 settings.registrations,
                 |rules| &rules.registrations,
             ),
+            offers: Pair::new(
+                Policy::new(
+                    "offers-per-address",
+                    "too many offers from your address; try again later",
+                    settings.offers_per_address,
+                ),
+                None,
+                before.map(|rules| &rules.offers),
+            ),
             wrong_credentials: Pair::new(
                 Some(WRONG_CREDENTIALS),
                 None,
@@ -335,6 +347,7 @@ impl Limits {
             Kind::Read => &rules.reads,
             Kind::Upgrade => &rules.upgrades,
             Kind::Registration => &rules.registrations,
+            Kind::Offer => &rules.offers,
             Kind::WrongCredential => &rules.wrong_credentials,
             Kind::Credential => &rules.credentials,
             Kind::NewcomerCredential => &rules.newcomer_credentials,
@@ -456,7 +469,7 @@ mod tests {
                 let address = Some(IpAddr::V6(std::net::Ipv6Addr::from_bits(
                     u128::from(n + (0x2001_0db8 << 32)) << 64,
                 )));
-                for kind in [Kind::Upload, Kind::Read, Kind::Upgrade, Kind::Registration] {
+                for kind in [Kind::Upload, Kind::Read, Kind::Upgrade, Kind::Registration, Kind::Offer] {
                     let _ = limits.check(kind, address);
                 }
                 let mut owner = [0; 32];

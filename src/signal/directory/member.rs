@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{
     super::{
-        admission::Standing,
+        admission::{Admission, Standing},
         close::Close,
         contest::{Contest, Newcomer},
         outbox::{Outbox, Pushed, Waiting},
@@ -38,8 +38,9 @@ impl Member {
         self.directory.lock().leave(self.id);
     }
 
-    /// Does what the frame in `bytes` asks for as far as it can be done at once, or tells the sender why not.
-    pub fn handle(&self, bytes: &[u8]) -> Handled {
+    /// Does what the frame in `bytes` asks for as far as `admission` allows it and it can be done at once, or tells the
+    /// sender why not.
+    pub fn handle(&self, bytes: &[u8], admission: &dyn Admission) -> Handled {
         let frame = match Frame::parse(bytes) {
             Ok(frame) => frame,
             Err(error @ (FrameError::InvalidJson | FrameError::TooDeep)) => {
@@ -56,7 +57,7 @@ impl Member {
         }
         let handled = match frame.kind {
             Kind::Register => self.registration(state, &frame).map(Handled::Registers),
-            Kind::Offer => self.offer(state, &frame),
+            Kind::Offer => self.offer(state, &frame, admission),
             Kind::Answer => self.answer(state, &frame),
             Kind::Candidate => self.candidate(state, &frame),
             Kind::Error => self.peer_error(state, &frame),
@@ -64,7 +65,7 @@ impl Member {
         };
         handled.unwrap_or_else(|refusal| {
             self.refuse(text_of(&frame.session_id), frame.kind, &refusal);
-            Handled::Done
+            if let Refusal::TooManyOffers(_) = refusal { Handled::TooMany } else { Handled::Done }
         })
     }
 
@@ -154,7 +155,12 @@ impl Member {
         Ok(Registration { pod, token })
     }
 
-    fn offer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
+    fn offer(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        frame: &Frame<'_>,
+        admission: &dyn Admission,
+    ) -> Result<Handled, Refusal> {
         let named = self.pod_id(frame);
         let first_pod = state.visit(self.id, named.as_ref().ok().copied().flatten())?;
         let pod = match named? {
@@ -163,6 +169,7 @@ impl Member {
         };
         let session_id = self.session_id(frame)?;
         let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
+        admission.count_offer().map_err(Refusal::TooManyOffers)?;
         let max_sessions = self.limits().sessions_per_socket;
         match state.open_session(self.id, session_id, &pod, max_sessions)? {
             Route::To(origin) => {
@@ -237,6 +244,11 @@ impl Member {
     /// Passes an opaque value on to the other side of a session. If there is no room for it, a visitor waits; an origin
     /// does not, because it has other visitors.
     fn pass(&self, to: Peer, kind: Kind, session_id: &str, payload: &RawValue) -> Result<Handled, Refusal> {
+        match kind {
+            Kind::Offer => to.outbox.credit().grant_offer(),
+            _ if to.is_origin => to.outbox.credit().grant_frame(),
+            _ => {}
+        }
         match to.outbox.push(&to.share, wire::relayed(kind, session_id, payload)) {
             Pushed::Queued | Pushed::Closed => Ok(Handled::Done),
             Pushed::Full(frame) if to.is_origin => {

@@ -13,7 +13,12 @@ use serde_json::{Value, json};
 use tokio::{runtime::Runtime, time::advance};
 
 use super::{
-    super::{admission::Standing, budget::Budget, contest::Contest, outbox::Next},
+    super::{
+        admission::{AdmitAll, Standing},
+        budget::Budget,
+        contest::Contest,
+        outbox::Next,
+    },
     model::{Model, Waiting as Expected},
     steps::{Ask, Id, Kind, Limits, PODS, SOCKETS, Step, limits, render, step},
     *,
@@ -93,7 +98,7 @@ impl Both {
             Step::Ask { seat, ask } => self.ask(seat, ask, at)?,
             Step::Noise { seat, text } => {
                 let (me, place) = self.socket(seat);
-                prop_assert!(matches!(place.handle(text.as_bytes()), Handled::Done));
+                prop_assert!(matches!(place.handle(text.as_bytes(), &AdmitAll), Handled::Done));
                 self.model.begin_step();
                 if serde_json::from_str::<Value>(text).map_or(true, |value| value.is_null()) {
                     self.model.not_json(me);
@@ -143,8 +148,8 @@ impl Both {
         let (me, place) = self.socket(seat);
         // Each payload says who sent it in which step.
         ask.payload = ask.payload.map(|padding| json!([me, at, padding]).to_string());
-        match place.handle(&render(&ask)) {
-            Handled::Done => {}
+        match place.handle(&render(&ask), &AdmitAll) {
+            Handled::Done | Handled::TooMany => {}
             Handled::Registers(Registration { pod, token }) => {
                 let owner = token.map(|token| [token.parse().unwrap(); 32]);
                 let standing = owner.map_or(Standing::Open(None), Standing::Owner);

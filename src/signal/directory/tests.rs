@@ -1,7 +1,11 @@
 use std::{sync::mpsc::channel, thread, time::Duration};
 
 use super::{
-    super::{admission::Standing, budget::Budget, close::Close},
+    super::{
+        admission::{AdmitAll, Standing},
+        budget::Budget,
+        close::Close,
+    },
     *,
 };
 
@@ -61,7 +65,7 @@ fn a_network_with_many_sessions_puts_nobody_off() {
     let _ = origin.admit("pod".into(), Ok(Standing::Open(None)), None);
     let offer = |place: &Place, session: &str| {
         let offer = format!(r#"{{"t":"offer","podId":"pod","sessionId":"{session}","sdp":"SDP"}}"#);
-        assert!(matches!(place.handle(offer.as_bytes()), Handled::Done));
+        assert!(matches!(place.handle(offer.as_bytes(), &AdmitAll), Handled::Done));
     };
     let join = |network: u8| directory.join(outbox(), Some([192, 0, 2, network].into()));
     let flood: Vec<_> = (0..100)

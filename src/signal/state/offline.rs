@@ -116,6 +116,7 @@ impl State {
                 session.share = share.clone();
             }
             let outbox = &self.sockets[&origin].outbox;
+            outbox.credit().grant_offer();
             // What waits for one pod id takes half of a queue at most. Nothing follows a frame that has no room.
             let is_full = |frame| matches!(outbox.push(&share, frame), Pushed::Full(_));
             if offer.frames.into_iter().any(is_full) {
@@ -163,7 +164,7 @@ mod tests {
     use crate::{
         config::SignalSettings,
         signal::{
-            admission::Standing,
+            admission::{AdmitAll, Standing},
             budget::Budget,
             directory::{Directory, Handled, Place},
             outbox::{Next, Outbox},
@@ -192,7 +193,7 @@ mod tests {
     /// Whether an offer for a pod id without an origin waits.
     fn offer_waits(directory: &Arc<Directory>) -> bool {
         let (visitor, outbox) = join(directory);
-        assert!(matches!(visitor.handle(OFFER), Handled::Done));
+        assert!(matches!(visitor.handle(OFFER, &AdmitAll), Handled::Done));
         waiting(&outbox).as_deref() != Some(OFFLINE)
     }
 
@@ -204,7 +205,8 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         assert!(!offer_waits(&directory));
         let (origin, _outbox) = join(&directory);
-        let Handled::Registers(registration) = origin.handle(br#"{"t":"register","podId":"pod"}"#) else {
+        let Handled::Registers(registration) = origin.handle(br#"{"t":"register","podId":"pod"}"#, &AdmitAll)
+        else {
             panic!()
         };
         let _ = origin.admit(registration.pod, Ok(Standing::Open(None)), None);
@@ -225,7 +227,7 @@ mod tests {
                 let begin = start + Duration::from_secs(second);
                 tokio::time::sleep_until(begin).await;
                 let (visitor, outbox) = join(&directory);
-                assert!(matches!(visitor.handle(OFFER), Handled::Done));
+                assert!(matches!(visitor.handle(OFFER, &AdmitAll), Handled::Done));
                 assert_eq!(poll_fn(|cx| outbox.poll_next(cx)).await, Ok(Next::Frame(OFFLINE.into())));
                 assert!((GRACE..GRACE + Duration::from_millis(5)).contains(&begin.elapsed()), "{second}");
             }
