@@ -266,11 +266,16 @@ impl SignalServer {
         let offers =
             AbortOnDropHandle::new(tokio::spawn(async move { directory.expire_waiting_offers().await }));
         let drain = Drain { app: app.clone(), entrance, handed_over, servers }.run();
+        // Among the workers of the runtime: the thread that waits for this would be woken for each connection.
+        let serving = [
+            public.serve(http::service(&app, routes)),
+            redirect.serve(http::redirect_service(&app, https_port)),
+        ];
+        let serving = serving.map(|serving| AbortOnDropHandle::new(tokio::spawn(serving)));
         let serve = async {
-            tokio::join!(
-                public.serve(http::service(&app, routes)),
-                redirect.serve(http::redirect_service(&app, https_port)),
-            );
+            for serving in serving {
+                serving.await.expect("serving does not panic");
+            }
         };
         tokio::join!(serve, drain);
         drop(offers);
