@@ -35,16 +35,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the honest clients saw of their requests.
 #[derive(Default)]
 pub struct Seen {
-    times: Mutex<Vec<Duration>>,
+    times: Mutex<Vec<(Kind, Duration)>>,
     pub lost: AtomicU64,
 }
 
+/// What an honest client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Download,
+    Upgrade,
+    Offer,
+    Upload,
+}
+
 impl Seen {
-    async fn one<T>(&self, asked: impl Future<Output = io::Result<T>>) -> Option<T> {
+    async fn one<T>(&self, kind: Kind, asked: impl Future<Output = io::Result<T>>) -> Option<T> {
         let start = Instant::now();
         match timeout(PATIENCE, asked).await {
             Ok(Ok(answer)) => {
-                self.times.lock().unwrap().push(start.elapsed());
+                self.times.lock().unwrap().push((kind, start.elapsed()));
                 Some(answer)
             }
             Ok(Err(error)) => self.lost(&error.to_string()),
@@ -60,12 +69,23 @@ impl Seen {
 
     /// The figures in words, and the p99.
     pub fn told(&self) -> (String, Duration) {
-        let mut times = self.times.lock().unwrap().clone();
-        times.sort();
-        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
-        let told =
-            format!("{} requests, p50 {:?}, p99 {:?}, longest {:?}", times.len(), at(0.5), at(0.99), at(1.0));
-        (told, at(0.99))
+        let times = self.times.lock().unwrap();
+        let of = |kinds: &[Kind]| {
+            let mut times: Vec<_> =
+                times.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, time)| *time).collect();
+            times.sort();
+            let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+            (
+                format!("{}: p50 {:?}, p99 {:?}, longest {:?}", times.len(), at(0.5), at(0.99), at(1.0)),
+                at(0.99),
+            )
+        };
+        let kinds = [Kind::Download, Kind::Upgrade, Kind::Offer, Kind::Upload];
+        let (mut told, p99) = of(&kinds);
+        for kind in kinds {
+            told += &format!("; {kind:?} {}", of(&[kind]).0);
+        }
+        (told, p99)
     }
 }
 
@@ -103,8 +123,8 @@ async fn be_honest(
         if over.load(Ordering::Relaxed) {
             return;
         }
-        seen.one(async { was(200, ask(&mut kept, &read).await?) }).await;
-        let socket = seen.one(async {
+        seen.one(Kind::Download, async { was(200, ask(&mut kept, &read).await?) }).await;
+        let socket = seen.one(Kind::Upgrade, async {
             let mut socket = connect(address, broker).await?;
             was(101, ask(&mut socket, &upgrade()).await?)?;
             Ok(socket)
@@ -113,7 +133,7 @@ async fn be_honest(
             let session = format!("{number} {round}");
             let offer =
                 json!({ "t": "offer", "podId": HOST, "sessionId": session, "sdp": "v=0\r\n".repeat(400) });
-            seen.one(async {
+            seen.one(Kind::Offer, async {
                 socket.write_all(&text(&offer.to_string())).await?;
                 let answer: Value = serde_json::from_slice(&read_text(&mut socket).await?)?;
                 match answer == frames::answer(&session, "v=0") {
@@ -124,7 +144,7 @@ async fn be_honest(
             .await;
         }
         if round % 8 == 0 {
-            seen.one(async { was(200, ask(&mut kept, &upload).await?) }).await;
+            seen.one(Kind::Upload, async { was(200, ask(&mut kept, &upload).await?) }).await;
         }
     }
 }
