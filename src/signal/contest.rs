@@ -136,6 +136,13 @@ impl Contests {
         }
     }
 
+    /// Gives a holder that has not answered yet the time of another round.
+    pub fn renew_round(&mut self, pod: &PodId) {
+        if let Some(newcomers) = self.by_pod.get_mut(pod).filter(|newcomers| newcomers.asked) {
+            newcomers.round += 1;
+        }
+    }
+
     /// How many pod ids are contested.
     #[cfg(test)]
     pub fn len(&self) -> usize {

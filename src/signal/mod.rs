@@ -81,7 +81,7 @@
 //! | --- | --- |
 //! | the holder sends anything but a close frame, be it a pong, or takes some of what waits for it | the newcomers that wait for its pod ids are told `pod id is held` and closed with 4003, except those that stand by |
 //! | a newcomer stands by, and the holder has answered for `takeover_timeout` | the holder is pinged again |
-//! | nothing came from the holder for `takeover_timeout` since it was pinged for a newcomer that waits | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
+//! | nothing came from the holder for `takeover_timeout` since it was pinged for a newcomer that waits, or since its own registration of another pod id was recorded | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
 //! | the holder's socket ends | the first newcomer that waits gets the pod id and is told `registered`; the others are told `pod id is held` and closed with 4003, except those that stand by |
 //! | a newcomer's socket ends | it waits no more |
 //!

@@ -68,6 +68,8 @@ struct Socket {
     role: Role,
     /// The pod id that it registered and that another socket holds.
     contests: Option<PodId>,
+    /// A registration of it is being carried out; it is read no further meanwhile.
+    is_registering: bool,
     /// It was closed because the broker stops.
     leaves: bool,
 }
@@ -217,7 +219,9 @@ impl State {
     /// Lets a socket in.
     pub fn join(&mut self, id: SocketId, outbox: Arc<Outbox>, network: Option<IpAddr>) {
         let is_late = self.phase == Phase::Stopped;
-        self.sockets.insert(id, Socket { outbox, network, role: Role::New, contests: None, leaves: false });
+        let socket =
+            Socket { outbox, network, role: Role::New, contests: None, is_registering: false, leaves: false };
+        self.sockets.insert(id, socket);
         if is_late {
             self.send_away(id);
         }

@@ -90,6 +90,16 @@ impl Member {
         self.directory.lock().is_there(self.id);
     }
 
+    /// A registration is being admitted and recorded from now on, during which no more is read from the socket.
+    pub fn begin_registration(&self) {
+        self.directory.lock().begin_registration(self.id);
+    }
+
+    /// The registration is over.
+    pub fn end_registration(&self) {
+        self.directory.lock().end_registration(self.id);
+    }
+
     /// Carries out a registration as its standing allows, or tells the sender why it was not admitted.
     pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>, network: Option<IpAddr>) -> Admitted {
         let mut state = self.directory.lock();

@@ -55,6 +55,24 @@ fn a_socket_that_is_being_closed_is_not_promoted() {
     assert!(directory.lock().is_empty());
 }
 
+/// It is not read meanwhile, and its answer comes behind what it sent before.
+#[test]
+fn a_holder_is_not_silent_while_it_registers_and_has_a_whole_round_afterwards() {
+    let directory = Directory::new(SignalSettings::default());
+    let [holder, newcomer] = [(); 2].map(|()| join(&directory));
+    let admitted = |place: &Place| place.admit("pod".into(), Ok(Standing::Open(None)), None);
+    assert!(matches!(admitted(&holder), Admitted::Holds));
+    let Admitted::Contests(mut contest) = admitted(&newcomer) else { panic!("it should wait") };
+    let mut holder_after_a_round = || {
+        contest.end_round();
+        directory.holder("pod").unwrap().socket
+    };
+    holder.begin_registration();
+    assert_eq!([(); 3].map(|()| holder_after_a_round()), [holder.id(); 3]);
+    holder.end_registration();
+    assert_eq!([(); 2].map(|()| holder_after_a_round()), [holder.id(), newcomer.id()]);
+}
+
 /// However many sessions one network has: each frame of it waits for its turn.
 #[test]
 fn a_network_with_many_sessions_puts_nobody_off() {

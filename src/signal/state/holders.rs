@@ -75,12 +75,31 @@ impl State {
                 }
                 Some(round)
             }
+            // Its answer may have come, but is not read yet.
+            (RoundEnd::Silent, Some(holder)) if self.sockets[&holder.socket].is_registering => Some(seen),
             (RoundEnd::Silent, Some(holder)) => {
                 self.replace(holder.socket);
                 // Others that stand by wait for the next holder.
                 Some(seen)
             }
             (RoundEnd::Over, _) | (_, None) => None,
+        }
+    }
+
+    /// A registration of this socket is carried out from now on.
+    pub fn begin_registration(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.is_registering = true;
+        }
+    }
+
+    /// A registration of this socket is over: if it holds pod ids for which newcomers wait, it has the whole time of a round
+    /// to answer.
+    pub fn end_registration(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        socket.is_registering = false;
+        if let Role::Origin { pods, .. } = &socket.role {
+            pods.iter().for_each(|pod| self.contests.renew_round(pod));
         }
     }
 
