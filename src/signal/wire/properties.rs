@@ -33,8 +33,20 @@ const SCALARS: &[&str] = &[
     r#""s""#,
     r#""null""#,
 ];
-const FIELDS: &[&str] =
-    &["t", "t", "podId", "sessionId", "sdp", "sdp", "candidate", "message", "x", r"\u0074", r"\ud800"];
+const FIELDS: &[&str] = &[
+    "t",
+    "t",
+    "podId",
+    "sessionId",
+    "sdp",
+    "sdp",
+    "candidate",
+    "message",
+    "x",
+    r"\u0074",
+    r"sess\u0069onId",
+    r"\ud800",
+];
 const TAGS: &[&str] =
     &["register", "offer", "offer", "answer", "candidate", "error", "registered", r"o\u0066fer"];
 /// Pieces of JSON and of what is nearly JSON.
@@ -174,6 +186,29 @@ fn is_limit_of_value(error: &serde_json::Error) -> bool {
         .any(|limit| error.starts_with(limit))
 }
 
+/// The names of an object's fields, however often they stand there.
+fn names_of(json: &str) -> Vec<String> {
+    struct Names;
+
+    impl<'de> Visitor<'de> for Names {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<String>, A::Error> {
+            let mut names = Vec::new();
+            while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                names.push(name);
+            }
+            Ok(names)
+        }
+    }
+
+    serde_json::Deserializer::from_str(json).deserialize_map(Names).unwrap()
+}
+
 fn id(raw: Option<&&RawValue>) -> Id<'static> {
     match raw.map(|raw| serde_json::from_str::<Value>(raw.get())) {
         None | Some(Ok(Value::Null)) => Id::Missing,
@@ -264,6 +299,21 @@ proptest! {
             fields.iter().map(|(name, value)| (name.clone(), value.get().to_owned())).collect()
         };
         prop_assert_eq!(texts(&passed), texts(&sent));
+    }
+
+    /// Whichever of several fields of one name the peer reads, it reads what the broker read.
+    #[test]
+    fn what_the_broker_reads_stands_once_in_what_it_passes_on(
+        Bytes(bytes) in bytes(),
+        session_id in any::<String>(),
+    ) {
+        let Ok(Frame { kind, payload: Some(payload), .. }) = Frame::parse(&bytes) else { return Ok(()) };
+        let relayed = relayed(kind, &session_id, payload);
+        let names = names_of(&relayed);
+        for name in ["t", "sessionId"] {
+            prop_assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{}", relayed);
+        }
+        prop_assert!(kind == Kind::Error || names.len() == 3, "{}", relayed);
     }
 
     #[test]
