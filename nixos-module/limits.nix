@@ -13,9 +13,13 @@
   perConnection = (16 + 96) * kib;
   # A download holds a small piece of a pod once there is no memory for large ones. There are never more than connections.
   perDownload = 8 * kib;
-  # What each socket may queue and receive before the common budgets count it, and what HTTP/2 queues behind that; and the
-  # buffer from which its frames are written, of which it keeps the largest that it ever needed.
-  perSocket = (3 * 8 + 32) * kib;
+  # What each socket may queue and receive before the common budgets count it, what of that waits for room in the queue of
+  # its receiver, and what HTTP/2 queues behind that; and the buffer from which its frames are written, of which it keeps
+  # the largest that it ever needed.
+  perSocket = (4 * 8 + 32) * kib;
+  # A frame is read into the buffer that its socket keeps, and copied if it has to wait for room in the queue of its
+  # receiver: a socket has one such frame at most, and keeps what it reserved to read it.
+  copiesOfFrames = 2;
 
   # Threads that wait for cores, for disks, and the rest of the process.
   workers = 256;
@@ -35,7 +39,7 @@ in {
     + http.max_connections * (perConnection + perDownload)
     + signal.max_sockets * perSocket
     + bytes signal.max_queue_total
-    + bytes signal.max_unfinished_total
+    + copiesOfFrames * bytes signal.max_unfinished_total
     + bytes pods.upload_memory
     + bytes pods.compression_memory
     + (

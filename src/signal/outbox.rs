@@ -21,7 +21,7 @@ use super::{
 mod waiting;
 
 use self::waiting::Line;
-pub use self::waiting::{NoRoom, Waiting};
+pub use self::waiting::Waiting;
 
 /// So much of every queue is outside of the common budget: those who spend the budget shut nobody out who reads.
 const FREE: usize = 8 * 1024;
@@ -281,6 +281,18 @@ impl Outbox {
         let woken = std::mem::take(&mut inner.line).take_wakers();
         Self::wake(inner);
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Returns how many frames wait for room.
+    #[cfg(test)]
+    pub fn frames_in_line(&self) -> usize {
+        self.lock().line.len()
+    }
+
+    /// Returns how many bytes those take.
+    #[cfg(test)]
+    pub fn bytes_in_line(&self) -> usize {
+        self.lock().line.bytes()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, Sleep, error::Elapsed, sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -39,7 +39,7 @@ use super::{
     close::Close,
     directory::{Admitted, Directory, Handled, Member, Passing, Place},
     intake::Intake,
-    outbox::{Next, NoRoom, Outbox, Waiting},
+    outbox::{Next, Outbox},
     progress::{Progress, Taken},
     wire,
 };
@@ -59,8 +59,6 @@ const READ_BUFFER: usize = 512;
 const MAX_DISCARDED: u64 = 32 << 20;
 /// Frames that are read at most while none is handled; the [`Intake`] bounds their bytes.
 const MAX_AHEAD: usize = 16;
-/// How often a frame that waits for other queues to shrink tries again.
-const RETRY: Duration = Duration::from_millis(100);
 /// How long a visitor is read no further after an offer over the rate of its network: one that offers in a loop does not
 /// keep the broker busy.
 const REFUSAL_DELAY: Duration = Duration::from_millis(250);
@@ -335,8 +333,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }));
             }
             Handled::Waits(Passing { waiting, session_id }) => {
-                let passed = timeout(self.max_pause, until_passed(waiting));
-                self.pause = Some(Box::pin(async move { passed.await.map_err(|_: Elapsed| session_id) }));
+                let passed = waiting.pass(self.max_pause);
+                self.pause = Some(Box::pin(async move { passed.await.then_some(()).ok_or(session_id) }));
             }
             Handled::TooMany => {
                 self.pause = Some(Box::pin(async {
@@ -435,14 +433,6 @@ async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     }
     is_mid_text.store(false, Relaxed);
     Ok(())
-}
-
-/// Waits until a frame has been passed on.
-async fn until_passed(mut waiting: Waiting) {
-    // Other queues have spent the common budget; when they give some of it back is not told.
-    while let Err(NoRoom) = (&mut waiting).await {
-        sleep(RETRY).await;
-    }
 }
 
 /// Waits for the end of something that may go on; for ever if nothing does.
@@ -591,3 +581,6 @@ impl Pace {
         self.paid += self.interval;
     }
 }
+
+#[cfg(test)]
+mod tests;

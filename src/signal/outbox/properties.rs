@@ -4,7 +4,7 @@ use std::{collections::VecDeque, pin::Pin, task::Wake};
 
 use proptest::{collection::vec, prelude::*};
 
-use super::*;
+use super::{waiting::NoRoom, *};
 
 const OUTBOXES: usize = 3;
 const SESSIONS: usize = 4;

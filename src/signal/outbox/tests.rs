@@ -1,6 +1,10 @@
 use futures_util::FutureExt;
+use tokio::time::sleep;
 
-use super::*;
+use super::{
+    waiting::{NoRoom, RETRY},
+    *,
+};
 
 const FRAME_OVERHEAD: usize = 64;
 
@@ -149,6 +153,27 @@ fn a_frame_that_nothing_could_make_room_for_does_not_wait() {
     let (share, large) = (new_share(), "x".repeat(2 * FREE));
     let Pushed::Full(large) = outbox.push(&share, large) else { panic!("the budget is spent") };
     assert_eq!(Waiting::new(outbox, share, large).now_or_never(), Some(Err(NoRoom)));
+}
+
+/// Its sender is told that it was dropped, so that it must not arrive.
+#[tokio::test(start_paused = true)]
+async fn a_frame_is_delivered_or_given_up_but_not_both() {
+    let budget = Budget::new(1000);
+    let outbox = Arc::new(Outbox::new(100_000, budget.clone()));
+    assert!(budget.take(1000));
+    let waiting = |session: &str| Waiting::new(outbox.clone(), new_share(), session.repeat(2 * FREE));
+    // Each looks for room every 100 ms.
+    let (one, two) = (waiting("1").pass(RETRY * 3 / 2), waiting("2").pass(RETRY * 3 / 2));
+    let reader = async {
+        sleep(RETRY * 5 / 4).await;
+        budget.give_back(1000);
+        budget.set_limit(3 * FREE);
+        next(&outbox)
+    };
+    let (one, two, read) = tokio::join!(one, two, reader);
+    assert_eq!((one, two, read), (true, false, frame(&"1".repeat(2 * FREE))));
+    budget.set_limit(usize::MAX);
+    assert_eq!(next(&outbox), Poll::Pending);
 }
 
 #[test]

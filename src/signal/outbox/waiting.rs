@@ -6,12 +6,18 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
+
+use tokio::time::{sleep, timeout};
 
 use super::{
     super::queue::{Share, Ticket, cost},
     Outbox,
 };
+
+/// How often a frame that waits for other queues to shrink tries again.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// The frames that wait for room in one queue, the first of them first.
 #[derive(Debug, Default)]
@@ -51,6 +57,12 @@ impl Line {
     pub fn len(&self) -> usize {
         self.0.len()
     }
+
+    /// Returns how many bytes wait.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.0.values().map(|parked| cost(&parked.frame)).sum()
+    }
 }
 
 /// A frame that waits for room in a queue, until it is added or the queue is closed. Dropping it gives it up.
@@ -78,6 +90,27 @@ impl Waiting {
         // There may be room by now.
         waiting.advance();
         waiting
+    }
+
+    /// Waits for room for at most `limit`, then gives the frame up. Returns `false` if the frame was given up.
+    pub async fn pass(mut self, limit: Duration) -> bool {
+        let passed = timeout(limit, async {
+            // Other queues have spent the common budget; when they give some of it back is not told.
+            while let Err(NoRoom) = (&mut self).await {
+                sleep(RETRY).await;
+            }
+        });
+        // It may have been added to the queue since it was looked at last.
+        passed.await.is_ok() || !self.give_up()
+    }
+
+    /// Returns whether the frame still waited.
+    fn give_up(&self) -> bool {
+        let waited = self.outbox.lock().line.remove(self.ticket).is_some();
+        if waited {
+            self.advance();
+        }
+        waited
     }
 
     /// Has the line move on, as far as there is room.
@@ -110,8 +143,6 @@ impl Future for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.outbox.lock().line.remove(self.ticket).is_some() {
-            self.advance();
-        }
+        self.give_up();
     }
 }
