@@ -80,7 +80,7 @@ pub async fn take_once(app: &App, request: &Request, signed: &VerifiedRequest) -
     let VerifiedRequest { key, created, expires, nonce } = signed;
     let from = Sender { network, is_owner: app.owners.owns_anything(key).await? };
     let once = Once { key: *key, name: nonce, made: *created, ends: *expires, from };
-    app.replay.take(&once, app.clock.now()).map_err(|error| match error {
+    app.replay.take(&once, app.clock.now(), app.clock.running()).map_err(|error| match error {
         ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {
             HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
         }

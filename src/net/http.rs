@@ -54,7 +54,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 const MAX_RESETS: usize = 32;
 const MAX_MISTAKES: usize = 256;
 /// How long a client has to take its leave of an idle connection.
-const LEAVE: Duration = Duration::from_secs(5);
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// Answers the requests of one connection: salvo's handler, whose type has no name.
 pub trait Handler:
@@ -180,10 +180,7 @@ impl Connection {
             // What has come before a stop is answered.
             biased;
             ended = &mut connection => return ended,
-            () = self.stop.cancelled() => {
-                Pin::new(&mut connection).graceful_shutdown();
-                return connection.await;
-            }
+            () = self.stop.cancelled() => {}
             () = refusals.too_many(), if !self.is_proxy => {
                 Pin::new(&mut connection).graceful_shutdown();
                 // A client that goes on all the same is cut off.

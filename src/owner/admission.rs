@@ -195,7 +195,7 @@ impl Owners {
             from: Sender { network, is_owner },
         };
         self.tokens
-            .take(&once, self.clock.now())
+            .take(&once, self.clock.now(), self.clock.running())
             .map_err(|error| format!("the owner token is refused: {error}"))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The memory is bounded and does not outlive the process. What was made before the process, or so little after its
 //! start that a former process could have taken it from a clock that runs ahead, is refused: so nothing is taken
-//! twice across a restart either.
+//! twice across a restart either. The start is dated by how long the process has been running: a clock that is behind
+//! at the start and put right later brings nothing back.
 //!
 //! Anybody can make a key and sign with it. So what is remembered for keys that own nothing here has at most half of the
 //! room, and a client network may take at most as much as it leaves of what is left: a flood leaves the owners their
@@ -13,7 +14,7 @@ use std::{
     hash::Hash,
     net::IpAddr,
     sync::{Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -35,7 +36,6 @@ const MAX_FOR_NETWORK: usize = 4096;
 /// The names that were taken, until they would be refused for their age.
 #[derive(Debug)]
 pub struct Replay {
-    started: u64,
     /// Seconds that the clock of a signer may run ahead.
     ahead: u64,
     taken: Mutex<Taken>,
@@ -50,6 +50,8 @@ struct Taken {
     for_sender: HashMap<Sender, u32>,
     /// How many of them came from keys that own nothing here.
     of_strangers: usize,
+    /// When the process started, by the latest of all clocks that told.
+    started: u64,
     /// The latest time that was seen: a clock that is set back brings nothing back.
     latest: u64,
 }
@@ -109,7 +111,8 @@ pub enum ReplayError {
 impl Replay {
     /// An empty memory for signed requests of a process that starts now.
     pub fn new(now: SystemTime) -> Self {
-        Self { started: seconds(now), ahead: AHEAD, taken: Mutex::default() }
+        let taken = Taken { started: seconds(now), ..Taken::default() };
+        Self { ahead: AHEAD, taken: Mutex::new(taken) }
     }
 
     /// The same for owner tokens, which may be made by clocks that are further ahead.
@@ -117,21 +120,22 @@ impl Replay {
         Self { ahead: LEEWAY.as_secs(), ..Self::new(now) }
     }
 
-    /// Takes something, if it was not taken before.
+    /// Takes something, if it was not taken before. The process has been `running` for as long.
     ///
     /// # Errors
     ///
     /// It was, or might have been, or cannot be remembered.
-    pub fn take(&self, once: &Once<'_>, now: SystemTime) -> Result<(), ReplayError> {
+    pub fn take(&self, once: &Once<'_>, now: SystemTime, running: Duration) -> Result<(), ReplayError> {
         // One customer may have any number of the /64s of a /48.
         let network = once.from.network.map(|network| site_of(network).unwrap_or(network));
         let once = &Once { from: Sender { network, ..once.from }, ..*once };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.started = taken.started.max(seconds(now).saturating_sub(running.as_secs()));
         let now = taken.forget(seconds(now));
         if once.made > now.saturating_add(self.ahead) {
             return Err(ReplayError::Ahead(self.ahead));
         }
-        if once.made <= self.started.saturating_add(self.ahead) {
+        if once.made <= taken.started.saturating_add(self.ahead) {
             return Err(ReplayError::BeforeStart(self.ahead));
         }
         if once.ends <= now {
@@ -200,7 +204,7 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, net::Ipv6Addr, time::Duration};
+    use std::{collections::HashSet, net::Ipv6Addr};
 
     use proptest::prelude::*;
 
@@ -208,6 +212,19 @@ mod tests {
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// A memory whose process started when the clock told that, and was right.
+    struct Started(Replay, SystemTime);
+
+    impl Started {
+        fn new(now: SystemTime) -> Self {
+            Self(Replay::new(now), now)
+        }
+
+        fn take(&self, once: &Once<'_>, now: SystemTime) -> Result<(), ReplayError> {
+            self.0.take(once, now, now.duration_since(self.1).unwrap_or_default())
+        }
     }
 
     fn once(key: u8, name: &str, made: u64) -> Once<'_> {
@@ -220,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_name_is_taken_once_for_each_key() {
-        let replay = Replay::new(at(1000));
+        let replay = Started::new(at(1000));
         assert_eq!(replay.take(&once(1, "a", 2000), at(2000)), Ok(()));
         assert_eq!(replay.take(&once(1, "a", 2000), at(2001)), Err(ReplayError::Again));
         assert_eq!(replay.take(&once(1, "a", 2001), at(2001)), Err(ReplayError::Again));
@@ -230,14 +247,24 @@ mod tests {
         assert_eq!(replay.take(&once(1, "a", 2250), at(2300)), Ok(()));
         assert_eq!(replay.take(&once(1, "c", 2311), at(2300)), Err(ReplayError::Ahead(AHEAD)));
         assert_eq!(
-            Replay::new(at(2000)).take(&once(1, "d", 2010), at(2000)),
+            Started::new(at(2000)).take(&once(1, "d", 2010), at(2000)),
             Err(ReplayError::BeforeStart(AHEAD))
         );
     }
 
+    /// A former process may have taken whatever was made before the clock was put right.
+    #[test]
+    fn a_clock_that_is_put_right_after_the_start_brings_nothing_back() {
+        let (behind, running) = (Replay::new(at(1000)), Duration::from_secs(20));
+        let made = |made| behind.take(&once(1, "a", made), at(4600), running);
+        assert_eq!(made(4570), Err(ReplayError::BeforeStart(AHEAD)));
+        assert_eq!(made(4580 + AHEAD), Err(ReplayError::BeforeStart(AHEAD)));
+        assert_eq!(made(4600), Ok(()));
+    }
+
     #[test]
     fn what_is_remembered_has_a_bound() {
-        let replay = Replay::new(at(0));
+        let replay = Started::new(at(0));
         for name in 0..MAX_FOR_KEY {
             assert_eq!(replay.take(&once(1, &name.to_string(), 100), at(100)), Ok(()));
         }
@@ -257,12 +284,12 @@ mod tests {
         assert_eq!(replay.take(&once(80, "x", 100), at(100)), Ok(()));
         assert_eq!(replay.take(&once(81, "x", 100), at(100)), Err(ReplayError::Full));
         assert_eq!(replay.take(&once(1, "x", 400), at(400)), Ok(()));
-        assert_eq!(replay.taken.lock().unwrap().for_key.len(), 1);
+        assert_eq!(replay.0.taken.lock().unwrap().for_key.len(), 1);
     }
 
     #[test]
     fn a_token_may_be_made_by_a_clock_that_is_further_ahead() {
-        let tokens = Replay::of_tokens(at(1000));
+        let tokens = Started(Replay::of_tokens(at(1000)), at(1000));
         assert_eq!(tokens.take(&once(1, "a", 2040), at(2000)), Ok(()));
         assert_eq!(tokens.take(&once(1, "a", 2040), at(2050)), Err(ReplayError::Again));
         assert_eq!(tokens.take(&once(1, "b", 2141), at(2050)), Err(ReplayError::Ahead(90)));
@@ -271,7 +298,7 @@ mod tests {
     /// Whoever makes a key for each request fills its network's part, and strangers together their half.
     #[test]
     fn a_flood_of_keys_leaves_the_owners_their_room() {
-        let replay = Replay::new(at(0));
+        let replay = Started::new(at(0));
         let take = |network: u8, key: u32, is_owner| {
             let mut bytes = [0; 32];
             bytes[..4].copy_from_slice(&key.to_be_bytes());
@@ -299,7 +326,7 @@ mod tests {
     /// A customer of IPv6 has any number of /64s.
     #[test]
     fn the_networks_of_one_site_share_their_room() {
-        let replay = Replay::new(at(0));
+        let replay = Started::new(at(0));
         let take = |network: u128, key: u32| {
             let mut bytes = [0; 32];
             bytes[..4].copy_from_slice(&key.to_be_bytes());
@@ -317,7 +344,12 @@ mod tests {
         Pass(u64),
         SetBack(u64),
         Restart,
-        Show { name: u8, made: i64 },
+        /// A restart with a clock that is behind, and put right before anything is shown but one other thing.
+        RestartBehind(u64),
+        Show {
+            name: u8,
+            made: i64,
+        },
         ShowAgain(usize),
     }
 
@@ -326,32 +358,39 @@ mod tests {
             3 => (1_u64..200).prop_map(Event::Pass),
             1 => (1_u64..400).prop_map(Event::SetBack),
             1 => Just(Event::Restart),
+            1 => (1_u64..4000).prop_map(Event::RestartBehind),
             5 => (any::<u8>(), -320_i64..20).prop_map(|(name, made)| Event::Show { name, made }),
             5 => any::<usize>().prop_map(Event::ShowAgain),
         ]
     }
 
     proptest! {
-        /// For every order of requests, waits, steps of the clock and restarts, nothing is taken twice. (A restart
-        /// across which the clock is set back is not among them: nothing can be known of that.)
+        /// For every order of requests, waits, steps of the clock and restarts, nothing is taken twice. (A clock
+        /// that is behind after a restart and stays so is not among them: nothing can be known of that.)
         #[test]
         fn nothing_is_taken_twice(events in prop::collection::vec(event(), 0..80)) {
             let (mut now, mut latest) = (10_000_u64, 10_000);
-            let mut replay = Replay::new(at(now));
+            let (mut replay, mut running) = (Replay::new(at(now)), 0);
             let mut shown: Vec<(String, u64)> = Vec::new();
             let mut taken = HashSet::new();
             for event in events {
                 let show = match event {
-                    Event::Pass(seconds) => { now += seconds; None }
+                    Event::Pass(seconds) => { now += seconds; running += seconds; None }
                     Event::SetBack(seconds) => { now -= seconds.min(now - 5000); None }
-                    Event::Restart => { now = latest.max(now); replay = Replay::new(at(now)); None }
+                    Event::Restart => { now = latest.max(now); (replay, running) = (Replay::new(at(now)), 0); None }
+                    Event::RestartBehind(seconds) => {
+                        now = latest.max(now);
+                        (replay, running) = (Replay::new(at(now - seconds)), 0);
+                        let _ = replay.take(&once(2, "other", now), at(now), Duration::ZERO);
+                        None
+                    }
                     Event::Show { name, made } => Some((name.to_string(), now.saturating_add_signed(made))),
                     Event::ShowAgain(index) if !shown.is_empty() => Some(shown[index % shown.len()].clone()),
                     Event::ShowAgain(_) => None,
                 };
                 latest = latest.max(now);
                 if let Some((name, made)) = show {
-                    if replay.take(&once(1, &name, made), at(now)).is_ok() {
+                    if replay.take(&once(1, &name, made), at(now), Duration::from_secs(running)).is_ok() {
                         prop_assert!(taken.insert((name.clone(), made)), "{name} of {made} twice");
                     }
                     shown.push((name, made));

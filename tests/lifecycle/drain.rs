@@ -22,6 +22,8 @@ use crate::{
 };
 
 const MEMORY: &str = "registry = \"memory\"";
+/// How a connection of HTTP/2 begins: its preface, and settings of which none differs.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const RESTART: (u16, &str) = (1012, "service restart");
 /// Of a stop that waits for nobody: connections have 300 ms to send what they have begun with.
 const QUICK: Duration = Duration::from_millis(800);
@@ -124,6 +126,15 @@ async fn peers_that_are_gone_hold_nothing_up() {
     let mut idle = Raw::open(&address).await;
     idle.send("GET /health HTTP/1.1\nHost: broker\n\n").await;
     assert_eq!(idle.answer().await.status, 200);
+    // One of HTTP/2 that says nothing more, and answers no PING.
+    let mut http2 = Raw::open(&address).await;
+    http2.send_bytes(HTTP2).await;
+    let mut settings = [0; 9];
+    assert_eq!(
+        (http2.read(&mut settings).await.unwrap(), settings[3]),
+        (9, 4),
+        "the broker's settings should come"
+    );
     let mut deaf = Vec::new();
     for _ in 0..3 {
         deaf.push(bytes::upgrade(TcpStream::connect(&address).await.unwrap()).await);
