@@ -83,7 +83,8 @@ impl Replace {
         let key = signed.request.key;
         let before = own(app, &slug, &signed.request).await?;
         // As a GET says: what expired is not there any more. Its owner can still delete it.
-        if before.is_over(app.clock.now()) {
+        let is_over = || before.is_over(app.clock.now());
+        if is_over() {
             return Err(HttpError::NotFound);
         }
         take_once(app, request, &signed.request).await?;
@@ -91,6 +92,10 @@ impl Replace {
         conditions.check_change(&etags(&before))?;
         let format = upload::admit(app, &config, request, Some(key), true).await?;
         let pod = upload::receive(app, &config, request, body, format, Some(signed)).await?;
+        // The body may have taken its time.
+        if is_over() {
+            return Err(HttpError::NotFound);
+        }
         let pod = pod.with_slug(slug);
         let answer = upload::Answer::of(&pod, &config, request);
         let pod_id = pod.pod_id().map(ToOwned::to_owned);

@@ -297,8 +297,19 @@ async fn a_pod_that_has_expired_is_not_replaced_but_can_be_deleted() {
     let new = owner.pod("new").html();
     let answer = owner.signed(&server, Method::PUT, &path, Some(&new), now()).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
-    clock.pass(Duration::from_secs(1));
     let newer = owner.pod("newer").html();
+    // One that is in the midst of its body by then is late, too.
+    let mut slow = Raw::open(&server.address).await;
+    let mut head =
+        format!("PUT {path} HTTP/1.1\nHost: broker\nContent-Type: text/html\nExpect: 100-continue\n");
+    for (name, value) in &owner.signature(&Method::PUT, BROKER, &path, Some(&newer), now()) {
+        head += &format!("{name}: {}\n", value.to_str().unwrap());
+    }
+    slow.send(&format!("{head}Content-Length: {}\n\n", newer.len())).await;
+    assert_eq!(slow.status().await, StatusCode::CONTINUE);
+    clock.pass(Duration::from_secs(1));
+    slow.send_bytes(newer.as_bytes()).await;
+    assert_eq!(slow.status().await, StatusCode::NOT_FOUND);
     let answer = owner.signed(&server, Method::PUT, &path, Some(&newer), now()).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     assert_eq!(get(&server, &path).await.0, StatusCode::NOT_FOUND);
