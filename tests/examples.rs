@@ -76,7 +76,13 @@ async fn a_registry_without_versions_and_bindings_says_so() {
         signature::sign(&secret, &parts, body, nonce, now).into_iter().collect()
     };
     let put = server.http.put(server.url(&path)).headers(signed(&Method::PUT, "1", Some(html.as_bytes())));
-    let put = put.header("content-type", "text/html").body(html).send().await.unwrap();
+    let put = put
+        .header("host", "pods.example.org")
+        .header("content-type", "text/html")
+        .body(html)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(put.status(), 501);
     assert_eq!(put.text().await.unwrap(), r#"{"error":"this broker's registry cannot replace a pod"}"#);
 
@@ -91,6 +97,7 @@ async fn a_registry_without_versions_and_bindings_says_so() {
     assert_eq!(newcomer.closed().await, (4003, "pod id is held".into()));
 
     let delete = server.http.delete(server.url(&path)).headers(signed(&Method::DELETE, "2", None));
+    let delete = delete.header("host", "pods.example.org");
     assert_eq!(delete.send().await.unwrap().status(), 204);
     server.stop().await;
 }

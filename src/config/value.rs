@@ -266,6 +266,11 @@ impl Value for Hostname {
 pub struct PublicUrl(String);
 
 impl PublicUrl {
+    /// The host without its port.
+    pub fn host(&self) -> String {
+        self.0.parse().ok().and_then(|uri: Uri| uri.host().map(ToOwned::to_owned)).unwrap_or_default()
+    }
+
     /// The port of an https URL.
     pub fn https_port(&self) -> Option<u16> {
         let uri: Uri = self.0.parse().ok()?;

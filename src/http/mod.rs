@@ -146,23 +146,12 @@ fn readable(path: &str, goal: impl Handler) -> Router {
     Router::with_path(path).filter(get().or(head())).goal(goal)
 }
 
-/// All routes: the broker's own, then those of the embedding program, then "not found".
-pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
-    let mut router = Router::new()
-        .push(Router::with_path("signal").goal(upgrade::Upgrade(app.clone())))
-        .push(readable("health", health::Health::new(app.clone())))
-        .push(
-            Router::with_path("pods")
-                .push(Router::new().post(upload::Upload(app.clone())))
-                .push(Router::new().options(cors::Preflight)),
-        );
-    for other in others {
-        router = router.push(other);
-    }
-    let router = router
+/// What only an owner can do. An upload that is signed is none of it: pages upload, too.
+fn owner_routes(app: &Arc<App>) -> Router {
+    Router::new()
+        .hoop(owner_request::FromProgram(app.clone()))
         .push(
             Router::with_path("{slug}")
-                .push(Router::with_filter(get().or(head())).goal(download::Download(app.clone())))
                 .push(Router::new().put(owned::Replace(app.clone())))
                 .push(Router::new().delete(owned::Delete(app.clone()))),
         )
@@ -178,6 +167,24 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
                 .push(Router::new().post(credentials::Add(app.clone())))
                 .push(Router::with_path("{name}").delete(credentials::Revoke(app.clone()))),
         )
+}
+
+/// All routes: the broker's own, then those of the embedding program, then "not found".
+pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
+    let mut router = Router::new()
+        .push(Router::with_path("signal").goal(upgrade::Upgrade(app.clone())))
+        .push(readable("health", health::Health::new(app.clone())))
+        .push(
+            Router::with_path("pods")
+                .push(Router::new().post(upload::Upload(app.clone())))
+                .push(Router::new().options(cors::Preflight)),
+        );
+    for other in others {
+        router = router.push(other);
+    }
+    let router = router
+        .push(readable("{slug}", download::Download(app.clone())))
+        .push(owner_routes(app))
         .push(readable("{slug}/meta", meta::Meta(app.clone())))
         .push(redirect::challenge_route(app))
         .push(Router::with_path("{**path}").goal(not_found::NotFound));

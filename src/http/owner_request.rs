@@ -1,9 +1,14 @@
 //! Requests that an owner key signs.
 
-use http::StatusCode;
-use salvo::Request;
+use std::sync::Arc;
 
-use super::{App, error::HttpError};
+use http::StatusCode;
+use salvo::{
+    Request, handler,
+    http::{HeaderMap, header},
+};
+
+use super::{App, error::HttpError, upload::pass_over};
 use crate::{
     config::Config,
     net::{
@@ -25,6 +30,57 @@ pub fn owner_path(request: &Request) -> Result<(OwnerKey, String), HttpError> {
     let (key, rest) =
         path.strip_prefix("/owner/").and_then(|path| path.split_once('/')).ok_or(HttpError::NotFound)?;
     Ok((key.parse().map_err(|_| HttpError::NotFound)?, rest.to_owned()))
+}
+
+/// Lets an owner request through that a program made for this broker, and none that a web page made: a page can carry a
+/// signature that was made beforehand, and sends it from the network of whoever opens the page.
+pub struct FromProgram(pub Arc<App>);
+
+#[handler]
+impl FromProgram {
+    async fn handle(&self, request: &mut Request) -> Result<(), HttpError> {
+        let config = self.0.live.load_full();
+        let checked = check_sender(request.headers()).and_then(|()| check_host(request, &config));
+        if checked.is_err() && !request.headers().contains_key(header::EXPECT) {
+            pass_over(&self.0, request.take_body());
+        }
+        checked
+    }
+}
+
+/// Refuses what browsers say of their requests. With every method but `GET` and `HEAD` they send `Origin`, even without TLS.
+fn check_sender(headers: &HeaderMap) -> Result<(), HttpError> {
+    let is_of_page = |name: &str| name == header::ORIGIN.as_str() || name.starts_with("sec-fetch-");
+    match headers.keys().find(|name| is_of_page(name.as_str())) {
+        Some(name) => {
+            let message = format!(
+                "a web page made this request (it has the field {name}): owner requests come from programs, such as \
+                 gemmapod-signal, and never from a browser"
+            );
+            Err(HttpError::new(StatusCode::FORBIDDEN, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses a request for another host than that of `public_url`. The port does not count: some proxies leave it out.
+fn check_host(request: &Request, config: &Config) -> Result<(), HttpError> {
+    let called = Client::of(request, &config.trusted_proxies).host;
+    let (Some(url), Some(called)) = (&config.public_url, called) else { return Ok(()) };
+    if same_name(&url.host(), called.host()) {
+        return Ok(());
+    }
+    let message = format!(
+        "this request is for the host {called}, and owner requests to this broker are signed for {url} and sent there; a \
+         proxy in between must pass Host on"
+    );
+    Err(HttpError::new(StatusCode::MISDIRECTED_REQUEST, message))
+}
+
+/// Compares two names of hosts. A dot at the end makes a name absolute, and is no part of it.
+fn same_name(one: &str, other: &str) -> bool {
+    let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_owned();
+    bare(one).eq_ignore_ascii_case(&bare(other))
 }
 
 /// How a request came in.

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    proof::{BROKER, Owner, UP, broker, later, register},
+    proof::{BROKER, HOST, Owner, UP, broker, later, register},
     support::{
         credential::{UNKNOWN, basic, closed},
         frames,
@@ -241,8 +241,11 @@ async fn only_the_owner_adds_lists_and_revokes_and_each_request_counts_once() {
         let (status, told) = other.ask(&server, method.clone(), path, body).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{method}");
         assert_eq!(sentence(&told), "sign with the owner key in the path: nobody else can do this for it");
-        let unsigned =
-            server.http.request(method.clone(), server.url(path)).body(body.unwrap_or("").to_owned());
+        let unsigned = server
+            .http
+            .request(method.clone(), server.url(path))
+            .header("host", HOST)
+            .body(body.unwrap_or("").to_owned());
         assert_eq!(unsigned.send().await.unwrap().status(), StatusCode::UNAUTHORIZED, "{method}");
     }
     let signed = owner.signed(&server, Method::POST, &list, Some(&body), later()).build().unwrap();

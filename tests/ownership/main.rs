@@ -6,6 +6,7 @@ mod binding;
 mod commands;
 mod credentials;
 mod owned;
+mod pages;
 mod proof;
 mod states;
 #[path = "../support/mod.rs"]

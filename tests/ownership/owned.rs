@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::{
-    proof::{BROKER, Owner, broker, later},
+    proof::{BROKER, HOST, Owner, broker, later},
     support::{raw::Raw, server::TestServer},
 };
 
@@ -105,7 +105,7 @@ async fn an_owner_lists_their_own_pods() {
     assert_eq!(list(&format!("{path}?after=x")).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(list(&format!("/owner/{}/pods", other.key())).await.0, StatusCode::FORBIDDEN);
     assert_eq!(list("/owner/x/pods").await.0, StatusCode::NOT_FOUND);
-    let unsigned = server.http.get(server.url(&path)).send().await.unwrap();
+    let unsigned = server.http.get(server.url(&path)).header("host", HOST).send().await.unwrap();
     assert_eq!(unsigned.status(), StatusCode::UNAUTHORIZED);
     assert!(unsigned.headers()["accept-signature"].to_str().unwrap().contains("@target-uri"));
 }
@@ -221,7 +221,7 @@ async fn a_change_is_made_only_if_its_conditions_are_true() {
             assert_eq!(theirs.send().await.unwrap().status(), StatusCode::FORBIDDEN, "{method} {fields:?}");
             let missing = with(owner.signed(&server, method.clone(), "/aaaaaaaaaaaa", body, later()));
             assert_eq!(missing.send().await.unwrap().status(), StatusCode::NOT_FOUND, "{method} {fields:?}");
-            let unsigned = with(server.http.request(method.clone(), server.url(&path)));
+            let unsigned = with(server.http.request(method.clone(), server.url(&path)).header("host", HOST));
             assert_eq!(
                 unsigned.send().await.unwrap().status(),
                 StatusCode::UNAUTHORIZED,
@@ -252,7 +252,7 @@ async fn a_version_that_came_during_the_upload_is_not_replaced() {
     let (first, second) = (owner.pod("first").html(), owner.pod("second").html());
     let [etag, _] = tags(&server, &path).await;
     let headers = owner.signature(&Method::PUT, BROKER, &path, Some(&first), later());
-    let mut head = format!("PUT {path} HTTP/1.1\nHost: x\nContent-Type: text/html\nIf-Match: {etag}\n");
+    let mut head = format!("PUT {path} HTTP/1.1\nHost: {HOST}\nContent-Type: text/html\nIf-Match: {etag}\n");
     for (name, value) in &headers {
         head += &format!("{name}: {}\n", value.to_str().unwrap());
     }

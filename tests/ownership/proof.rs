@@ -23,6 +23,8 @@ use crate::support::{
 
 /// The broker as the world knows it.
 pub const BROKER: &str = "https://pods.example.org";
+/// The host in [`BROKER`].
+pub const HOST: &str = "pods.example.org";
 
 /// Somebody with an owner key.
 pub struct Owner {
@@ -87,6 +89,7 @@ impl Owner {
     ) -> RequestBuilder {
         let headers = self.signature(&method, BROKER, path, body, now);
         let request = server.http.request(method, server.url(path)).headers(headers);
+        let request = request.header("host", HOST);
         match body {
             Some(body) => request.header("content-type", "text/html").body(body.to_owned()),
             None => request,

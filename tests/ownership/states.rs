@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    proof::{BROKER, Owner, UP, broker, broker_and_clock, later, register},
+    proof::{BROKER, HOST, Owner, UP, broker, broker_and_clock, later, register},
     support::{
         frames::{self, refusal, registered},
         server::{TestServer, config},
@@ -177,7 +177,7 @@ async fn a_claim_is_signed_by_the_key_in_its_path() {
     let path = format!("/owner/{}/pod-ids/pod", owner.key());
     let theirs = stranger.signed(&server, Method::PUT, &path, None, later()).send().await.unwrap();
     assert_eq!(theirs.status(), StatusCode::FORBIDDEN);
-    let unsigned = server.http.put(server.url(&path)).send().await.unwrap();
+    let unsigned = server.http.put(server.url(&path)).header("host", HOST).send().await.unwrap();
     assert_eq!(unsigned.status(), StatusCode::UNAUTHORIZED);
     let claim = owner.signed(&server, Method::PUT, &path, None, later());
     let replay = claim.try_clone().unwrap();
