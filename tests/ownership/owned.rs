@@ -301,7 +301,7 @@ async fn a_pod_that_has_expired_is_not_replaced_but_can_be_deleted() {
     // One that is in the midst of its body by then is late, too.
     let mut slow = Raw::open(&server.address).await;
     let mut head =
-        format!("PUT {path} HTTP/1.1\nHost: broker\nContent-Type: text/html\nExpect: 100-continue\n");
+        format!("PUT {path} HTTP/1.1\nHost: {HOST}\nContent-Type: text/html\nExpect: 100-continue\n");
     for (name, value) in &owner.signature(&Method::PUT, BROKER, &path, Some(&newer), now()) {
         head += &format!("{name}: {}\n", value.to_str().unwrap());
     }
