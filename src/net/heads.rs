@@ -1,20 +1,23 @@
-//! Memory for the heads of HTTP/2 requests.
+//! Memory and time for the heads of HTTP/2 requests.
 //!
 //! A head of 16 KiB takes a hundred kilobytes once it is decoded, and a client may have one on each of its streams and
 //! an unfinished one on each of its connections. Ordinary heads take little and are not counted; all others share a
-//! budget, and where it is spent only they are refused.
+//! budget, and where it is spent only they are refused. The time that a head may take from its first byte to its last is
+//! that of HTTP/1.1: whatever else goes on over the connection ends with it, as nothing else can come meanwhile.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use salvo::http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
 };
 
 /// Bytes for all heads that are not ordinary.
@@ -76,43 +79,77 @@ impl HeadBudget {
     }
 }
 
-/// A connection of HTTP/2 whose unfinished head takes from the budget.
-pub struct CountedHeads<S> {
-    stream: S,
-    frames: Frames,
-    budget: Option<HeadBudget>,
-    permit: HeadPermit,
+/// What bounds the unfinished head of a connection.
+pub struct HeadLimits {
+    pub budget: HeadBudget,
+    /// How long a head may take from its first byte to its last.
+    pub timeout: Duration,
 }
 
-impl<S> CountedHeads<S> {
-    /// Returns `stream`, of which nothing was read yet. Without a budget its heads are not counted until they are whole:
-    /// where there is no room for one, all that goes on over the connection ends with it.
-    pub fn new(stream: S, budget: Option<HeadBudget>) -> Self {
-        Self { stream, frames: Frames::default(), budget, permit: HeadPermit::default() }
+/// A connection of HTTP/2 whose unfinished head takes from the budget, and has its time.
+pub struct BoundedHeads<S> {
+    stream: S,
+    frames: Frames,
+    limits: Option<HeadLimits>,
+    permit: HeadPermit,
+    deadline: Deadline,
+}
+
+impl<S> BoundedHeads<S> {
+    /// Returns `stream`, of which nothing was read yet. Without limits its heads are not bounded until they are whole: where
+    /// there is no room or no time for one, all that goes on over the connection ends with it.
+    pub fn new(stream: S, limits: Option<HeadLimits>) -> Self {
+        Self {
+            stream,
+            frames: Frames::default(),
+            limits,
+            permit: HeadPermit::default(),
+            deadline: Deadline::default(),
+        }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for CountedHeads<S> {
+/// When the head that is under way must have come, with its number.
+#[derive(Default)]
+struct Deadline(Option<(u64, Pin<Box<Sleep>>)>);
+
+impl Deadline {
+    /// Ready once the head that is under way has taken longer than `timeout`.
+    fn poll(&mut self, head: Option<u64>, timeout: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.as_ref().map(|(timed, _)| *timed) != head {
+            self.0 = head.map(|head| (head, Box::pin(sleep(timeout))));
+        }
+        match &mut self.0 {
+            Some((_, sleep)) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for BoundedHeads<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let Self { frames, budget: Some(budget), permit, .. } = &mut *self else {
-            return Poll::Ready(Ok(()));
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf)?;
+        let Self { frames, limits: Some(limits), permit, deadline, .. } = &mut *self else {
+            return read.map(Ok);
         };
         frames.read(&buf.filled()[before..]);
         match frames.unfinished() {
             0 => permit.0 = None,
-            bytes => budget.reserve(permit, bytes).map_err(io::Error::other)?,
+            bytes => limits.budget.reserve(permit, bytes).map_err(io::Error::other)?,
         }
-        Poll::Ready(Ok(()))
+        if deadline.poll(frames.under_way(), limits.timeout, cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head took too long")));
+        }
+        read.map(Ok)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for CountedHeads<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedHeads<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -151,6 +188,8 @@ struct Frames {
     is_continued: bool,
     /// Bytes of the head in this frame.
     bytes: usize,
+    /// Heads that have begun.
+    heads: u64,
 }
 
 impl Default for Frames {
@@ -165,6 +204,7 @@ impl Default for Frames {
             ends_head: true,
             is_continued: false,
             bytes: 0,
+            heads: 0,
         }
     }
 }
@@ -200,12 +240,13 @@ impl Frames {
         self.left = u32::from_be_bytes([0, a, b, c]) as usize;
         self.kind = kind;
         self.ends_head = flags & Self::END_HEADERS != 0;
+        self.heads += u64::from(kind == Self::HEADERS);
         self.payload(0);
     }
 
     fn payload(&mut self, length: usize) {
         self.left -= length;
-        if ![Self::HEADERS, Self::CONTINUATION].contains(&self.kind) {
+        if !self.is_of_head() {
             return;
         }
         self.bytes += length;
@@ -213,6 +254,16 @@ impl Frames {
             self.bytes = 0;
             self.is_continued = !self.ends_head;
         }
+    }
+
+    fn is_of_head(&self) -> bool {
+        [Self::HEADERS, Self::CONTINUATION].contains(&self.kind)
+    }
+
+    /// Returns the number of the head that has begun and is still to come to its end.
+    fn under_way(&self) -> Option<u64> {
+        let is_under_way = self.is_continued || self.is_of_head() && self.left > 0;
+        is_under_way.then_some(self.heads)
     }
 
     /// Returns how much memory the head that is under way takes beyond that of an ordinary one.
@@ -224,6 +275,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use salvo::http::{HeaderName, HeaderValue};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
 
@@ -264,6 +316,67 @@ mod tests {
                 bytes.chunks(step).for_each(|bytes| read.read(bytes));
                 assert_eq!(read.unfinished(), unfinished, "{} frames, {step} bytes at a time", frames.len());
             }
+        }
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(15);
+
+    /// A connection on which the preface has come, and its client's end.
+    async fn connection() -> (DuplexStream, BoundedHeads<DuplexStream>) {
+        let (mut client, server) = duplex(1 << 20);
+        client.write_all(&[b'P'; Frames::PREFACE]).await.unwrap();
+        let limits = HeadLimits { budget: HeadBudget::default(), timeout: TIMEOUT };
+        (client, BoundedHeads::new(server, Some(limits)))
+    }
+
+    /// Sends pieces with a pause after each, and returns how the connection ends once its client has gone.
+    async fn send(pieces: &[&[u8]], pause: Duration) -> io::Result<()> {
+        let (mut client, mut server) = connection().await;
+        let sending = async {
+            for piece in pieces {
+                client.write_all(piece).await.unwrap();
+                sleep(pause).await;
+            }
+            drop(client);
+            std::future::pending().await
+        };
+        let mut buffer = [0; 64];
+        let reading = async {
+            while server.read(&mut buffer).await? > 0 {}
+            Ok(())
+        };
+        tokio::select! {
+            () = sending => unreachable!(),
+            ended = reading => ended,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_head_has_its_time_and_what_is_none_has_no_end() {
+        let head = |flags, length| frame(Frames::HEADERS, flags, length);
+        let more = |flags, length| frame(Frames::CONTINUATION, flags, length);
+        let (whole, begun, end) = (head(4, 100), head(0, 100), more(4, 100));
+        let half = TIMEOUT * 3 / 5;
+        // Two heads that come in the same piece and are not one.
+        let (next, data) = ([&whole[50..], &whole[..50]].concat(), frame(0, 0, 100));
+        for (pieces, pause, is_in_time) in [
+            (&[&whole[..50], &whole[50..]][..], half, true),
+            (&[&whole[..50], &next, &next, &next, &whole[50..]], half, true),
+            (&[&begun, &end, &begun, &end], half, true),
+            (&[&whole, &whole], TIMEOUT * 9, true),
+            (&[&data[..50], &data[50..]], TIMEOUT * 9, true),
+            (&[&begun, &end[..50], &end[50..]], half, false),
+            (&[&whole[..50], &whole[50..99], &whole[99..]], half, false),
+            (&[&whole[..50], &next[..50], &next[50..], &whole[50..]], half, false),
+            (&[&begun], TIMEOUT * 9, false),
+            (&[&begun, &end[..5]], TIMEOUT * 9, false),
+            (&[&whole[..10]], TIMEOUT * 9, false),
+            (&[&whole[..109]], TIMEOUT * 9, true),
+            (&[&next[59..]], TIMEOUT * 9, false),
+        ] {
+            let ended = send(pieces, pause).await.map_err(|error| error.kind());
+            let expected = if is_in_time { Ok(()) } else { Err(io::ErrorKind::TimedOut) };
+            assert_eq!(ended, expected, "{:?}", pieces.iter().map(|piece| piece.len()).collect::<Vec<_>>());
         }
     }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     flush_deadline::FlushDeadline,
-    heads::{CountedHeads, HeadBudget, TooManyHeads},
+    heads::{BoundedHeads, HeadBudget, HeadLimits, TooManyHeads},
     places::Places,
     refusals::Refusals,
     request_body,
@@ -168,7 +168,8 @@ impl Connection {
             builder.enable_connect_protocol();
         }
         let fuses = FuseConfig::disabled().with_write_stall_timeout(http.write_timeout);
-        let stream = CountedHeads::new(stream, (!self.is_proxy).then(|| self.heads.clone()));
+        let limits = HeadLimits { budget: self.heads.clone(), timeout: http.head_timeout };
+        let stream = BoundedHeads::new(stream, (!self.is_proxy).then_some(limits));
         // Nothing ever relaxes this one.
         let conn_ctrl = ConnCtrl::new();
         let stream = FlushDeadline::new(stream, http.write_timeout, conn_ctrl.clone());

@@ -9,6 +9,7 @@ mod certs;
 mod client;
 mod closing;
 mod half_closed;
+mod heads;
 mod idle;
 mod sockets;
 #[path = "../support/mod.rs"]
