@@ -13,6 +13,7 @@ use redb::TableDefinition;
 
 use super::{
     OpenError, RedbRegistry,
+    faults::{EROFS, Fault, Kind},
     lives::{directory, disk, open, pod},
     tables,
 };
@@ -223,6 +224,44 @@ async fn a_page_that_is_damaged_while_the_registry_is_open_is_an_error() {
     }
     println!("{failed} damaged registries refused to write, {fine} wrote");
     assert!(failed > 10 && fine > 10, "{failed} failed, {fine} went on");
+}
+
+/// Whoever asks for a damaged pod again and again costs nobody else their pods, nor any opening.
+#[tokio::test]
+async fn a_page_that_is_damaged_costs_no_opening_for_each_read() {
+    let (whole, records) = {
+        let (directory, disk) = (directory(), disk());
+        let registry = open(directory.path(), &disk).unwrap();
+        fill(&registry, 100).await;
+        let records = registry.list(None, usize::MAX).await.unwrap();
+        registry.close().await.unwrap();
+        let mut whole = Vec::new();
+        disk.damage(|bytes| whole.clone_from(bytes));
+        (whole, records)
+    };
+    let (lost, kept) = (records.first().unwrap(), records.last().unwrap());
+    let mut damaged = 0;
+    for at in (0..whole.len()).step_by(PAGE) {
+        let (directory, disk) = (directory(), disk());
+        disk.damage(|bytes| bytes.clone_from(&whole));
+        let registry = open(directory.path(), &disk).unwrap();
+        // It is read from a snapshot from now on.
+        disk.arm(Some(Fault { at: 1, kind: Kind::Every(EROFS) }));
+        registry.bump_hits(&[(kept.slug, 1)], UNIX_EPOCH).await.unwrap_err();
+        disk.damage(|bytes| bytes.get_mut(at..at + PAGE).into_iter().for_each(|page| page.fill(0)));
+        let is_lost = registry.get_record(&lost.slug).await.is_err();
+        if is_lost && registry.get_record(&kept.slug).await.is_ok() {
+            damaged += 1;
+            let openings = disk.openings();
+            for _ in 0..20 {
+                registry.get_record(&lost.slug).await.unwrap_err();
+                assert!(registry.get_record(&kept.slug).await.unwrap().is_some());
+            }
+            assert_eq!(disk.openings(), openings, "the registry was opened again");
+        }
+        registry.close().await.unwrap();
+    }
+    assert!(damaged > 0, "no page was that of one pod and not of the other");
 }
 
 /// Of damage that is no I/O error redb knows nothing, and would write when it is dropped.

@@ -52,6 +52,7 @@ struct State {
     fault: Option<Fault>,
     fired: bool,
     reads_to_fail: u64,
+    openings: u64,
     off: bool,
 }
 
@@ -86,6 +87,11 @@ impl Disk {
     /// Reads that are still to fail.
     pub fn reads_to_fail(&self) -> u64 {
         self.state().reads_to_fail
+    }
+
+    /// How often a database was opened: its header is read then, and only then.
+    pub fn openings(&self) -> u64 {
+        self.state().openings
     }
 
     pub fn operations(&self) -> u64 {
@@ -219,6 +225,7 @@ impl StorageBackend for Disk {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut state = self.state();
+        state.openings += u64::from(offset == 0);
         let fails = state.off || state.reads_to_fail > 0;
         state.reads_to_fail = state.reads_to_fail.saturating_sub(1);
         if fails {

@@ -9,6 +9,8 @@ use std::{
 
 use redb::{BackendError, StorageBackend};
 
+use super::damage::failed_read;
+
 /// What is held in memory at a time.
 const BLOCK: u64 = 4096;
 /// How many blocks may change: recovery of a database changes a few.
@@ -33,6 +35,30 @@ impl<B: StorageBackend> Overlay<B> {
         let base_length = base.len()?;
         let changes = RwLock::new(Changes { length: base_length, blocks: BTreeMap::new() });
         Ok(Self { base, base_length, changes })
+    }
+
+    /// Reads from the file as it was changed.
+    fn read_changed(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
+        let end = offset + out.len() as u64;
+        if end > changes.length {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if changes.blocks.range(offset / BLOCK..end.div_ceil(BLOCK)).next().is_none() {
+            return self.read_base(offset, out);
+        }
+        for (block, part) in blocks(offset..end) {
+            let target = &mut out[(part.start - offset) as usize..(part.end - offset) as usize];
+            match changes.blocks.get(&block) {
+                Some(bytes) => {
+                    let start = block * BLOCK;
+                    target
+                        .copy_from_slice(&bytes[(part.start - start) as usize..(part.end - start) as usize]);
+                }
+                None => self.read_base(part.start, target)?,
+            }
+        }
+        Ok(())
     }
 
     /// Reads from the file, which has zeros where it is too short.
@@ -67,26 +93,7 @@ impl<B: StorageBackend> StorageBackend for Overlay<B> {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
-        let end = offset + out.len() as u64;
-        if end > changes.length {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        if changes.blocks.range(offset / BLOCK..end.div_ceil(BLOCK)).next().is_none() {
-            return self.read_base(offset, out);
-        }
-        for (block, part) in blocks(offset..end) {
-            let target = &mut out[(part.start - offset) as usize..(part.end - offset) as usize];
-            match changes.blocks.get(&block) {
-                Some(bytes) => {
-                    let start = block * BLOCK;
-                    target
-                        .copy_from_slice(&bytes[(part.start - start) as usize..(part.end - start) as usize]);
-                }
-                None => self.read_base(part.start, target)?,
-            }
-        }
-        Ok(())
+        self.read_changed(offset, out).map_err(failed_read)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

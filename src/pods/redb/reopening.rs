@@ -59,7 +59,7 @@ impl Cached {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_met_an_error_is_replaced_although_its_cache_answers() {
+async fn a_snapshot_goes_on_after_an_error_of_the_disk() {
     let cached = Cached::with_pause(Duration::ZERO);
     cached.fail(Kind::Every(EROFS));
     assert!(!cached.hit().await);
@@ -72,6 +72,28 @@ async fn a_snapshot_that_met_an_error_is_replaced_although_its_cache_answers() {
     }
     cached.disk.heal();
     assert!(cached.hit().await);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_given_up_is_opened_again_once_in_a_pause() {
+    for (pause, is_opened) in [(Duration::ZERO, true), (Duration::from_hours(1), false)] {
+        let cached = Cached::with_pause(pause);
+        cached.fail(Kind::Every(EROFS));
+        assert!(!cached.hit().await);
+        // A failed read on a thread that nobody guards.
+        let give_up = |database: &redb::Database| {
+            cached.disk.fail_reads(1);
+            let all = || tables::records(database, None, usize::MAX).map(drop);
+            std::thread::scope(|scope| scope.spawn(all).join().unwrap())
+        };
+        cached.registry.store.read(give_up).unwrap_err();
+        cached.disk.fail_reads(0);
+        let openings = cached.disk.openings();
+        for _ in 0..5 {
+            assert_eq!(cached.registry.list(None, usize::MAX).await.is_ok(), is_opened, "{pause:?}");
+        }
+        assert_eq!(cached.disk.openings() > openings, is_opened, "{pause:?}");
+    }
 }
 
 #[tokio::test]
@@ -102,14 +124,20 @@ async fn a_broken_disk_is_tried_once_in_a_pause() {
         assert!(cached.registry.get_record(slug).await.unwrap().is_some(), "it can be read");
     }
     assert_eq!(cached.disk.operations(), operations, "no further attempt to write");
-    // Now nothing can be read either.
+    // Now nothing can be read either, except from the cache.
     cached.disk.fail_reads(u64::MAX);
     assert!(cached.registry.list(None, usize::MAX).await.is_err());
-    let reads = cached.disk.reads_to_fail();
-    for slug in &cached.slugs[..20] {
-        assert!(cached.registry.get_record(slug).await.is_err());
+    let openings = cached.disk.openings();
+    for _ in 0..20 {
+        assert!(cached.registry.list(None, usize::MAX).await.is_err());
     }
-    assert_eq!(cached.disk.reads_to_fail(), reads, "no further attempt to read");
+    assert_eq!(cached.disk.openings(), openings, "no further attempt to open it");
+    cached.disk.fail_reads(0);
+    assert_eq!(
+        cached.registry.list(None, usize::MAX).await.unwrap().len(),
+        PODS,
+        "it is read without a pause"
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use redb::Database;
 
 use super::{
     RegistryError, closed,
-    damage::{discard, guarded, is_damage},
+    damage::{discard, guarded, guarded_read, is_damage},
     file::Source,
     problem::Problem,
     tables,
@@ -37,8 +37,8 @@ struct Access {
 
 enum State {
     Open(Database),
-    /// It cannot be written at present.
-    Snapshot(Database),
+    /// It cannot be written at present. The snapshot was opened then.
+    Snapshot(Database, Instant),
     /// It could be neither written nor read at that moment.
     Broken(Instant),
     Closed,
@@ -100,7 +100,8 @@ impl Store {
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
     ) -> Result<T, redb::Error> {
         match &self.access().state {
-            State::Open(database) | State::Snapshot(database) => guarded(|| work(database)),
+            State::Open(database) => guarded(|| work(database)),
+            State::Snapshot(database, _) => guarded_read(|| work(database)),
             State::Broken(_) => Err(redb::Error::PreviousIo),
             State::Closed => Err(redb::Error::DatabaseClosed),
         }
@@ -113,7 +114,7 @@ impl Store {
     ) -> Result<T, RegistryError> {
         let done = match &self.access().state {
             State::Open(database) => guarded(|| work(database)),
-            State::Snapshot(_) | State::Broken(_) => Err(redb::Error::PreviousIo),
+            State::Snapshot(..) | State::Broken(_) => Err(redb::Error::PreviousIo),
             State::Closed => Err(redb::Error::DatabaseClosed),
         };
         if let Err(error) = &done
@@ -138,7 +139,7 @@ impl Store {
         match &self.access().state {
             State::Closed => Err(closed()),
             State::Open(database) => Ok(self.problem.damage().is_none() && takes_transactions(database)),
-            State::Snapshot(_) | State::Broken(_) => Ok(false),
+            State::Snapshot(..) | State::Broken(_) => Ok(false),
         }
     }
 
@@ -189,19 +190,19 @@ impl Store {
         }
     }
 
-    /// Puts a snapshot in the place of a database that is not to be written any more, or of a snapshot on which redb has
-    /// met an error: it may still read what is in its cache, and nothing else.
+    /// Puts a snapshot in the place of a database that is not to be written any more, or of a snapshot that redb has given
+    /// up: it may still read what is in its cache, and nothing else. Of the latter, once in a pause.
     fn fall_back(&self) {
         let mut access = self.access_mut();
         let Some(source) = access.source.clone() else { return };
         match &access.state {
             State::Closed => return,
-            State::Snapshot(database) if takes_transactions(database) => return,
-            State::Broken(since) if since.elapsed() < source.pause => return,
+            State::Snapshot(_, since) | State::Broken(since) if since.elapsed() < source.pause => return,
+            State::Snapshot(database, _) if takes_transactions(database) => return,
             _ => discard(mem::replace(&mut access.state, State::Broken(Instant::now()))),
         }
         match source.open_snapshot() {
-            Ok(database) => access.state = State::Snapshot(database),
+            Ok(database) => access.state = State::Snapshot(database, Instant::now()),
             Err(error) => {
                 access.state = State::Broken(Instant::now());
                 drop(access);
