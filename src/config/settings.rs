@@ -315,7 +315,7 @@ settings! {
         max_connections_per_address: u32 = 1_000;
         /// A TLS handshake, and the PROXY header before it, must be done within this time.
         handshake_timeout: Duration = known("10s");
-        /// A request's head must have arrived within this time after the connection was ready for it: after it was opened, or after the previous response.
+        /// A request's head must have arrived within this time after the connection was ready for it: after it was opened, or after the previous response. Over HTTP/2 each head has it from its first byte on, except from trusted proxies.
         head_timeout: Duration = known("15s");
         /// A connection on which nothing moves for this long is closed; between two requests of HTTP/1.1 it is `head_timeout` if that is shorter.
         idle_timeout: Duration = known("1m");
