@@ -265,6 +265,9 @@ impl SignalServer {
         let directory = app.hub.directory.clone();
         let offers =
             AbortOnDropHandle::new(tokio::spawn(async move { directory.expire_waiting_offers().await }));
+        let owners = app.owners.clone();
+        let promotions =
+            AbortOnDropHandle::new(tokio::spawn(async move { owners.record_promotions().await }));
         let drain = Drain { app: app.clone(), entrance, handed_over, servers }.run();
         // Among the workers of the runtime: the thread that waits for this would be woken for each connection.
         let serving = [
@@ -278,7 +281,7 @@ impl SignalServer {
             }
         };
         tokio::join!(serve, drain);
-        drop(offers);
+        drop((offers, promotions));
         // It ends after its round; nothing of it is lost where that takes too long.
         let _ = timeout(JANITOR, janitor).await;
         hits_stop.cancel();

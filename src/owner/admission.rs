@@ -10,8 +10,9 @@
 //! A wrong token is refused always, and so is a missing proof with `signal.require_owner`. With `signal.bind = "off"` no
 //! states are kept, and a proof, which is looked at only if it is required, gives no right to replace a holder.
 //!
-//! Once a socket holds the pod id, the registration is recorded. Where there is no room for another record, the origin
-//! is registered nevertheless, and its pod id stays free.
+//! Once a socket holds the pod id, the registration is recorded, and only then is the socket told so and do visitors get
+//! through to it. Where there is no room for another record, the origin is registered nevertheless, and its pod id stays
+//! free; whoever makes it owned takes it from an origin that came meanwhile.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{BindMode, Live},
-    pods::{MAX_RECORDED, OwnerKey, Registry, RegistryError},
+    pods::{MAX_RECORDED, OwnerKey, PodIdRecord, Registry, RegistryError},
     signal::{
         admission::{Admission, Key, Standing},
         directory::Directory,
@@ -163,6 +164,25 @@ impl Owners {
         token::verify(token, pod_id, &audience, self.clock.now()).map_err(|error| error.to_string())
     }
 
+    /// Records that an origin holds a pod id, unless the registry takes too long. Returns whether there is a record, or a
+    /// sentence if the origin has no right to the pod id.
+    pub(super) async fn record_in_time(
+        &self,
+        pod_id: &str,
+        proof: Option<OwnerKey>,
+        network: Option<IpAddr>,
+    ) -> Result<bool, String> {
+        match timeout(PATIENCE, self.record(pod_id, proof, network)).await {
+            Ok(Err(NotRecorded::OtherOwner)) => Err(other_owner(proof.is_some()).into()),
+            Ok(Err(NotRecorded::Failed)) => Ok(false),
+            Ok(Ok(())) => Ok(true),
+            Err(_) => {
+                tracing::warn!(pod_id, "the registry took too long to record a registration");
+                Ok(false)
+            }
+        }
+    }
+
     /// Returns the key that owns a pod id.
     pub(super) async fn owner(
         &self,
@@ -172,9 +192,7 @@ impl Owners {
         if mode == BindMode::Off {
             return Ok(None);
         }
-        let state = self.registry.pod_id(pod_id).await?.map(|record| record.state);
-        let state = state.filter(|state| mode == BindMode::Uploads || !state.is_by_upload());
-        Ok(state.and_then(|state| state.owner_key()))
+        Ok(self.registry.pod_id(pod_id).await?.and_then(|record| owner_of(&record, mode)))
     }
 
     /// Takes a token that is good once. `is_owner` tells whether its key owns the pod id.
@@ -213,6 +231,12 @@ pub fn other_owner(has_proof: bool) -> &'static str {
     if has_proof { OTHER_OWNER } else { OWNED }
 }
 
+/// Returns the key that owns a pod id with this record.
+pub fn owner_of(record: &PodIdRecord, mode: BindMode) -> Option<OwnerKey> {
+    let state = Some(record.state).filter(|state| mode == BindMode::Uploads || !state.is_by_upload());
+    state.and_then(|state| state.owner_key())
+}
+
 fn unreachable(error: &RegistryError) -> String {
     tracing::error!(%error, "the registry could not serve a registration");
     "this broker could not reach its registry".into()
@@ -231,15 +255,7 @@ impl Admission for AtSocket {
 
     async fn registered(&self, pod_id: &str, proof: Option<Key>) -> Result<bool, String> {
         let proof = proof.map(OwnerKey);
-        match timeout(PATIENCE, self.owners.record(pod_id, proof, self.registrant.network)).await {
-            Ok(Err(NotRecorded::OtherOwner)) => Err(other_owner(proof.is_some()).into()),
-            Ok(Err(NotRecorded::Failed)) => Ok(false),
-            Ok(Ok(())) => Ok(true),
-            Err(_) => {
-                tracing::warn!(pod_id, "the registry took too long to record a registration");
-                Ok(false)
-            }
-        }
+        self.owners.record_in_time(pod_id, proof, self.registrant.network).await
     }
 
     fn network(&self) -> Option<IpAddr> {

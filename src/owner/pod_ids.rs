@@ -2,10 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::{Owners, other_owner},
+    admission::{Owners, other_owner, owner_of},
     replay::Sender,
 };
 use crate::{
@@ -13,13 +14,15 @@ use crate::{
     pods::{
         Holder, MAX_RECORDED, NetworkTag, OwnerKey, PodIdChange, PodIdChanged, PodIdRefused, RegistryError,
     },
-    signal::directory,
+    signal::directory::{self, Record},
 };
 
 /// How often pod ids that are held are marked as used, and unused ones are looked for.
 const ROUND: Duration = Duration::from_hours(1);
 /// Pod ids that are looked at or changed at a time.
 const PAGE: usize = 512;
+/// Registrations of promoted newcomers that are recorded at a time.
+const PROMOTIONS: usize = 64;
 
 /// Why a registration is not on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +74,13 @@ impl Owners {
             network: network.map(|network| NetworkTag::new(pod_id, network)),
         };
         match self.add(pod_id, mode, registered, proof, network).await {
-            Ok(_) | Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => Ok(()),
+            Ok(()) => {
+                if let Some(key) = proof {
+                    self.evict_others(pod_id, mode, key, None).await;
+                }
+                Ok(())
+            }
+            Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => Ok(()),
             Err(NotClaimed::Refused(PodIdRefused::OtherOwner)) => Err(NotRecorded::OtherOwner),
             Err(NotClaimed::Registry(error)) => {
                 tracing::warn!(%error, pod_id, "a registration was not recorded");
@@ -95,6 +104,10 @@ impl Owners {
         network: Option<IpAddr>,
     ) -> Result<(), NotClaimed> {
         let before = self.registry.pod_id(pod_id).await?;
+        // Whether or not the registry can write: nobody but its owner has a right to it.
+        if before.as_ref().and_then(|before| owner_of(before, mode)).is_some_and(|owner| Some(owner) != key) {
+            return Err(PodIdRefused::OtherOwner.into());
+        }
         let ignores_upload =
             before.is_some_and(|record| mode != BindMode::Uploads && record.state.is_by_upload());
         if before.is_none() || ignores_upload {
@@ -128,7 +141,9 @@ impl Owners {
         network: Option<IpAddr>,
     ) -> Result<(), NotClaimed> {
         let mode = self.checked(pod_id)?;
-        let holder = match self.directory.holder(pod_id) {
+        let holder = self.directory.holder(pod_id);
+        let judged = holder.map(|holder| holder.socket);
+        let holder = match holder {
             None => Holder::Nobody,
             Some(holder) if holder.proof.is_some_and(|proof| proof != key.0) => Holder::OtherKey,
             // What reaches the broker from this host itself may come from anywhere, through a proxy or a tunnel.
@@ -139,7 +154,23 @@ impl Owners {
                 _ => Holder::OtherNetwork,
             },
         };
-        self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, Some(key), network).await
+        self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, Some(key), network).await?;
+        self.evict_others(pod_id, mode, key, judged).await;
+        Ok(())
+    }
+
+    /// Takes a pod id that `key` owns since a moment ago from an origin that got it meanwhile without a proof of that key, and
+    /// perhaps without a record. `judged` is a holder that may stay.
+    async fn evict_others(&self, pod_id: &str, mode: BindMode, key: OwnerKey, judged: Option<u64>) {
+        let holder = self.directory.holder(pod_id);
+        let others =
+            |holder: &directory::Holder| Some(holder.socket) != judged && holder.proof != Some(key.0);
+        if let Some(holder) = holder.filter(others)
+            && let Ok(Some(owner)) = self.owner(pod_id, mode).await
+            && owner == key
+        {
+            self.directory.evict(holder.socket, pod_id, other_owner(holder.proof.is_some()));
+        }
     }
 
     /// Returns whether a key owns a stored pod or a pod id.
@@ -181,7 +212,8 @@ impl Owners {
             return;
         }
         match self.add(pod_id, mode, PodIdChange::Uploaded { key }, Some(key), network).await {
-            Ok(()) | Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => {}
+            Ok(()) => self.evict_others(pod_id, mode, key, None).await,
+            Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => {}
             Err(NotClaimed::Registry(error)) => {
                 tracing::warn!(%error, pod_id, "a signed upload did not bind its pod id");
             }
@@ -190,10 +222,17 @@ impl Owners {
         }
     }
 
-    /// Keeps the records of pod ids up to date until `stop`: those that are held are used, those that newcomers got are
-    /// recorded, and unused ones expire.
+    /// Records the registrations of newcomers that got the pod id that they waited for. Never returns.
+    pub async fn record_promotions(&self) {
+        let any_promoted = self.directory.any_promoted();
+        loop {
+            any_promoted.notified().await;
+            self.record_held(self.directory.take_promoted()).await;
+        }
+    }
+
+    /// Keeps the records of pod ids up to date until `stop`: those that are held are used, and unused ones expire.
     pub async fn keep_records(self: Arc<Self>, stop: CancellationToken) {
-        let promoted = self.directory.any_promoted();
         let (mut counted, mut day) = (self.clock.running(), 0);
         let mut due = self.clock.after(ROUND);
         loop {
@@ -208,10 +247,6 @@ impl Owners {
                         Err(error) => tracing::warn!(%error, "the records of pod ids were not kept up to date"),
                     }
                 }
-                () = promoted.notified() => {
-                    let promoted = self.directory.take_promoted();
-                    self.record_held(promoted).await;
-                }
                 () = stop.cancelled() => return,
             }
         }
@@ -223,13 +258,20 @@ impl Owners {
             return Ok(before);
         }
         let day = self.registry.pod_ids_ran(ran).await?;
-        let (recorded, others): (Vec<_>, Vec<_>) =
-            self.directory.holders().into_iter().partition(|(_, holder)| holder.recorded);
+        let (mut recorded, mut missing) = (Vec::new(), Vec::new());
+        for (pod_id, holder) in self.directory.holders() {
+            match holder.record {
+                Record::Written => recorded.push((pod_id, holder)),
+                Record::Missing => missing.push((pod_id, holder)),
+                // By whoever carries the registration out.
+                Record::Pending => {}
+            }
+        }
         for page in recorded.chunks(PAGE) {
             let held = page.iter().map(|(pod_id, _)| (pod_id.to_string(), PodIdChange::Held)).collect();
             self.registry.change_pod_ids(held).await?;
         }
-        self.record_held(others).await;
+        self.record_held(missing).await;
         if day != before {
             self.expire(day).await?;
         }
@@ -237,18 +279,13 @@ impl Owners {
     }
 
     pub(super) async fn record_held(&self, held: Vec<(Arc<str>, directory::Holder)>) {
-        for (pod_id, holder) in held {
-            let proof = holder.proof.map(OwnerKey);
-            match self.record(&pod_id, proof, holder.network).await {
-                Ok(()) => self.directory.recorded(holder.socket, &pod_id),
-                // It was claimed while the holder waited for it.
-                Err(NotRecorded::OtherOwner) => {
-                    let sentence = other_owner(proof.is_some()).to_owned();
-                    self.directory.evict(holder.socket, &pod_id, sentence);
-                }
-                Err(NotRecorded::Failed) => {}
-            }
-        }
+        let each = stream::iter(held);
+        each.for_each_concurrent(PROMOTIONS, |(pod_id, holder)| self.record_holder(pod_id, holder)).await;
+    }
+
+    async fn record_holder(&self, pod_id: Arc<str>, holder: directory::Holder) {
+        let recorded = self.record_in_time(&pod_id, holder.proof.map(OwnerKey), holder.network).await;
+        self.directory.registered(holder.socket, &pod_id, recorded);
     }
 
     /// Makes pod ids free that were not used for too long.

@@ -13,7 +13,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
-use tokio::runtime;
+use tokio::{runtime, time::Instant};
 
 use super::{
     admission::{Owners, Registrant, SocketProof},
@@ -43,6 +43,10 @@ const REMEMBERED: Duration = Duration::from_hours(29 * 24);
 
 /// Days after which an owner may have lost its pod id.
 const LAPSES: Duration = Duration::from_hours(364 * 24);
+
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than a case runs on top of that.
+const ROUND: Duration = Duration::from_hours(1);
 
 /// How many cases are drawn, by default and with `GEMMAPOD_OWNERSHIP_CASES`.
 fn cases(default: u32) -> u32 {
@@ -98,7 +102,7 @@ enum Step {
         pod: usize,
         key: u8,
     },
-    /// The time of all contests' rounds is over.
+    /// All holders that were pinged before had the time to answer.
     EndRounds,
     Restart,
     /// Hours pass.
@@ -152,6 +156,8 @@ struct World<'a> {
     owners: Arc<Owners>,
     hosts: Vec<Host>,
     contests: Vec<Contest>,
+    /// How much later than now it is for the contests.
+    waited: Duration,
     /// When a host of each victim last held its pod id.
     worked: [Duration; 2],
     /// Whether the owner was away for so long that its pod id may be free.
@@ -185,6 +191,7 @@ impl<'a> World<'a> {
             owners,
             hosts: Vec::new(),
             contests: Vec::new(),
+            waited: Duration::ZERO,
             worked: [Duration::ZERO; 2],
             lapsed: false,
             day: 0,
@@ -316,7 +323,11 @@ impl<'a> World<'a> {
                 let released = self.owners.release(PODS[pod], secret(key).owner_key()).await;
                 prop_assert!(released.is_err() || !self.is_remembered(pod), "{:?}", step);
             }
-            Step::EndRounds => self.contests.retain_mut(Contest::end_round),
+            Step::EndRounds => {
+                self.waited += ROUND;
+                let now = Instant::now() + self.waited;
+                self.contests.retain(|contest| contest.check_holder(now, TAKEOVER_TIMEOUT).is_some());
+            }
             Step::Restart => {
                 may_end = true;
                 self.restart().await;

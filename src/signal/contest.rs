@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     admission::Standing,
@@ -14,8 +14,8 @@ use super::{
 
 /// Newcomers that wait for one pod id.
 const MAX_NEWCOMERS: usize = 16;
-/// A holder is asked no more often than this, whatever `takeover_timeout` is.
-const SHORTEST_ROUND: Duration = Duration::from_millis(50);
+/// A holder has at least this time to answer, whatever `takeover_timeout` is.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// All contests, by the pod id that is contested.
 #[derive(Debug, Default)]
@@ -27,10 +27,8 @@ pub struct Contests {
 #[derive(Debug)]
 struct Newcomers {
     number: u64,
-    /// How often the holder was asked.
-    round: u64,
-    /// Whether the holder has not answered yet.
-    asked: bool,
+    /// When the first ping was sent that the holder has not answered yet.
+    pinged: Option<Instant>,
     /// In the order in which they came.
     waiting: Vec<Newcomer>,
 }
@@ -53,38 +51,40 @@ impl Newcomer {
 /// How a newcomer was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entered {
-    /// It is the first: the contest begins, under this number, and the holder is to be asked.
+    /// It is the first: the contest begins, under this number, and the holder is to be pinged.
     Begun(u64),
-    /// Others wait already; the holder is to be asked.
+    /// Others wait already; the holder is to be pinged.
     Joined,
     /// Too many wait already.
     Full,
 }
 
-/// What is to be done at the end of a round.
+/// What is to be done about a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoundEnd {
-    /// The contest is over.
+pub enum Check {
+    /// Nothing: the contest is over.
     Over,
-    /// The holder did not answer in the time that it had: it is to be replaced.
+    /// It did not answer in the time that it had: it is to be replaced.
     Silent,
-    /// The holder has been asked, or is to be asked now (`ask`), in this round.
-    Next { round: u64, ask: bool },
+    /// It is to be pinged.
+    Ping,
+    /// It was pinged, and has until then to answer.
+    Wait(Instant),
 }
 
 impl Contests {
     /// Lets a newcomer wait for a pod id.
-    pub fn enter(&mut self, pod: &PodId, newcomer: Newcomer) -> Entered {
+    pub fn enter(&mut self, pod: &PodId, newcomer: Newcomer, now: Instant) -> Entered {
         if let Some(newcomers) = self.by_pod.get_mut(pod) {
             if newcomers.waiting.len() >= MAX_NEWCOMERS {
                 return Entered::Full;
             }
             newcomers.waiting.push(newcomer);
-            newcomers.ask();
+            newcomers.pinged.get_or_insert(now);
             return Entered::Joined;
         }
         self.last += 1;
-        let newcomers = Newcomers { number: self.last, round: 0, asked: true, waiting: vec![newcomer] };
+        let newcomers = Newcomers { number: self.last, pinged: Some(now), waiting: vec![newcomer] };
         self.by_pod.insert(pod.clone(), newcomers);
         Entered::Begun(self.last)
     }
@@ -107,7 +107,7 @@ impl Contests {
     /// The holder is there. Returns who waited in vain; those that stand by go on waiting.
     pub fn answered(&mut self, pod: &PodId) -> Vec<Newcomer> {
         let Some(newcomers) = self.by_pod.get_mut(pod) else { return Vec::new() };
-        newcomers.asked = false;
+        newcomers.pinged = None;
         let refused = newcomers.waiting.extract_if(.., |newcomer| !newcomer.stands_by()).collect();
         if newcomers.waiting.is_empty() {
             self.by_pod.remove(pod);
@@ -122,24 +122,25 @@ impl Contests {
         Some(first)
     }
 
-    /// The time of a round is over for a holder that was last asked in round `seen`.
-    pub fn end_round(&mut self, pod: &PodId, number: u64, seen: u64) -> RoundEnd {
+    /// Looks at the holder of a pod id, which counts as silent `patience` after the first ping that it did not answer.
+    pub fn check(&mut self, pod: &PodId, number: u64, now: Instant, patience: Duration) -> Check {
         match self.by_pod.get_mut(pod) {
-            Some(newcomers) if newcomers.number == number => {
-                if newcomers.asked && newcomers.round == seen {
-                    return RoundEnd::Silent;
+            Some(newcomers) if newcomers.number == number => match newcomers.pinged {
+                Some(pinged) if pinged + patience <= now => Check::Silent,
+                Some(pinged) => Check::Wait(pinged + patience),
+                None => {
+                    newcomers.pinged = Some(now);
+                    Check::Ping
                 }
-                let ask = newcomers.ask();
-                RoundEnd::Next { round: newcomers.round, ask }
-            }
-            _ => RoundEnd::Over,
+            },
+            _ => Check::Over,
         }
     }
 
-    /// Gives a holder that has not answered yet the time of another round.
-    pub fn renew_round(&mut self, pod: &PodId) {
-        if let Some(newcomers) = self.by_pod.get_mut(pod).filter(|newcomers| newcomers.asked) {
-            newcomers.round += 1;
+    /// Gives a holder that has not answered yet the whole time again.
+    pub fn renew(&mut self, pod: &PodId, now: Instant) {
+        if let Some(pinged) = self.by_pod.get_mut(pod).and_then(|newcomers| newcomers.pinged.as_mut()) {
+            *pinged = now;
         }
     }
 
@@ -150,47 +151,28 @@ impl Contests {
     }
 }
 
-impl Newcomers {
-    /// Begins another round, unless one goes on.
-    fn ask(&mut self) -> bool {
-        let ask = !self.asked;
-        if ask {
-            self.asked = true;
-            self.round += 1;
-        }
-        ask
-    }
-}
-
 /// A contest that has just begun.
 #[derive(Debug)]
 pub struct Contest {
     pub(super) directory: Arc<Directory>,
     pub(super) pod: PodId,
     pub(super) number: u64,
-    /// The round in which the holder was last seen asked.
-    pub(super) round: u64,
 }
 
 impl Contest {
-    /// Replaces the holder once it leaves a question unanswered for `patience`, as long as anybody waits.
-    pub async fn decide(mut self, patience: Duration) {
-        loop {
-            sleep(patience.max(SHORTEST_ROUND)).await;
-            if !self.end_round() {
-                return;
-            }
+    /// Pings the holder several times in each `patience`, and replaces it once it leaves a ping unanswered for that time, as
+    /// long as anybody waits.
+    pub async fn decide(self, patience: Duration) {
+        while let Some(next) = self.check_holder(Instant::now(), patience) {
+            sleep_until(next).await;
         }
     }
 
-    /// Ends a round. Returns whether the contest goes on.
-    pub fn end_round(&mut self) -> bool {
-        match self.directory.end_round(&self.pod, self.number, self.round) {
-            Some(round) => {
-                self.round = round;
-                true
-            }
-            None => false,
-        }
+    /// Looks at the holder. Returns when to look again, or `None` if the contest is over.
+    pub fn check_holder(&self, now: Instant, patience: Duration) -> Option<Instant> {
+        self.directory.check_holder(&self.pod, self.number, now, patience.max(SHORTEST_TIMEOUT))
     }
 }
+
+#[cfg(test)]
+mod properties;

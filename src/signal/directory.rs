@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 pub use self::member::Member;
-pub use super::state::Holder;
+pub use super::state::{Holder, Record};
 use super::{
     contest::Contest,
     outbox::{Outbox, Waiting},
@@ -91,7 +92,7 @@ pub struct Registration {
 #[derive(Debug)]
 #[must_use = "a contest must be decided"]
 pub enum Admitted {
-    /// The socket holds the pod id.
+    /// The socket holds the pod id, and is told so once that is recorded: see [`Member::registered`].
     Holds,
     /// It waits for the pod id, and this contest begins with it: it is to be decided when the holder has had the time to
     /// show that it is there.
@@ -180,13 +181,18 @@ impl Directory {
         self.lock().holders().map(|(pod, holder)| (pod.clone(), *holder)).collect()
     }
 
-    /// The registration of a pod id by a socket is on record.
-    pub fn recorded(&self, socket: SocketId, pod: &str) {
-        self.lock().recorded(socket, pod);
+    /// Concludes the registration of a pod id by a socket that holds it: it is on record, or it stays without a record, or the
+    /// socket has no right to the pod id. Only then is the socket told anything, and do visitors get through to it.
+    pub fn registered(&self, socket: SocketId, pod: &PodId, recorded: Result<bool, String>) {
+        let mut state = self.lock();
+        match recorded {
+            Ok(is_recorded) => state.settle(socket, pod, is_recorded),
+            Err(sentence) => state.evict(socket, pod, &sentence),
+        }
     }
 
-    /// Tells a socket why it has no right to a pod id that it holds, and closes it.
-    pub fn evict(&self, socket: SocketId, pod: &str, sentence: String) {
+    /// Takes everything from a socket that has no right to a pod id that it holds, tells it why and closes it.
+    pub fn evict(&self, socket: SocketId, pod: &str, sentence: &str) {
         self.lock().evict(socket, pod, sentence);
     }
 
@@ -195,15 +201,21 @@ impl Directory {
         self.lock().any_promoted()
     }
 
-    /// Takes the pod ids that newcomers got, and that are not on record yet, with those that hold them.
+    /// Takes the pod ids that newcomers got, with those that hold them. Their registrations are to be recorded and concluded:
+    /// see [`Directory::registered`].
     pub fn take_promoted(&self) -> Vec<(PodId, Holder)> {
         self.lock().take_promoted()
     }
 
-    /// The time that the holder of a pod id had to show that it is there is over. Returns the round that goes on, or
-    /// `None` if the contest is over.
-    pub(super) fn end_round(&self, pod: &PodId, contest: u64, seen: u64) -> Option<u64> {
-        self.lock().end_round(pod, contest, seen)
+    /// Looks at the holder of a contested pod id. Returns when to look again, or `None` if the contest is over.
+    pub(super) fn check_holder(
+        &self,
+        pod: &PodId,
+        contest: u64,
+        now: Instant,
+        patience: Duration,
+    ) -> Option<Instant> {
+        self.lock().check_holder(pod, contest, now, patience)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

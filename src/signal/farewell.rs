@@ -139,7 +139,7 @@ mod tests {
 
     fn origin(directory: &Arc<Directory>, pod: &str) -> (Place, Arc<Outbox>) {
         let (place, outbox) = join(directory);
-        let _ = place.admit(pod.into(), Ok(Standing::Open(None)), None);
+        place.hold(&pod.into(), Standing::Open(None));
         (place, outbox)
     }
 

@@ -14,15 +14,15 @@
 //! | --- | --- | --- |
 //! | any | bytes that are not JSON, or `null` | `invalid json` |
 //! | any | a frame of an unknown kind, or JSON that is no object | dropped |
-//! | origin that was replaced | anything | dropped |
+//! | was closed for a registration or its credential, or replaced | anything | dropped |
 //! | any, is being closed | `register` | dropped |
 //! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
 //! | new | `register` with a proof of an owner key that is wrong, or without one where one is needed | the reason, then closed with 1008 |
-//! | new | `register` with a proof of the key that owns the pod id, while an origin holds it that did not prove that key | it becomes its origin and is told `registered`; the other loses all its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
+//! | new | `register` with a proof of the key that owns the pod id, while an origin holds it that did not prove that key | it becomes its origin; the other loses its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
 //! | new | `register` with a pod id that another origin holds and for which 16 newcomers wait | `pod id is held`, then closed with 4003 |
 //! | new | any other `register` with a pod id that another origin holds | it is a newcomer that waits, and one that stands by if it proved the key that owns the pod id; the other is pinged |
 //! | new, waits | anything | dropped |
-//! | new | `register` with any other pod id | it becomes an origin and holds the pod id; it is told `registered` |
+//! | new | `register` with any other pod id | it becomes an origin and holds the pod id |
 //! | new | `offer` | it becomes a visitor, and the rows of a visitor hold for this offer already |
 //! | new | `answer` | `wrong role` |
 //! | new | `candidate` | `uninitialized socket` |
@@ -80,20 +80,33 @@
 //! | event | what happens |
 //! | --- | --- |
 //! | the holder sends anything but a close frame, be it a pong, or takes some of what waits for it | the newcomers that wait for its pod ids are told `pod id is held` and closed with 4003, except those that stand by |
-//! | a newcomer stands by, and the holder has answered for `takeover_timeout` | the holder is pinged again |
-//! | nothing came from the holder for `takeover_timeout` since it was pinged for a newcomer that waits, or since its own registration of another pod id was recorded | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
-//! | the holder's socket ends | the first newcomer that waits gets the pod id and is told `registered`; the others are told `pod id is held` and closed with 4003, except those that stand by |
+//! | a newcomer comes, and each quarter of `takeover_timeout` while newcomers wait and the holder owes no answer | the holder is pinged |
+//! | nothing came from the holder for `takeover_timeout` since the first ping that it did not answer, or since its own registration of another pod id was recorded | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
+//! | the holder's socket ends | the first newcomer that waits gets the pod id; the others are told `pod id is held` and closed with 4003, except those that stand by |
 //! | a newcomer's socket ends | it waits no more |
+//!
+//! # When a registration counts, and until when
+//!
+//! An origin that got a pod id, at once or after it waited, is told nothing, and no visitor gets through to it, before
+//! its registration is recorded. Whoever loses a right leaves the directory at that moment, however slowly it reads: what
+//! waits for it is discarded, but for an error frame and the close frame, and nothing that it sends is passed on.
+//!
+//! | event | what happens |
+//! | --- | --- |
+//! | the registration is recorded, or there is no room for a record, or the registry takes more than 10 s | the origin is told `registered` |
+//! | the pod id has got another owner meanwhile | the origin: the reason, then closed with 1008; it loses all its pod ids and sessions |
+//! | another registration of the origin is refused, its credential is revoked, or it is replaced | it loses all its pod ids and sessions |
 //!
 //! # Offers that wait for an origin
 //!
 //! Offers wait for at most `offline_grace` where the origin may be on its way back: in the first 30 s after the broker
-//! started, and for a pod id whose last origin left less than two minutes ago. How much may wait is bounded for each
+//! started, and for a pod id whose last origin left less than two minutes ago. While a registration is recorded, they wait
+//! for it, with `offline_grace` = 0 for at most 3 s. How much may wait is bounded for each
 //! socket, each client network, each pod id and in total.
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | an origin gets the pod id | after `registered` it is sent each offer, and what followed it in the order in which it came; a visitor whose session id another session of the origin has is told `session id is taken` |
+//! | the registration of an origin is recorded | after `registered` it is sent each offer, and what followed it in the order in which it came; a visitor whose session id another session of the origin has is told `session id is taken` |
 //! | an offer has waited for `offline_grace` | its visitor: `origin offline`, with the session id |
 //! | the visitor's socket ends | its offers are dropped |
 //!

@@ -118,12 +118,16 @@ impl Outbox {
         if inner.close.is_some() {
             return;
         }
+        self.add_own(&mut inner, frame);
+        Self::wake(inner);
+    }
+
+    fn add_own(&self, inner: &mut Inner, frame: String) {
         let bytes = inner.bytes + cost(&frame);
         self.budget.take_anyway(beyond_free(bytes) - beyond_free(inner.bytes));
         inner.bytes = bytes;
         inner.queue.add_own(frame);
         self.own.store(inner.queue.own(), Ordering::Relaxed);
-        Self::wake(inner);
     }
 
     /// Returns whether the peer has to take some of the broker's own frames before it is read from again.
@@ -139,7 +143,7 @@ impl Outbox {
     /// Asks for the socket to be closed after what waits was sent. The first reason stays.
     pub fn close(&self, close: Close) {
         let mut inner = self.lock();
-        inner.is_hurried |= [Close::RESTART, Close::CREDENTIAL_REFUSED].contains(&close);
+        inner.is_hurried |= close == Close::RESTART;
         inner.close.get_or_insert(close);
         Self::wake_all(inner);
     }
@@ -152,11 +156,29 @@ impl Outbox {
     /// Closes and forgets what waits: it will not be sent.
     pub fn discard(&self, close: Close) {
         let mut inner = self.lock();
-        inner.queue.clear();
-        let left = inner.leaving;
-        self.shrink(&mut inner, left);
+        self.clear(&mut inner);
         inner.close.get_or_insert(close);
         Self::wake_all(inner);
+    }
+
+    /// Closes, and forgets what waits, as the peer has no right to it any more: it is sent nothing but `told`, and what is
+    /// being written is not waited for. The first reason stays.
+    pub fn expel(&self, close: Close, told: Option<String>) {
+        let mut inner = self.lock();
+        self.clear(&mut inner);
+        if let Some(frame) = told.filter(|_| inner.close.is_none()) {
+            self.add_own(&mut inner, frame);
+        }
+        inner.is_hurried = true;
+        inner.close.get_or_insert(close);
+        Self::wake_all(inner);
+    }
+
+    fn clear(&self, inner: &mut Inner) {
+        inner.queue.clear();
+        let left = inner.leaving;
+        self.shrink(inner, left);
+        self.own.store(inner.queue.own(), Ordering::Relaxed);
     }
 
     /// Has the peer pinged, ahead of what waits. Once it is heard of, [`Outbox::take_asked`] says so.
@@ -208,8 +230,8 @@ impl Outbox {
         self.pop(&mut self.lock())
     }
 
-    /// Ready once what is being written to the socket is not worth waiting for any more: the broker stops, or the
-    /// credential was revoked.
+    /// Ready once what is being written to the socket is not worth waiting for any more: the broker stops, or the peer was
+    /// expelled.
     pub fn poll_hurried(&self, cx: &mut Context<'_>) -> Poll<Close> {
         let mut inner = self.lock();
         match inner.close.clone().filter(|_| inner.is_hurried) {

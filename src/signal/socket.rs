@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     pin::{Pin, pin},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::Poll,
@@ -78,20 +78,17 @@ pub struct Hub {
 
 /// Closes an open socket from outside of its task.
 #[derive(Clone, Debug)]
-pub struct SocketHandle(Weak<Outbox>);
+pub struct SocketHandle(Member);
 
 impl SocketHandle {
-    /// Returns a handle of the socket with this outbox.
-    pub fn of(outbox: &Arc<Outbox>) -> Self {
-        Self(Arc::downgrade(outbox))
+    /// Returns a handle of the socket in this place.
+    pub fn of(place: &Place) -> Self {
+        Self(Member::clone(place))
     }
 
-    /// Sends an error frame, then closes the socket.
+    /// Sends an error frame, then closes the socket, which loses all that it holds at once.
     pub fn close(&self, sentence: &str, close: Close) {
-        if let Some(outbox) = self.0.upgrade() {
-            outbox.tell(wire::error(None, sentence));
-            outbox.close(close);
-        }
+        self.0.expel(sentence, close);
     }
 }
 
@@ -111,9 +108,9 @@ pub async fn serve<S>(
 {
     let limits = hub.directory.limits();
     let (socket, outbox) = open(stream, &hub, &limits).await;
-    opened(SocketHandle::of(&outbox));
     let taken = socket.get_ref().inner().taken();
     let place = hub.directory.join(outbox.clone(), network);
+    opened(SocketHandle::of(&place));
     let silence = Silence::new(&limits);
     let mut connection = Connection {
         socket,
@@ -177,7 +174,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (socket, outbox) = open(stream, hub, &hub.directory.limits()).await;
-    SocketHandle::of(&outbox).close(sentence, close.clone());
+    outbox.tell(wire::error(None, sentence));
+    outbox.close(close.clone());
     close_with(socket, &outbox, close, false).await;
 }
 

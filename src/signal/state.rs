@@ -1,7 +1,8 @@
 //! Which socket is an origin, which a visitor, and which sessions are between them.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
+    mem,
     net::IpAddr,
     sync::Arc,
 };
@@ -11,7 +12,7 @@ use tokio::{sync::Notify, time::Instant};
 use self::{recent_holders::RecentHolders, waiting_offers::WaitingOffers};
 use super::{
     close::Close,
-    contest::Contests,
+    contest::{Contests, Newcomer},
     outbox::Outbox,
     queue::{Share, Turns},
     wire,
@@ -25,7 +26,7 @@ pub(super) mod waiting_offers;
 
 pub use self::{offline::OfflineRules, stop::Talk};
 
-pub use self::holders::Holder;
+pub use self::holders::{Holder, Record};
 
 pub type SocketId = u64;
 pub type PodId = Arc<str>;
@@ -39,7 +40,7 @@ pub struct State {
     origins: HashMap<PodId, Holder>,
     contests: Contests,
     /// Pod ids that newcomers got after they had waited, and that nobody has asked about since.
-    promoted: Vec<PodId>,
+    promoted: HashSet<PodId>,
     any_promoted: Arc<Notify>,
     /// Sessions that have an origin.
     sessions: usize,
@@ -77,7 +78,7 @@ struct Socket {
 /// What came of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registered {
-    /// The socket holds the pod id.
+    /// The socket holds the pod id. It is told so, and visitors get through to it, with [`State::settle`].
     Holds,
     /// It waits until the holder has shown whether it is there. With a number, this contest is new.
     Waits(Option<u64>),
@@ -101,8 +102,8 @@ pub enum Role {
         pod: Option<PodId>,
         sessions: HashMap<SessionId, Session>,
     },
-    /// It lost its pod id to another and is being closed: whatever it still says is dropped.
-    Replaced,
+    /// It lost a right or was refused one, and is being closed: whatever it still says is dropped.
+    Expelled,
 }
 
 /// One negotiation, as its visitor holds it.
@@ -209,7 +210,7 @@ impl State {
             sessions: 0,
             waiting_offers: WaitingOffers::default(),
             recent_holders: RecentHolders::default(),
-            promoted: Vec::new(),
+            promoted: HashSet::new(),
             any_promoted: Arc::default(),
             started: Instant::now(),
             phase: Phase::Running,
@@ -252,7 +253,7 @@ impl State {
         match self.role(id) {
             Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize && !contests => Ok(()),
             Role::Origin { .. } | Role::Visitor { .. } => Err(Refusal::AlreadyInitialized),
-            Role::New | Role::Replaced => Ok(()),
+            Role::New | Role::Expelled => Ok(()),
         }
     }
 
@@ -276,13 +277,6 @@ impl State {
         self.origins.iter()
     }
 
-    /// The registration of a pod id by this socket is on record.
-    pub fn recorded(&mut self, id: SocketId, pod: &str) {
-        if let Some(holder) = self.origins.get_mut(pod).filter(|holder| holder.socket == id) {
-            holder.recorded = true;
-        }
-    }
-
     /// Returns what is notified when a newcomer that waited got its pod id.
     pub fn any_promoted(&self) -> Arc<Notify> {
         self.any_promoted.clone()
@@ -290,7 +284,7 @@ impl State {
 
     /// Takes the pod ids that newcomers got, with those that hold them.
     pub fn take_promoted(&mut self) -> Vec<(PodId, Holder)> {
-        let promoted = std::mem::take(&mut self.promoted).into_iter();
+        let promoted = mem::take(&mut self.promoted).into_iter();
         promoted.filter_map(|pod| self.holder(&pod).map(|holder| (pod, holder))).collect()
     }
 
@@ -299,12 +293,10 @@ impl State {
         self.sockets.contains_key(&id)
     }
 
-    /// Tells a socket why it has no right to a pod id that it holds, and closes it.
-    pub fn evict(&mut self, id: SocketId, pod: &str, sentence: String) {
+    /// Expels a socket that has no right to a pod id that it holds.
+    pub fn evict(&mut self, id: SocketId, pod: &str, sentence: &str) {
         if self.holds(id, pod) {
-            let outbox = &self.sockets[&id].outbox;
-            outbox.tell(wire::error(None, &Refusal::NotAdmitted(sentence).to_string()));
-            outbox.close(Close::REGISTRATION_REFUSED);
+            self.expel(id, Close::REGISTRATION_REFUSED, Some(wire::error(None, sentence)));
         }
     }
 
@@ -318,7 +310,7 @@ impl State {
     }
 
     /// Makes `visitor` and the origin of `pod` the two sides of a session, or finds that they are. Where nobody holds
-    /// the pod id, [`State::await_origin`] comes next.
+    /// the pod id, or its holder is not settled, [`State::await_origin`] comes next.
     pub fn open_session(
         &mut self,
         visitor: SocketId,
@@ -326,7 +318,8 @@ impl State {
         pod: &PodId,
         limit: u32,
     ) -> Result<Route, Refusal> {
-        let origin = self.origins.get(pod).map(|holder| holder.socket);
+        let holder = self.origins.get(pod).filter(|holder| holder.record != Record::Pending);
+        let origin = holder.map(|holder| holder.socket);
         if let Role::Visitor { sessions, .. } = self.role(visitor) {
             let full = sessions.len() >= limit as usize;
             match sessions.get_mut(session_id) {
@@ -394,7 +387,7 @@ impl State {
         }
         match role {
             Role::Visitor { pod, .. } => Ok(pod.clone()),
-            Role::New | Role::Origin { .. } | Role::Replaced => Err(Refusal::WrongRole),
+            Role::New | Role::Origin { .. } | Role::Expelled => Err(Refusal::WrongRole),
         }
     }
 
@@ -410,7 +403,7 @@ impl State {
                 let Side::Origin(origin) = peer else { return Some(Route::Waits) };
                 (*origin, share.clone(), true)
             }
-            Role::New | Role::Replaced => return None,
+            Role::New | Role::Expelled => return None,
         };
         Some(Route::To(self.peer(socket, share, is_origin)))
     }
@@ -430,7 +423,7 @@ impl State {
     pub fn count_candidate(&mut self, sender: SocketId, session_id: &str, limit: u32) -> Result<(), Refusal> {
         let visitor = match self.role(sender) {
             Role::Origin { sessions, .. } => sessions.get(session_id).map(|visitor| visitor.socket),
-            Role::Visitor { .. } | Role::New | Role::Replaced => Some(sender),
+            Role::Visitor { .. } | Role::New | Role::Expelled => Some(sender),
         };
         if let Some(Role::Visitor { sessions, .. }) = visitor.map(|visitor| self.role(visitor))
             && let Some(session) = sessions.get_mut(session_id)
@@ -450,7 +443,7 @@ impl State {
     /// Ends all sessions of a socket if it is an origin and tells their visitors.
     fn end_sessions(&mut self, origin: SocketId) {
         let Role::Origin { sessions, .. } = self.role(origin) else { return };
-        let ended = std::mem::take(sessions);
+        let ended = mem::take(sessions);
         self.sessions -= ended.len();
         for (session_id, Visitor { socket, .. }) in ended {
             if let Role::Visitor { sessions, .. } = self.role(socket) {
@@ -461,30 +454,39 @@ impl State {
         }
     }
 
+    /// A socket has ended.
     pub fn leave(&mut self, id: SocketId) {
+        let refused = self.strip(id);
+        self.sockets.remove(&id);
+        refused.into_iter().for_each(|newcomer| self.refuse(newcomer));
+    }
+
+    /// Takes a socket's role from it, with its pod ids and sessions. Returns the newcomers that wait in vain for its pod ids.
+    fn strip(&mut self, id: SocketId) -> Vec<Newcomer> {
         self.withdraw(id);
         self.end_sessions(id);
-        let Some(socket) = self.sockets.remove(&id) else { return };
-        match socket.role {
-            Role::New | Role::Replaced => {}
-            Role::Origin { pods, .. } => {
-                for pod in pods {
-                    tracing::info!(pod_id = &*pod, "origin left");
-                    self.vacate(&pod, socket.network);
-                }
-            }
+        let network = self.socket(id).network;
+        match mem::replace(self.role(id), Role::Expelled) {
+            Role::New | Role::Expelled => Vec::new(),
+            Role::Origin { pods, .. } => pods.iter().flat_map(|pod| self.vacate(pod, network)).collect(),
             Role::Visitor { sessions, .. } => {
-                for (session_id, session) in sessions {
-                    match session.peer {
-                        Side::Origin(origin) => {
-                            self.sessions -= 1;
-                            if let Role::Origin { sessions, .. } = self.role(origin) {
-                                sessions.remove(&session_id);
-                            }
-                        }
-                        Side::Awaited(number) => drop(self.waiting_offers.remove(number)),
+                self.end_visits(sessions);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Ends the sessions of a visitor; nobody is told.
+    fn end_visits(&mut self, sessions: HashMap<SessionId, Session>) {
+        for (session_id, session) in sessions {
+            match session.peer {
+                Side::Origin(origin) => {
+                    self.sessions -= 1;
+                    if let Role::Origin { sessions, .. } = self.role(origin) {
+                        sessions.remove(&session_id);
                     }
                 }
+                Side::Awaited(number) => drop(self.waiting_offers.remove(number)),
             }
         }
     }

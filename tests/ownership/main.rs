@@ -8,6 +8,7 @@ mod credentials;
 mod owned;
 mod pages;
 mod proof;
+mod records;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;

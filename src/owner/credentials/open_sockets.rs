@@ -89,9 +89,13 @@ mod tests {
     use std::{future::poll_fn, sync::Arc};
 
     use super::*;
-    use crate::signal::{
-        budget::Budget,
-        outbox::{Next, Outbox},
+    use crate::{
+        config::SignalSettings,
+        signal::{
+            budget::Budget,
+            directory::Directory,
+            outbox::{Next, Outbox},
+        },
     };
 
     async fn told(outbox: &Outbox) -> (Next, Close) {
@@ -103,7 +107,9 @@ mod tests {
     async fn a_revocation_closes_sockets_that_are_open_and_those_that_are_about_to_be() {
         let open = Arc::<OpenSockets>::default();
         let outboxes = [(); 3].map(|()| Arc::new(Outbox::new(1000, Budget::new(1000))));
-        let handles = outboxes.each_ref().map(SocketHandle::of);
+        let directory = Directory::new(SignalSettings::default());
+        let places = outboxes.each_ref().map(|outbox| directory.join(outbox.clone(), None));
+        let handles = places.each_ref().map(SocketHandle::of);
         let [before, after, other] = [1, 1, 2].map(|secret| open.enter(Digest([secret; 32])));
         let [first, second, third] = handles;
         before.opened(first);

@@ -51,7 +51,7 @@ impl Member {
         let mut state = self.directory.lock();
         let waits = state.contests_any(self.id);
         match state.role(self.id) {
-            Role::Replaced => return Handled::Done,
+            Role::Expelled => return Handled::Done,
             Role::New if waits => return Handled::Done,
             _ => {}
         }
@@ -108,7 +108,7 @@ impl Member {
             return Admitted::NotYet;
         }
         let registered = match (state.role(self.id), admitted) {
-            (Role::Replaced, _) => return Admitted::NotYet,
+            (Role::Expelled, _) => return Admitted::NotYet,
             (_, Err(sentence)) => Err(Refusal::NotAdmitted(sentence)),
             (_, Ok(standing)) => state.register(pod.clone(), Newcomer { socket: self.id, standing, network }),
         };
@@ -117,7 +117,7 @@ impl Member {
             Ok(Registered::Holds) => Admitted::Holds,
             Ok(Registered::Waits(None)) => Admitted::NotYet,
             Ok(Registered::Waits(Some(number))) => {
-                Admitted::Contests(Contest { directory: self.directory.clone(), pod, number, round: 0 })
+                Admitted::Contests(Contest { directory: self.directory.clone(), pod, number })
             }
             Err(refusal) => {
                 self.refuse(None, Kind::Register, &refusal);
@@ -126,24 +126,35 @@ impl Member {
         }
     }
 
-    /// What the admission made of a registration that was carried out: whether it is on record, or why the socket must
-    /// give the pod id up.
-    pub fn registered(&self, pod: &str, recorded: Result<bool, String>) {
-        match recorded {
-            Ok(true) => self.directory.recorded(self.id, pod),
-            Ok(false) => {}
-            Err(sentence) => self.refuse(None, Kind::Register, &Refusal::NotAdmitted(sentence)),
-        }
+    /// Concludes a registration that was admitted: see [`Directory::registered`].
+    pub fn registered(&self, pod: &PodId, recorded: Result<bool, String>) {
+        self.directory.registered(self.id, pod, recorded);
     }
 
-    /// Tells the sender why its frame goes nowhere; a refused registration closes the socket.
+    /// Registers a pod id that nobody holds.
+    #[cfg(test)]
+    pub fn hold(&self, pod: &PodId, standing: Standing) {
+        assert!(matches!(self.admit(pod.clone(), Ok(standing), None), Admitted::Holds));
+        self.registered(pod, Ok(true));
+    }
+
+    /// Takes everything from the socket, tells it why and closes it.
+    pub fn expel(&self, sentence: &str, close: Close) {
+        self.directory.lock().expel(self.id, close, Some(wire::error(None, sentence)));
+    }
+
+    /// Tells the sender why its frame goes nowhere; a refused registration closes the socket, which loses all that it holds.
     fn refuse(&self, session_id: Option<&str>, kind: Kind, refusal: &Refusal) {
-        self.tell(session_id, &refusal.to_string());
-        match (kind, refusal) {
-            (Kind::Register, Refusal::Held) => self.outbox.close(Close::HELD),
-            (Kind::Register, Refusal::AlreadyInitialized) => {}
-            (Kind::Register, _) => self.outbox.close(Close::REGISTRATION_REFUSED),
-            _ => {}
+        let close = match (kind, refusal) {
+            (Kind::Register, Refusal::AlreadyInitialized) => None,
+            (Kind::Register, Refusal::Held) => Some(Close::HELD),
+            (Kind::Register, _) => Some(Close::REGISTRATION_REFUSED),
+            _ => None,
+        };
+        let frame = self.error(session_id, &refusal.to_string());
+        match close {
+            Some(close) => self.directory.lock().expel(self.id, close, Some(frame)),
+            None => self.outbox.tell(frame),
         }
     }
 
@@ -240,8 +251,11 @@ impl Member {
     ) -> Result<Handled, Refusal> {
         match route {
             Route::To(peer) => {
+                // An origin does not lose a right between this and the push.
+                let state = (!peer.is_origin).then_some(state);
+                let handled = self.pass(peer, kind, session_id, payload);
                 drop(state);
-                self.pass(peer, kind, session_id, payload)
+                handled
             }
             Route::Waits => {
                 let frame = wire::relayed(kind, session_id, payload);
@@ -294,10 +308,15 @@ impl Member {
         self.directory.limits.load()
     }
 
-    /// Tells this socket that something is wrong. A session id that is too long is not repeated.
+    /// Tells this socket that something is wrong.
     fn tell(&self, session_id: Option<&str>, message: &str) {
+        self.outbox.tell(self.error(session_id, message));
+    }
+
+    /// Renders an error frame. A session id that is too long is not repeated.
+    fn error(&self, session_id: Option<&str>, message: &str) -> String {
         let session_id = session_id.filter(|id| id.len() <= self.limits().max_session_id as usize);
-        self.outbox.tell(wire::error(session_id, message));
+        wire::error(session_id, message)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::steps::{Ask, Id, Kind, Limits};
+use super::steps::{Ask, Id, Kind, Limits, Recorded};
 
 /// Bookkeeping for one waiting frame beside its text.
 const FRAME_OVERHEAD: usize = 64;
@@ -13,8 +13,15 @@ pub enum Role {
     Origin(Vec<String>),
     /// With the pod id of its first offer.
     Visitor(Option<String>),
-    Replaced,
+    Expelled,
 }
+
+/// Why a socket loses a right, as it is told.
+pub const REFUSED: &str = "no right to it";
+/// How long a holder may be silent.
+pub const TAKEOVER_TIMEOUT_MS: u64 = 3_000;
+/// How long an offer waits for a registration that is being recorded, where none waits for an origin that is offline.
+const RECORDING_MS: u64 = 3_000;
 
 /// Newcomers that may wait for one pod id.
 const NEWCOMERS: usize = 16;
@@ -28,6 +35,9 @@ pub struct Waiting {
     /// Whether its session takes turns with others.
     pub in_turns: bool,
 }
+
+/// What newcomers are told that wait in vain.
+const HELD: &str = "pod id is held";
 
 /// What a sender is told whose frame has no room.
 const TOO_SLOW: &str = "the peer reads too slowly: this frame was dropped";
@@ -86,18 +96,10 @@ pub struct Model {
     newcomers: Vec<(String, usize, Option<u8>)>,
     /// The owners that the holders of pod ids have proved.
     proofs: Vec<(String, u8)>,
-    /// Of pod ids that newcomers wait for: whether their holder was asked.
-    contests: Vec<(String, Asked)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Asked {
-    /// It has answered, or is new.
-    No,
-    /// In the course of this round: it has all of the next.
-    Late,
-    /// Before this round.
-    Yes,
+    /// Of pod ids that newcomers wait for: since when their holder owes an answer.
+    contests: Vec<(String, Option<u64>)>,
+    /// Pod ids whose holder is not on record yet.
+    pending: Vec<String>,
 }
 
 impl Model {
@@ -113,6 +115,7 @@ impl Model {
             newcomers: Vec::new(),
             proofs: Vec::new(),
             contests: Vec::new(),
+            pending: Vec::new(),
         }
     }
 
@@ -147,9 +150,32 @@ impl Model {
     }
 
     pub fn leave(&mut self, me: usize) {
-        self.sessions.retain(|session| session.visitor != me);
-        self.waiting.retain(|waiting| waiting.visitor != me);
         self.lose_all(me);
+    }
+
+    /// A socket loses a right, and with it all that it has; nothing that waits for it is sent to it.
+    pub fn expel(&mut self, me: usize, code: u16, told: Option<(Option<&str>, &str)>) {
+        if self.sockets[me].closed.is_none() {
+            self.sockets[me].waiting.iter_mut().for_each(Vec::clear);
+            if let Some((session, message)) = told {
+                self.tell(me, session, message);
+            }
+            self.sockets[me].closed = Some(code);
+        }
+        self.lose_all(me);
+    }
+
+    /// What came of the record of a pod id's holder.
+    pub fn record(&mut self, pod: &str, recorded: Recorded) {
+        let Some(holder) = self.holder(pod) else { return };
+        match recorded {
+            Recorded::Refused => self.expel(holder, 1008, Some((None, REFUSED))),
+            Recorded::Written | Recorded::Missing if self.pending.iter().any(|pending| pending == pod) => {
+                self.pending.retain(|pending| pending != pod);
+                self.open(holder, pod);
+            }
+            Recorded::Written | Recorded::Missing => {}
+        }
     }
 
     /// Time passes: offers that have waited for long enough are refused.
@@ -168,26 +194,30 @@ impl Model {
     /// A sign of life, which need not be a frame.
     pub fn heard(&mut self, me: usize) {
         for pod in pods(&self.sockets[me].role).to_vec() {
-            self.refuse_newcomers(&pod, false);
-            self.asked(&pod, |_| Asked::No);
+            if self.holder(&pod) == Some(me) {
+                self.pinged(&pod, None);
+                self.refuse_newcomers(&pod, false);
+            }
         }
     }
 
-    /// A round ends.
+    /// The holder of a pod id is looked at.
     pub fn decide(&mut self, pod: &str) {
-        let Some((_, asked)) = self.contests.iter().find(|(contested, _)| contested == pod) else { return };
-        if *asked == Asked::Yes {
-            let holder = self.holder(pod).expect("only pod ids that are held are contested");
-            self.close(holder, 4001);
-            self.lose_all(holder);
-        } else {
-            self.asked(pod, |_| Asked::Yes);
+        let Some((_, pinged)) = self.contests.iter().find(|(contested, _)| contested == pod) else { return };
+        match *pinged {
+            Some(at) if at + TAKEOVER_TIMEOUT_MS <= self.now_ms => {
+                let holder = self.holder(pod).expect("only pod ids that are held are contested");
+                self.expel(holder, 4001, None);
+            }
+            Some(_) => {}
+            None => self.pinged(pod, Some(self.now_ms)),
         }
     }
 
-    fn asked(&mut self, pod: &str, now: impl Fn(Asked) -> Asked) {
+    /// Notes since when the holder of a contested pod id owes an answer.
+    fn pinged(&mut self, pod: &str, at: Option<u64>) {
         let of_pod = self.contests.iter_mut().filter(|(contested, _)| contested == pod);
-        of_pod.for_each(|(_, asked)| *asked = now(*asked));
+        of_pod.for_each(|(_, pinged)| *pinged = at.map(|at| pinged.unwrap_or(at)));
     }
 
     /// A contest without newcomers is over.
@@ -200,18 +230,22 @@ impl Model {
         self.newcomers.iter().any(|(_, newcomer, _)| *newcomer == me)
     }
 
-    fn holder(&self, pod: &str) -> Option<usize> {
+    pub fn holder(&self, pod: &str) -> Option<usize> {
         self.sockets.iter().position(|socket| pods(&socket.role).iter().any(|held| held == pod))
     }
 
     /// Takes everything from a socket; whoever waits for what it held gets it.
     fn lose_all(&mut self, me: usize) {
+        self.sessions.retain(|session| session.visitor != me);
+        self.waiting.retain(|waiting| waiting.visitor != me);
         self.newcomers.retain(|(_, newcomer, _)| *newcomer != me);
         self.forget_contests();
         self.end_sessions_of_origin(me);
         let lost = pods(&self.sockets[me].role).to_vec();
-        self.sockets[me].role = Role::Replaced;
+        self.sockets[me].role = Role::Expelled;
         for pod in lost {
+            self.pending.retain(|pending| *pending != pod);
+            self.pinged(&pod, None);
             self.left.push((pod.clone(), self.now_ms));
             self.proofs.retain(|(held, _)| *held != pod);
             if let Some(at) = self.newcomers.iter().position(|(contested, ..)| *contested == pod) {
@@ -219,7 +253,6 @@ impl Model {
                 self.hold(first, &pod, owner);
             }
             self.refuse_newcomers(&pod, false);
-            self.asked(&pod, |_| Asked::No);
         }
     }
 
@@ -231,8 +264,7 @@ impl Model {
         self.newcomers = left;
         self.forget_contests();
         for (_, newcomer, _) in refused {
-            self.tell(newcomer, None, "pod id is held");
-            self.close(newcomer, 4003);
+            self.expel(newcomer, 4003, Some((None, HELD)));
         }
     }
 
@@ -241,6 +273,11 @@ impl Model {
         held.push(pod.into());
         self.sockets[me].role = Role::Origin(held);
         self.proofs.extend(owner.map(|owner| (pod.into(), owner)));
+        self.pending.push(pod.into());
+    }
+
+    /// Tells a holder that it holds a pod id, and lets the visitors that wait through to it.
+    fn open(&mut self, me: usize, pod: &str) {
         self.say(me, format!(r#"{{"t":"registered","podId":{}}}"#, Value::from(pod)));
         self.left.retain(|(left, _)| left != pod);
         let (waited, left): (Vec<_>, Vec<_>) =
@@ -271,7 +308,7 @@ impl Model {
 
     pub fn ask(&mut self, me: usize, ask: &Ask) {
         let done = match (self.sockets[me].role.clone(), ask.kind) {
-            (Role::Replaced, _) | (_, Kind::Unknown) => Ok(()),
+            (Role::Expelled, _) | (_, Kind::Unknown) => Ok(()),
             (Role::New, _) if self.waits(me) => Ok(()),
             (Role::Origin(_), Kind::Register) if self.waits(me) => Err("already initialized".into()),
             (Role::Visitor(_), Kind::Register) => Err("already initialized".into()),
@@ -302,33 +339,27 @@ impl Model {
         let pod = match self.fit("podId", &ask.pod) {
             Ok(pod) => pod,
             Err(message) => {
-                self.tell(me, text(&ask.session).filter(|id| id.len() <= self.limits.max_id), &message);
-                self.close(me, 1008);
+                let session = text(&ask.session).filter(|id| id.len() <= self.limits.max_id);
+                self.expel(me, 1008, Some((session, &message)));
                 return Ok(());
             }
         };
-        if self.sockets[me].closed.is_some() {
-            return Ok(());
-        }
         let proven = self.proofs.iter().find(|(held, _)| *held == pod).map(|(_, owner)| *owner);
         let waiting = self.newcomers.iter().filter(|(contested, ..)| *contested == pod).count();
         match self.holder(&pod) {
             Some(holder) if holder == me => return Err("already initialized".into()),
             Some(holder) if ask.owner.is_some() && ask.owner != proven => {
                 self.refuse_newcomers(&pod, true);
-                self.close(holder, 4001);
-                self.lose_all(holder);
+                self.expel(holder, 4001, None);
             }
             Some(_) if waiting == NEWCOMERS => {
-                self.tell(me, None, "pod id is held");
-                self.close(me, 4003);
+                self.expel(me, 4003, Some((None, HELD)));
                 return Ok(());
             }
             Some(_) => {
-                let begins = |asked| if asked == Asked::No { Asked::Late } else { asked };
                 match waiting {
-                    0 => self.contests.push((pod.clone(), Asked::Yes)),
-                    _ => self.asked(&pod, begins),
+                    0 => self.contests.push((pod.clone(), Some(self.now_ms))),
+                    _ => self.pinged(&pod, Some(self.now_ms)),
                 }
                 self.newcomers.push((pod, me, ask.owner));
                 return Ok(());
@@ -336,6 +367,9 @@ impl Model {
             None => {}
         }
         self.hold(me, &pod, ask.owner);
+        if let Some(recorded) = ask.recorded {
+            self.record(&pod, recorded);
+        }
         Ok(())
     }
 
@@ -350,7 +384,7 @@ impl Model {
         };
         let id = self.fit("sessionId", &ask.session)?;
         let sdp = ask.payload.clone().ok_or("sdp required")?;
-        let origin = self.sockets.iter().position(|socket| pods(&socket.role).contains(&pod));
+        let origin = self.holder(&pod).filter(|_| !self.pending.contains(&pod));
         let mine = self.sessions.iter().filter(|session| session.visitor == me).count()
             + self.waiting.iter().filter(|waiting| waiting.visitor == me).count();
         if let Some(at) = self.waiting_of(me, &id) {
@@ -406,14 +440,16 @@ impl Model {
     ) -> Result<(), String> {
         let is_new = self.now_ms < AFTER_START_MS;
         let left = |(left, at): &(String, u64)| *left == pod && self.now_ms < at + REMEMBERED_MS;
-        if self.limits.grace_ms == 0 || !(is_new || self.left.iter().any(left)) {
+        let is_pending = self.holder(&pod).is_some();
+        if !is_pending && (self.limits.grace_ms == 0 || !(is_new || self.left.iter().any(left))) {
             return Err("origin offline".into());
         }
         if mine >= self.limits.sessions_per_socket {
             return Err("too many sessions".into());
         }
         let frame = relayed("offer", &id, "sdp", sdp);
-        let expires_ms = self.now_ms + self.limits.grace_ms;
+        let grace_ms = if self.limits.grace_ms == 0 { RECORDING_MS } else { self.limits.grace_ms };
+        let expires_ms = self.now_ms + grace_ms;
         self.waiting.push(WaitingOffer {
             id,
             pod,
@@ -560,10 +596,6 @@ impl Model {
             socket.waiting.last_mut().expect("a step has begun").push(frame);
         }
     }
-
-    fn close(&mut self, me: usize, code: u16) {
-        self.sockets[me].closed.get_or_insert(code);
-    }
 }
 
 fn relayed(tag: &str, id: &str, field: &str, payload: &str) -> String {
@@ -573,7 +605,7 @@ fn relayed(tag: &str, id: &str, field: &str, payload: &str) -> String {
 fn pods(role: &Role) -> &[String] {
     match role {
         Role::Origin(pods) => pods,
-        Role::New | Role::Visitor(_) | Role::Replaced => &[],
+        Role::New | Role::Visitor(_) | Role::Expelled => &[],
     }
 }
 

@@ -2,7 +2,7 @@
 //! [`model`](super::model), and what each socket is sent is compared after each step.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -16,11 +16,12 @@ use super::{
     super::{
         admission::{AdmitAll, Standing},
         budget::Budget,
+        close::Close,
         contest::Contest,
         outbox::Next,
     },
-    model::{Model, Waiting as Expected},
-    steps::{Ask, Id, Kind, Limits, PODS, SOCKETS, Step, limits, render, step},
+    model::{Model, REFUSED, TAKEOVER_TIMEOUT_MS, Waiting as Expected},
+    steps::{Ask, Id, Kind, Limits, PODS, Recorded, SOCKETS, Step, limits, render, step},
     *,
 };
 use crate::config::Grace;
@@ -40,10 +41,13 @@ struct Both {
     contests: Vec<Contest>,
     /// Which sockets do not read until they are told to.
     lazy: Vec<bool>,
-    /// What sockets themselves asked for, pods and sessions: who may hear whom follows from these alone.
+    /// Registrations whose record ended well, and what sockets themselves asked for, pods and sessions: who may hear whom
+    /// follows from these alone.
     registered: HashSet<(usize, String)>,
     visited: HashSet<(usize, String)>,
     offered: HashSet<(usize, String)>,
+    /// In which step each socket lost a right.
+    expelled: HashMap<usize, usize>,
 }
 
 impl Both {
@@ -71,6 +75,7 @@ impl Both {
             registered: HashSet::new(),
             visited: HashSet::new(),
             offered: HashSet::new(),
+            expelled: HashMap::new(),
         };
         both.wait(limits.uptime_ms);
         both
@@ -113,14 +118,35 @@ impl Both {
             }
             Step::Decide { pod } => {
                 // Those that are over change nothing.
-                self.contests.retain_mut(|contest| &*contest.pod != pod || contest.end_round());
+                let patience = Duration::from_millis(TAKEOVER_TIMEOUT_MS);
+                let goes_on = |contest: &Contest| contest.check_holder(Instant::now(), patience).is_some();
+                self.contests.retain(|contest| &*contest.pod != pod || goes_on(contest));
                 self.model.begin_step();
                 self.model.decide(pod);
+            }
+            Step::Record { pod, recorded } => {
+                if let Some(holder) = self.directory.holder(pod) {
+                    self.directory.registered(holder.socket, &pod.into(), outcome(recorded));
+                }
+                self.note_record(pod, recorded);
+                self.model.begin_step();
+                self.model.record(pod, recorded);
+            }
+            Step::Revoke { seat } => {
+                let (me, place) = self.socket(seat);
+                place.expel(REFUSED, Close::CREDENTIAL_REFUSED);
+                self.model.begin_step();
+                self.model.expel(me, 1008, Some((None, REFUSED)));
             }
             Step::Wait { ms } => self.wait(ms),
             Step::Read { seat } => {
                 let (me, _) = self.socket(seat);
                 return self.compare(me);
+            }
+        }
+        for (me, socket) in self.model.sockets.iter().enumerate() {
+            if socket.closed.is_some() {
+                self.expelled.entry(me).or_insert(at);
             }
         }
         for seat in 0..SOCKETS {
@@ -153,8 +179,17 @@ impl Both {
             Handled::Registers(Registration { pod, token }) => {
                 let owner = token.map(|token| [token.parse().unwrap(); 32]);
                 let standing = owner.map_or(Standing::Open(None), Standing::Owner);
-                if let Admitted::Contests(contest) = place.admit(pod, Ok(standing), None) {
-                    self.contests.push(contest);
+                match place.admit(pod.clone(), Ok(standing), None) {
+                    Admitted::Contests(contest) => self.contests.push(contest),
+                    Admitted::Holds => {
+                        if let Some(recorded) = ask.recorded {
+                            place.registered(&pod, outcome(recorded));
+                            if recorded != Recorded::Refused {
+                                self.registered.insert((me, pod.to_string()));
+                            }
+                        }
+                    }
+                    Admitted::NotYet => {}
                 }
             }
             // As if the time were over.
@@ -214,22 +249,25 @@ impl Both {
         frames.iter().try_for_each(|frame| self.may_hear(me, frame))
     }
 
+    /// Notes that the holder of a pod id, if there is one, is on record.
+    fn note_record(&mut self, pod: &str, recorded: Recorded) {
+        if let Some(holder) = self.model.holder(pod).filter(|_| recorded != Recorded::Refused) {
+            self.registered.insert((holder, pod.into()));
+        }
+    }
+
     /// Notes what a socket asks for, whatever comes of it.
     fn note(&mut self, me: usize, ask: &Ask) {
-        if let Id::Text(pod) = &ask.pod {
-            match ask.kind {
-                Kind::Register => drop(self.registered.insert((me, pod.clone()))),
-                Kind::Offer => drop(self.visited.insert((me, pod.clone()))),
-                _ => {}
-            }
+        if let (Kind::Offer, Id::Text(pod)) = (ask.kind, &ask.pod) {
+            self.visited.insert((me, pod.clone()));
         }
         if let (Kind::Offer, Id::Text(session)) = (ask.kind, &ask.session) {
             self.offered.insert((me, session.clone()));
         }
     }
 
-    /// What one peer sends another hears only within a session that the visitor asked for, with an origin of a pod
-    /// that the visitor named.
+    /// What one peer sends another hears only within a session that the visitor asked for, with an origin that is on record
+    /// for a pod that the visitor named, and only before either of them loses a right.
     fn may_hear(&self, me: usize, frame: &str) -> Result<(), TestCaseError> {
         let frame: Value =
             serde_json::from_str(frame).map_err(|error| TestCaseError::fail(error.to_string()))?;
@@ -244,6 +282,10 @@ impl Both {
         };
         let sender = sender as usize;
         prop_assert!(opened(me, sender) || opened(sender, me), "{} heard {} of {}", me, frame, sender);
+        let sent = ["sdp", "candidate", "message"].iter().find_map(|field| frame[field][1].as_u64());
+        let lost = self.expelled.get(&sender);
+        prop_assert!(lost.is_none_or(|lost| sent.unwrap() as usize <= *lost), "{} was expelled", sender);
+        prop_assert!(self.model.sockets[me].closed.is_none(), "{} was expelled and is sent {}", me, frame);
         Ok(())
     }
 
@@ -255,6 +297,14 @@ impl Both {
         self.outboxes.clear();
         prop_assert_eq!(self.budget.used(), 0);
         Ok(())
+    }
+}
+
+fn outcome(recorded: Recorded) -> Result<bool, String> {
+    match recorded {
+        Recorded::Written => Ok(true),
+        Recorded::Missing => Ok(false),
+        Recorded::Refused => Err(REFUSED.into()),
     }
 }
 

@@ -53,6 +53,16 @@ pub struct Ask {
     pub payload: Option<String>,
     /// The owner whose proof a registration comes with.
     pub owner: Option<u8>,
+    /// What comes of its record at once; `None` if it is pending.
+    pub recorded: Option<Recorded>,
+}
+
+/// What comes of the record of a registration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Recorded {
+    Written,
+    Missing,
+    Refused,
 }
 
 /// One step; sockets are seats that a new socket takes when the one before left.
@@ -74,9 +84,18 @@ pub enum Step {
     Heard {
         seat: usize,
     },
-    /// The time of a round is over in which the holder of a pod id had to show that it is there.
+    /// The holder of a pod id is looked at.
     Decide {
         pod: &'static str,
+    },
+    /// The registration of a pod id by its holder is recorded, or its holder loses the right to it.
+    Record {
+        pod: &'static str,
+        recorded: Recorded,
+    },
+    /// The credential of a socket is revoked.
+    Revoke {
+        seat: usize,
     },
     /// Time passes.
     Wait {
@@ -114,13 +133,20 @@ pub fn step() -> impl Strategy<Value = Step> {
             3 => Step::Heard { seat },
             4 | 5 => Step::Decide { pod: PODS[n % PODS.len()] },
             6 => Step::Wait { ms: [1, 3_000, 7_999, 8_000, 30_000, 119_999][n % 6] },
+            7..=9 => Step::Record { pod: PODS[n % PODS.len()], recorded: recorded(n / PODS.len()) },
+            10 if n < 4 => Step::Revoke { seat },
             _ => {
                 let payload = if n == 0 { None } else { Some("x".repeat(n % 4 * 20)) };
                 let owner = [Some(1), Some(2)].get(n % 5).copied().flatten();
-                Step::Ask { seat, ask: Ask { kind, pod, session, payload, owner } }
+                let recorded = (what > 16).then(|| recorded((seat + n) % 5));
+                Step::Ask { seat, ask: Ask { kind, pod, session, payload, owner, recorded } }
             }
         },
     )
+}
+
+fn recorded(n: usize) -> Recorded {
+    [Recorded::Written, Recorded::Refused, Recorded::Missing].get(n).copied().unwrap_or(Recorded::Written)
 }
 
 pub fn limits() -> impl Strategy<Value = Limits> {

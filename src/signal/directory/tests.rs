@@ -1,10 +1,15 @@
-use std::{sync::mpsc::channel, thread, time::Duration};
+use std::{
+    sync::mpsc::channel,
+    task::{Context, Poll, Waker},
+    thread,
+};
 
 use super::{
     super::{
         admission::{AdmitAll, Standing},
         budget::Budget,
         close::Close,
+        socket::SocketHandle,
     },
     *,
 };
@@ -56,21 +61,186 @@ fn a_socket_that_is_being_closed_is_not_promoted() {
 }
 
 /// It is not read meanwhile, and its answer comes behind what it sent before.
-#[test]
-fn a_holder_is_not_silent_while_it_registers_and_has_a_whole_round_afterwards() {
+#[tokio::test(start_paused = true)]
+async fn a_holder_is_not_silent_while_it_registers_and_has_the_whole_time_afterwards() {
     let directory = Directory::new(SignalSettings::default());
     let [holder, newcomer] = [(); 2].map(|()| join(&directory));
     let admitted = |place: &Place| place.admit("pod".into(), Ok(Standing::Open(None)), None);
     assert!(matches!(admitted(&holder), Admitted::Holds));
-    let Admitted::Contests(mut contest) = admitted(&newcomer) else { panic!("it should wait") };
-    let mut holder_after_a_round = || {
-        contest.end_round();
+    let Admitted::Contests(contest) = admitted(&newcomer) else { panic!("it should wait") };
+    let holder_after = |seconds| {
+        let now = Instant::now() + Duration::from_secs(seconds);
+        contest.check_holder(now, Duration::from_secs(3));
         directory.holder("pod").unwrap().socket
     };
     holder.begin_registration();
-    assert_eq!([(); 3].map(|()| holder_after_a_round()), [holder.id(); 3]);
+    assert_eq!([1, 3, 10].map(holder_after), [holder.id(); 3]);
     holder.end_registration();
-    assert_eq!([(); 2].map(|()| holder_after_a_round()), [holder.id(), newcomer.id()]);
+    assert_eq!([2, 3].map(holder_after), [holder.id(), newcomer.id()]);
+}
+
+/// All that waits for a socket, and why it is closed.
+fn sent(place: &Place) -> (Vec<String>, Option<Close>) {
+    let frames = std::iter::from_fn(|| place.outbox().try_next()).collect();
+    let mut cx = Context::from_waker(Waker::noop());
+    let closed = match place.outbox().poll_hurried(&mut cx) {
+        Poll::Ready(close) => Some(close),
+        Poll::Pending => None,
+    };
+    (frames, closed)
+}
+
+fn frames(place: &Place) -> Vec<String> {
+    sent(place).0
+}
+
+fn error(message: &str) -> String {
+    format!(r#"{{"t":"error","message":"{message}"}}"#)
+}
+
+const OFFER: &[u8] = br#"{"t":"offer","podId":"pod","sessionId":"s","sdp":"SDP"}"#;
+const OFFERED: &str = r#"{"t":"offer","sessionId":"s","sdp":"SDP"}"#;
+const ANSWER: &[u8] = br#"{"t":"answer","sessionId":"s","sdp":"SDP"}"#;
+const REGISTERED: &str = r#"{"t":"registered","podId":"pod"}"#;
+const OFFLINE: &str = r#"{"t":"error","sessionId":"s","message":"origin offline"}"#;
+
+fn handle(place: &Place, frame: &[u8]) {
+    assert!(matches!(place.handle(frame, &AdmitAll), Handled::Done));
+}
+
+/// At any time, also where no offer waits for an origin that is offline.
+#[tokio::test(start_paused = true)]
+async fn visitors_get_through_once_a_registration_is_recorded() {
+    let without_grace =
+        SignalSettings { offline_grace: crate::config::Grace(Duration::ZERO), ..SignalSettings::default() };
+    for settings in [SignalSettings::default(), without_grace] {
+        let directory = Directory::new(settings);
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let [origin, visitor] = [(); 2].map(|()| join(&directory));
+        assert!(matches!(origin.admit("pod".into(), Ok(Standing::Open(None)), None), Admitted::Holds));
+        handle(&visitor, OFFER);
+        assert_eq!((sent(&origin), frames(&visitor)), ((vec![], None), vec![]));
+        origin.registered(&"pod".into(), Ok(true));
+        assert_eq!(frames(&origin), [REGISTERED, OFFERED]);
+        handle(&origin, ANSWER);
+        assert_eq!(frames(&visitor).len(), 1);
+    }
+}
+
+#[test]
+fn a_newcomer_is_told_that_it_got_the_pod_id_once_that_is_recorded() {
+    let directory = Directory::new(SignalSettings::default());
+    let [holder, refused, next, visitor] = [(); 4].map(|()| join(&directory));
+    let owner = Standing::Owner([1; 32]);
+    holder.hold(&"pod".into(), owner);
+    for newcomer in [&refused, &next] {
+        assert!(!matches!(newcomer.admit("pod".into(), Ok(owner), None), Admitted::Holds));
+    }
+    drop(holder);
+    handle(&visitor, OFFER);
+    assert_eq!((frames(&refused), frames(&next)), (vec![], vec![]));
+    let promoted = || directory.take_promoted().into_iter().map(|(_, holder)| holder.socket);
+    assert!(promoted().eq([refused.id()]));
+    directory.registered(refused.id(), &"pod".into(), Err("no right".into()));
+    assert_eq!(sent(&refused), (vec![error("no right")], Some(Close::REGISTRATION_REFUSED)));
+    assert!(promoted().eq([next.id()]));
+    assert_eq!(frames(&next), [""; 0]);
+    directory.registered(next.id(), &"pod".into(), Ok(true));
+    assert_eq!(frames(&next), [REGISTERED, OFFERED]);
+}
+
+/// However slowly it reads: what waits for it is not sent, and what it sends is not passed on.
+#[tokio::test(start_paused = true)]
+async fn who_loses_a_right_is_out_at_once() {
+    type Lose = fn(&Arc<Directory>, &Place) -> Option<Place>;
+    fn with_a_newcomer(directory: &Arc<Directory>, standing: Standing) -> (Place, Admitted) {
+        let newcomer = join(directory);
+        let admitted = newcomer.admit("pod".into(), Ok(standing), None);
+        (newcomer, admitted)
+    }
+    let ways: [(Lose, Option<&str>, Close); 5] = [
+        (
+            |directory, origin| {
+                directory.evict(origin.id(), "pod", "claimed");
+                None
+            },
+            Some("claimed"),
+            Close::REGISTRATION_REFUSED,
+        ),
+        (
+            |_, origin| {
+                SocketHandle::of(origin).close("revoked", Close::CREDENTIAL_REFUSED);
+                None
+            },
+            Some("revoked"),
+            Close::CREDENTIAL_REFUSED,
+        ),
+        (
+            |_, origin| {
+                let _ = origin.admit("other".into(), Err("wrong token".into()), None);
+                None
+            },
+            Some("wrong token"),
+            Close::REGISTRATION_REFUSED,
+        ),
+        (
+            |directory, _| {
+                let (newcomer, admitted) = with_a_newcomer(directory, Standing::Owner([1; 32]));
+                assert!(matches!(admitted, Admitted::Holds));
+                Some(newcomer)
+            },
+            None,
+            Close::REPLACED,
+        ),
+        (
+            |directory, _| {
+                let (newcomer, admitted) = with_a_newcomer(directory, Standing::Open(None));
+                let Admitted::Contests(contest) = admitted else { panic!("it should wait") };
+                let patience = Duration::from_secs(3);
+                contest.check_holder(Instant::now() + patience, patience).unwrap();
+                Some(newcomer)
+            },
+            None,
+            Close::REPLACED,
+        ),
+    ];
+    for (lose, told, close) in ways {
+        let directory = Directory::new(SignalSettings::default());
+        let [origin, visitor] = [(); 2].map(|()| join(&directory));
+        origin.hold(&"pod".into(), Standing::Open(None));
+        handle(&visitor, OFFER);
+        let next = lose(&directory, &origin);
+        assert_eq!(directory.holder("pod").map(|holder| holder.socket), next.as_ref().map(|next| next.id()));
+        handle(&origin, ANSWER);
+        assert_eq!(sent(&origin), (told.map(error).into_iter().collect(), Some(close)));
+        assert_eq!(frames(&visitor), [OFFLINE]);
+        drop((origin, visitor, next));
+        assert!(directory.lock().is_empty());
+    }
+}
+
+/// Each holds a pod id and waits for that of the next, so that the end of one is the end of all.
+#[test]
+fn a_long_row_of_newcomers_that_wait_in_vain_takes_no_room_on_the_stack() {
+    const SOCKETS: usize = 10_000;
+    let directory = Directory::new(SignalSettings::default());
+    let register = |place: &Place, pod: usize| {
+        let _ = place.admit(pod.to_string().into(), Ok(Standing::Open(None)), None);
+    };
+    let mut row: Vec<_> = (0..SOCKETS)
+        .map(|pod| {
+            let [holder, first] = [(); 2].map(|()| join(&directory));
+            register(&holder, pod);
+            register(&first, pod);
+            (holder, first)
+        })
+        .collect();
+    (1..SOCKETS).for_each(|pod| register(&row[pod - 1].0, pod));
+    let (last, _first) = row.pop().unwrap();
+    drop(last);
+    for (pod, (_, first)) in row.iter().enumerate() {
+        assert_eq!(directory.holder(&pod.to_string()).unwrap().socket, first.id());
+    }
 }
 
 /// However many sessions one network has: each frame of it waits for its turn.
@@ -80,7 +250,7 @@ fn a_network_with_many_sessions_puts_nobody_off() {
     let outbox = || Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20)));
     let of_origin = outbox();
     let origin = directory.join(of_origin.clone(), None);
-    let _ = origin.admit("pod".into(), Ok(Standing::Open(None)), None);
+    origin.hold(&"pod".into(), Standing::Open(None));
     let offer = |place: &Place, session: &str| {
         let offer = format!(r#"{{"t":"offer","podId":"pod","sessionId":"{session}","sdp":"SDP"}}"#);
         assert!(matches!(place.handle(offer.as_bytes(), &AdmitAll), Handled::Done));

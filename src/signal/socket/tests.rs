@@ -18,7 +18,7 @@ async fn frames_that_wait_for_room_take_no_more_than_their_sockets_reserved_to_r
     };
     let of_origin = Arc::new(Outbox::new(10_000, hub.budget.clone()));
     let origin = hub.directory.join(of_origin.clone(), None);
-    let _ = origin.admit("pod".into(), Ok(Standing::Open(None)), None);
+    origin.hold(&"pod".into(), Standing::Open(None));
     let mut closed = 0;
     for n in 0..SENDERS {
         let (ours, theirs) = duplex(1024);

@@ -1,6 +1,6 @@
 //! Who holds a pod id, and how it passes to another.
 
-use std::{collections::HashMap, iter, net::IpAddr};
+use std::{collections::HashMap, iter, net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,12 +8,12 @@ use super::{PodId, Refusal, Registered, Role, SocketId, State};
 use crate::signal::{
     admission::{Key, Standing},
     close::Close,
-    contest::{Entered, Newcomer, RoundEnd},
+    contest::{Check, Entered, Newcomer},
     wire,
 };
 
-/// Promotions that are remembered until somebody asks.
-const MAX_PROMOTED: usize = 4096;
+/// How many times a contested holder is pinged in the time after which it counts as silent.
+const PINGS: u32 = 4;
 
 /// The origin that holds a pod id.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,19 @@ pub struct Holder {
     pub proof: Option<Key>,
     /// The network of its client, if it is known.
     pub network: Option<IpAddr>,
-    /// Whether the registration is on record.
-    pub recorded: bool,
+    /// What has become of the record of its registration.
+    pub record: Record,
+}
+
+/// How far the registration of a holder is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// It is being recorded: the holder has been told nothing, and no visitor gets through to it.
+    Pending,
+    /// It is on record.
+    Written,
+    /// There was no room for it, or the registry failed.
+    Missing,
 }
 
 impl State {
@@ -43,11 +54,11 @@ impl State {
             && holder.proof != Some(key)
         {
             self.contests.end(&pod).into_iter().for_each(|other| self.refuse(other));
-            self.replace(holder.socket);
+            self.expel(holder.socket, Close::REPLACED, None);
             self.take(newcomer, pod);
             return Ok(Registered::Holds);
         }
-        let begun = match self.contests.enter(&pod, newcomer) {
+        let begun = match self.contests.enter(&pod, newcomer, Instant::now()) {
             Entered::Full => return Err(Refusal::Held),
             Entered::Joined => None,
             Entered::Begun(number) => Some(number),
@@ -61,28 +72,39 @@ impl State {
     pub fn is_there(&mut self, holder: SocketId) {
         let Role::Origin { pods, .. } = self.role(holder) else { return };
         for pod in pods.clone() {
+            if !self.holds(holder, &pod) {
+                // It was itself a newcomer that waited in vain.
+                return;
+            }
             self.contests.answered(&pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
         }
     }
 
-    /// The time that the holder of a pod id had to show that it is there, since it was asked in round `seen`, is over.
-    /// Returns the round that goes on, or `None` if the contest is over.
-    pub fn end_round(&mut self, pod: &PodId, contest: u64, seen: u64) -> Option<u64> {
-        match (self.contests.end_round(pod, contest, seen), self.origins.get(pod).copied()) {
-            (RoundEnd::Next { round, ask }, Some(holder)) => {
-                if ask {
-                    self.sockets[&holder.socket].outbox.ask();
-                }
-                Some(round)
+    /// Looks at the holder of a contested pod id: pings it, or expels it if nothing came from it for `patience` since it was
+    /// pinged. Returns when to look again, or `None` if the contest is over.
+    pub fn check_holder(
+        &mut self,
+        pod: &PodId,
+        contest: u64,
+        now: Instant,
+        patience: Duration,
+    ) -> Option<Instant> {
+        let holder = self.origins.get(pod)?.socket;
+        let next_ping = now + patience / PINGS;
+        match self.contests.check(pod, contest, now, patience) {
+            Check::Over => None,
+            Check::Ping => {
+                self.sockets[&holder].outbox.ask();
+                Some(next_ping)
             }
+            Check::Wait(deadline) => Some(deadline.min(next_ping)),
             // Its answer may have come, but is not read yet.
-            (RoundEnd::Silent, Some(holder)) if self.sockets[&holder.socket].is_registering => Some(seen),
-            (RoundEnd::Silent, Some(holder)) => {
-                self.replace(holder.socket);
+            Check::Silent if self.sockets[&holder].is_registering => Some(next_ping),
+            Check::Silent => {
+                self.expel(holder, Close::REPLACED, None);
                 // Others that stand by wait for the next holder.
-                Some(seen)
+                Some(now)
             }
-            (RoundEnd::Over, _) | (_, None) => None,
         }
     }
 
@@ -93,16 +115,17 @@ impl State {
         }
     }
 
-    /// A registration of this socket is over: if it holds pod ids for which newcomers wait, it has the whole time of a round
-    /// to answer.
+    /// A registration of this socket is over: if it holds pod ids for which newcomers wait, it has the whole time
+    /// to answer again.
     pub fn end_registration(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         socket.is_registering = false;
         if let Role::Origin { pods, .. } = &socket.role {
-            pods.iter().for_each(|pod| self.contests.renew_round(pod));
+            pods.iter().for_each(|pod| self.contests.renew(pod, Instant::now()));
         }
     }
 
+    /// Gives a newcomer a pod id that nobody holds, until its registration is recorded: see [`State::settle`].
     fn take(&mut self, newcomer: Newcomer, pod: PodId) {
         let Newcomer { socket: id, standing, network } = newcomer;
         match self.role(id) {
@@ -112,28 +135,42 @@ impl State {
                 *role = Role::Origin { pods: vec![pod.clone()], sessions, turns };
             }
         }
-        let socket = self.socket(id);
-        socket.contests = None;
-        socket.outbox.tell(wire::registered(&pod));
-        tracing::info!(pod_id = &*pod, "origin registered");
-        self.origins
-            .insert(pod.clone(), Holder { socket: id, proof: standing.proof(), network, recorded: false });
-        self.recent_holders.forget(&pod);
-        self.deliver_offers(id, &pod);
+        self.socket(id).contests = None;
+        let holder = Holder { socket: id, proof: standing.proof(), network, record: Record::Pending };
+        self.origins.insert(pod, holder);
     }
 
-    /// A pod id has no holder any more, which was a socket of `network`: the first who waits for it gets it.
-    pub(super) fn vacate(&mut self, pod: &PodId, network: Option<IpAddr>) {
+    /// The registration of a pod id by this socket stays, and is on record if `is_recorded`: its client is told so, and
+    /// visitors get through to it.
+    pub fn settle(&mut self, id: SocketId, pod: &PodId, is_recorded: bool) {
+        let Some(holder) = self.origins.get_mut(pod).filter(|holder| holder.socket == id) else { return };
+        let was_pending = holder.record == Record::Pending;
+        match is_recorded {
+            true => holder.record = Record::Written,
+            false if was_pending => holder.record = Record::Missing,
+            false => {}
+        }
+        if was_pending {
+            self.sockets[&id].outbox.tell(wire::registered(pod));
+            tracing::info!(pod_id = &**pod, "origin registered");
+            self.recent_holders.forget(pod);
+            self.deliver_offers(id, pod);
+        }
+    }
+
+    /// A pod id has no holder any more, which was a socket of `network`: the first who waits for it gets it. Returns who
+    /// waits in vain.
+    pub(super) fn vacate(&mut self, pod: &PodId, network: Option<IpAddr>) -> Vec<Newcomer> {
+        tracing::info!(pod_id = &**pod, "origin left");
         self.origins.remove(pod);
+        self.promoted.remove(pod);
         self.recent_holders.remember(pod, network, Instant::now());
         if let Some(first) = self.next_newcomer(pod) {
             self.take(first, pod.clone());
-            if self.promoted.len() < MAX_PROMOTED {
-                self.promoted.push(pod.clone());
-                self.any_promoted.notify_one();
-            }
+            self.promoted.insert(pod.clone());
+            self.any_promoted.notify_one();
         }
-        self.contests.answered(pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
+        self.contests.answered(pod)
     }
 
     /// Takes out the newcomer that came first and is not being closed.
@@ -142,11 +179,8 @@ impl State {
         iter::from_fn(|| contests.next(pod)).find(|newcomer| !sockets[&newcomer.socket].outbox.is_closing())
     }
 
-    fn refuse(&mut self, newcomer: Newcomer) {
-        let socket = self.socket(newcomer.socket);
-        socket.contests = None;
-        socket.outbox.tell(wire::error(None, &Refusal::Held.to_string()));
-        socket.outbox.close(Close::HELD);
+    pub(super) fn refuse(&mut self, newcomer: Newcomer) {
+        self.expel(newcomer.socket, Close::HELD, Some(held()));
     }
 
     pub(super) fn withdraw(&mut self, id: SocketId) {
@@ -155,15 +189,20 @@ impl State {
         }
     }
 
-    /// Takes all pods from an origin whose place another takes, and closes its socket.
-    fn replace(&mut self, holder: SocketId) {
-        self.withdraw(holder);
-        self.end_sessions(holder);
-        let socket = self.socket(holder);
-        socket.outbox.close(Close::REPLACED);
-        let network = socket.network;
-        if let Role::Origin { pods, .. } = std::mem::replace(self.role(holder), Role::Replaced) {
-            pods.iter().for_each(|pod| self.vacate(pod, network));
+    /// Takes everything from a socket that lost a right or was refused one, and closes it: of what waits for it, it is sent
+    /// nothing, and of what it sends nothing is passed on. Does nothing if it has left.
+    pub fn expel(&mut self, id: SocketId, close: Close, told: Option<String>) {
+        // Not recursive: newcomers that wait in vain may hold pod ids that others wait for.
+        let mut expelled = vec![(id, close, told)];
+        while let Some((id, close, told)) = expelled.pop() {
+            let Some(socket) = self.sockets.get(&id) else { continue };
+            socket.outbox.expel(close, told);
+            let refused = self.strip(id).into_iter();
+            expelled.extend(refused.map(|newcomer| (newcomer.socket, Close::HELD, Some(held()))));
         }
     }
+}
+
+fn held() -> String {
+    wire::error(None, &Refusal::Held.to_string())
 }

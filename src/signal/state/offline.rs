@@ -1,4 +1,5 @@
-//! Offers for a pod id that nobody holds: they wait where its origin may be on its way back.
+//! Offers for a pod id that nobody holds: they wait where its origin may be on its way back, or where the registration of
+//! one is being recorded.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +14,9 @@ use crate::signal::{outbox::Pushed, queue::Share, wire};
 /// How long after the start any pod id may be one whose origin is on its way back: so long, too, was the last broker
 /// away at most if its hosts, which wait twice as long each time, still come within that time.
 pub const AFTER_START: Duration = Duration::from_secs(30);
+
+/// How long offers wait for a registration that is being recorded where they wait for no origin that is offline.
+pub const RECORDING: Duration = Duration::from_secs(3);
 
 /// What the settings say about offers for a pod id that nobody holds.
 #[derive(Clone, Copy, Debug)]
@@ -50,14 +54,16 @@ impl State {
         if self.phase != Phase::Running {
             return Err(Refusal::Restarting);
         }
-        if rules.grace.is_zero() || !self.may_return(&pod, now) {
+        let is_registering = self.origins.contains_key(&pod);
+        if !is_registering && (rules.grace.is_zero() || !self.may_return(&pod, now)) {
             return Err(Refusal::OriginOffline);
         }
         if full {
             return Err(Refusal::TooManySessions);
         }
         let session_id: SessionId = session_id.into();
-        let (expires, frames) = (now + rules.grace, vec![offer]);
+        let grace = if rules.grace.is_zero() { RECORDING } else { rules.grace };
+        let (expires, frames) = (now + grace, vec![offer]);
         let offer = WaitingOffer {
             pod: pod.clone(),
             visitor,
@@ -209,7 +215,7 @@ mod tests {
         else {
             panic!()
         };
-        let _ = origin.admit(registration.pod, Ok(Standing::Open(None)), None);
+        origin.hold(&registration.pod, Standing::Open(None));
         drop(origin);
         advance(REMEMBERED - Duration::from_millis(1)).await;
         assert!(offer_waits(&directory));

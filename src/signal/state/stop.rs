@@ -61,7 +61,7 @@ impl State {
                     outbox.tell(wire::error(Some(session_id), &message));
                 }
             }
-            Role::Origin { .. } | Role::Replaced => {}
+            Role::Origin { .. } | Role::Expelled => {}
         }
         outbox.close(Close::RESTART);
     }
@@ -73,7 +73,7 @@ fn talk_of(socket: &Socket) -> Talk {
         Role::New => return Talk::NoFrame,
         Role::Origin { .. } => return Talk::Origin,
         Role::Visitor { sessions, .. } if !sessions.is_empty() => sessions.values(),
-        Role::Visitor { .. } | Role::Replaced => return Talk::Nothing,
+        Role::Visitor { .. } | Role::Expelled => return Talk::Nothing,
     };
     let frames_of = |session: &Session| {
         let exchange = &session.exchange;
