@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{
     App,
     error::{HttpError, render_json},
-    owner_request::{owner_path, signed_by, take_once},
+    owner_request::{owner_path, signed_by},
 };
 use crate::{
     net::{client::Client, limits::Kind},
@@ -73,7 +73,7 @@ impl Add {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
         let key = owner(request)?;
-        let signed = signed_by(app, request, key, true)?;
+        signed_by(app, request, key, true).await?;
         let announced = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         let body = read(request.take_body()).await?;
@@ -82,11 +82,9 @@ impl Add {
         let owns = app.owners.owns_anything(&key).await?;
         let client = Client::of(request, &app.live.load().trusted_proxies).address;
         if !owns {
-            // Anybody can make a key: the limit is asked before the nonce takes room.
             app.limits.check(Kind::NewcomerCredential, client)?;
         }
         app.limits.check(Kind::Credential, client)?;
-        take_once(app, request, &signed).await?;
         let new = NewCredential { name, secret_hash: secret_sha256, pod_ids };
         let (added, credential) = app.credentials.add(key, new, owns).await?;
         refusal(added, &credential.name, owns)?;
@@ -102,12 +100,8 @@ impl List {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
         let key = owner(request)?;
-        let signed = signed_by(app, request, key, false)?;
+        signed_by(app, request, key, false).await?;
         let credentials = app.credentials.list(&key).await?;
-        // A request that shows nothing takes no room in the memory of those taken.
-        if !credentials.is_empty() {
-            take_once(app, request, &signed).await?;
-        }
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(response, &Page { credentials: credentials.into_iter().map(Told::from).collect() });
         Ok(())
@@ -121,11 +115,10 @@ impl Revoke {
         let (key, rest) = owner_path(request)?;
         let name = rest.strip_prefix("credentials/").ok_or(HttpError::NotFound)?;
         let name: CredentialName = name.parse().map_err(|_| no_such_credential(name))?;
-        let signed = signed_by(app, request, key, false)?;
+        signed_by(app, request, key, false).await?;
         let credentials = app.credentials.list(&key).await?;
         let found = credentials.into_iter().find(|credential| credential.name == name);
         let credential = found.ok_or_else(|| no_such_credential(name.as_str()))?;
-        take_once(app, request, &signed).await?;
         if !app.credentials.revoke(credential).await? {
             return Err(no_such_credential(name.as_str()));
         }

@@ -13,6 +13,7 @@ use crate::{
     net::{
         client::Client,
         limits::{Kind, Limits},
+        network::ClientNetwork,
         path::normalize,
         refusals::Refusals,
     },
@@ -132,7 +133,7 @@ impl Admission for SocketLimits {
         })
     }
 
-    fn network(&self) -> Option<IpAddr> {
+    fn network(&self) -> ClientNetwork {
         self.admission.network()
     }
 }

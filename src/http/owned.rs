@@ -16,7 +16,7 @@ use super::{
     download::{etags, slug_of},
     error::{HttpError, render_json},
     meta,
-    owner_request::{owner_path, signed, signed_by, take_once},
+    owner_request::{owner_path, signed, signed_by},
     upload::{self, SignedUpload},
 };
 use crate::{
@@ -45,10 +45,8 @@ impl Delete {
         let Self(app) = self;
         let slug = slug_of(request, "")?;
         let config = app.live.load_full();
-        let signed = signed(app, &config, request, false)?;
+        let signed = signed(app, &config, request, false).await?;
         let before = own(app, &slug, &signed).await?;
-        // Taken even if a condition is false: nobody can repeat the request once the condition is true.
-        take_once(app, request, &signed).await?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;
         let is_deleted = if conditions.is_empty() {
@@ -79,7 +77,7 @@ impl Replace {
         let Self(app) = self;
         let slug = slug_of(request, "")?;
         let config = app.live.load_full();
-        let signed = SignedUpload::verify(app, &config, request)?;
+        let signed = SignedUpload::take(app, &config, request).await?;
         let key = signed.request.key;
         let before = own(app, &slug, &signed.request).await?;
         // As a GET says: what expired is not there any more. Its owner can still delete it.
@@ -87,7 +85,6 @@ impl Replace {
         if is_over() {
             return Err(HttpError::NotFound);
         }
-        take_once(app, request, &signed.request).await?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;
         let format = upload::admit(app, &config, request, Some(key), true).await?;
@@ -164,12 +161,8 @@ impl Mine {
             return Err(HttpError::NotFound);
         }
         let after = after(request)?;
-        let signed = signed_by(app, request, key, false)?;
+        signed_by(app, request, key, false).await?;
         let records = app.registry.list_owned(&key, after.as_ref(), PAGE_PODS + 1).await?;
-        // A request that shows nothing can be repeated by anybody: it takes no room in the memory of those taken.
-        if !records.is_empty() {
-            take_once(app, request, &signed).await?;
-        }
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(response, &Page::of(records, app));
         Ok(())

@@ -88,8 +88,8 @@ pub fn reached(request: &Request) -> Reached {
     Reached { tls: request.scheme().as_str() == "https", local: request.local_addr().clone().into_std() }
 }
 
-/// Who signed the request, as the signature alone proves it.
-pub fn signed(
+/// Returns who signed the request, as the signature alone proves it.
+fn verify(
     app: &App,
     config: &Config,
     request: &Request,
@@ -115,26 +115,34 @@ pub fn signed(
     })
 }
 
-/// Checks that `key` signed the request.
-pub fn signed_by(
+/// Returns who signed the request, which is taken with that: whatever comes of it, nobody can send it again.
+pub async fn signed(
     app: &App,
+    config: &Config,
     request: &Request,
-    key: OwnerKey,
     has_body: bool,
 ) -> Result<VerifiedRequest, HttpError> {
-    let signed = signed(app, &app.live.load_full(), request, has_body)?;
+    let signed = verify(app, config, request, has_body)?;
+    take_once(app, request, &signed).await?;
+    Ok(signed)
+}
+
+/// Takes a request that `key` must have signed.
+pub async fn signed_by(app: &App, request: &Request, key: OwnerKey, has_body: bool) -> Result<(), HttpError> {
+    let signed = verify(app, &app.live.load_full(), request, has_body)?;
     if signed.key != key {
         let message = "sign with the owner key in the path: nobody else can do this for it";
         return Err(HttpError::new(StatusCode::FORBIDDEN, message));
     }
-    Ok(signed)
+    take_once(app, request, &signed).await
 }
 
 /// Takes a signed request, if it was not taken before.
-pub async fn take_once(app: &App, request: &Request, signed: &VerifiedRequest) -> Result<(), HttpError> {
-    let network = network_of(request, &app.live.load().trusted_proxies);
+async fn take_once(app: &App, request: &Request, signed: &VerifiedRequest) -> Result<(), HttpError> {
+    let network = network_of(request, &app.live.load().trusted_proxies).counted;
     let VerifiedRequest { key, created, expires, nonce } = signed;
-    let from = Sender { network, is_owner: app.owners.owns_anything(key).await? };
+    // Where the registry fails, the request is taken nevertheless, and fails when it needs the registry.
+    let from = Sender { network, is_owner: app.owners.owns_anything(key).await.unwrap_or(false) };
     let once = Once { key: *key, name: nonce, made: *created, ends: *expires, from };
     app.replay.take(&once, app.clock.now(), app.clock.running()).map_err(|error| match error {
         ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {

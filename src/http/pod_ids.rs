@@ -9,7 +9,7 @@ use salvo::{Request, Response, handler, http::StatusCode};
 use super::{
     App,
     error::HttpError,
-    owner_request::{owner_path, signed_by, take_once},
+    owner_request::{owner_path, signed_by},
 };
 use crate::{
     net::client::network_of,
@@ -30,7 +30,7 @@ impl Claim {
         let (key, pod_id) = asked_for(app, request).await?;
         let network = network_of(request, &app.live.load().trusted_proxies);
         app.owners.claim(&pod_id, key, network).await?;
-        tracing::info!(%pod_id, owner_key = %key, "pod id claimed by its owner");
+        tracing::info!(pod_id, owner_key = %key, "pod id claimed by its owner");
         response.status_code(StatusCode::NO_CONTENT);
         Ok(())
     }
@@ -42,7 +42,7 @@ impl Release {
         let Self(app) = self;
         let (key, pod_id) = asked_for(app, request).await?;
         app.owners.release(&pod_id, key).await?;
-        tracing::info!(%pod_id, owner_key = %key, "pod id given up by its owner");
+        tracing::info!(pod_id, owner_key = %key, "pod id given up by its owner");
         response.status_code(StatusCode::NO_CONTENT);
         Ok(())
     }
@@ -55,8 +55,7 @@ async fn asked_for(app: &App, request: &Request) -> Result<(OwnerKey, String), H
     let pod_id = percent_decode_str(pod_id).decode_utf8().map_err(|_| {
         HttpError::new(StatusCode::BAD_REQUEST, "expected the pod id in the path as percent-encoded UTF-8")
     })?;
-    let signed = signed_by(app, request, key, false)?;
-    take_once(app, request, &signed).await?;
+    signed_by(app, request, key, false).await?;
     Ok((key, pod_id.into_owned()))
 }
 

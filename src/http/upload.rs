@@ -21,7 +21,7 @@ pub use self::format::Format;
 use super::{
     App,
     error::{HttpError, render_json},
-    owner_request::{self, take_once},
+    owner_request,
 };
 use crate::{
     config::{Config, Lifetime, PodSettings, UploadPolicy},
@@ -106,12 +106,9 @@ impl Upload {
             return Err(HttpError::NotFound);
         }
         let config = app.live.load_full();
-        let signed = signed(app, &config, request)?;
+        let signed = signed(app, &config, request).await?;
         let format =
             admit(app, &config, request, signed.as_ref().map(|signed| signed.request.key), false).await?;
-        if let Some(signed) = &signed {
-            take_once(app, request, &signed.request).await?;
-        }
         let mut pod = receive(app, &config, request, body, format, signed).await?;
         if let Some(Lifetime(lifetime)) = config.uploads.lifetime {
             pod = pod.with_lifetime(lifetime);
@@ -140,9 +137,9 @@ pub struct SignedUpload {
 }
 
 impl SignedUpload {
-    /// Verifies the signature of a request.
-    pub fn verify(app: &App, config: &Config, request: &Request) -> Result<Self, HttpError> {
-        let verified = owner_request::signed(app, config, request, true)?;
+    /// Takes a request that is signed.
+    pub async fn take(app: &App, config: &Config, request: &Request) -> Result<Self, HttpError> {
+        let verified = owner_request::signed(app, config, request, true).await?;
         let digest = Announced::read(request.headers())
             .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         Ok(Self { request: verified, digest })
@@ -150,10 +147,10 @@ impl SignedUpload {
 }
 
 /// Returns the signature of an upload that may do without one. One that is there must be right.
-fn signed(app: &App, config: &Config, request: &Request) -> Result<Option<SignedUpload>, HttpError> {
+async fn signed(app: &App, config: &Config, request: &Request) -> Result<Option<SignedUpload>, HttpError> {
     let headers = request.headers();
     let is_signed = headers.contains_key(SIGNATURE) || headers.contains_key(SIGNATURE_INPUT);
-    is_signed.then(|| SignedUpload::verify(app, config, request)).transpose()
+    Ok(if is_signed { Some(SignedUpload::take(app, config, request).await?) } else { None })
 }
 
 /// Checks what the head of an upload says, before its body is read: the form, and whether this broker takes uploads of

@@ -28,7 +28,7 @@ use salvo::{
     http::{HeaderMap, header, uri::Authority},
 };
 
-use super::{crowd::group_of, host};
+use super::{host, network::ClientNetwork};
 use crate::config::TrustedProxy;
 
 /// The address of all clients whom the headers of a trusted proxy do not name. It has limits as any other has, while that of
@@ -58,16 +58,30 @@ fn trusts_address(proxies: &[TrustedProxy], address: IpAddr) -> bool {
     proxies.iter().any(|proxy| matches!(proxy, TrustedProxy::Network(network) if network.contains(&address)))
 }
 
-/// Returns the network of the client that sent `request`: the rate-limit key of its address. `None` if it is unknown, and
-/// if the peer names another client without being trusted: then the address may be that of a proxy that all share.
-pub fn network_of(request: &Request, proxies: &[TrustedProxy]) -> Option<IpAddr> {
+/// Returns the network of the client that sent `request`. The client claims nothing from it if the address may be that of a
+/// proxy or tunnel, whose clients all have it: the peer names another client without being trusted, or is this machine.
+pub fn network_of(request: &Request, proxies: &[TrustedProxy]) -> ClientNetwork {
+    let Some(client) = Client::of(request, proxies).address.map(|address| address.to_canonical()) else {
+        return ClientNetwork::default();
+    };
     let is_forwarded = [header::FORWARDED.as_str(), "x-forwarded-for"]
         .iter()
         .any(|name| request.headers().contains_key(*name));
-    if is_forwarded && !trusts(proxies, request.remote_addr()) {
-        return None;
-    }
-    Client::of(request, proxies).address.filter(|address| *address != UNNAMED).map(group_of)
+    let is_of_stranger = is_forwarded && !trusts(proxies, request.remote_addr());
+    let is_shared = is_of_stranger || client == UNNAMED || is_this_machine(client, request);
+    let network = ClientNetwork::of(client);
+    ClientNetwork { claims_from: network.claims_from.filter(|_| !is_shared), ..network }
+}
+
+/// Returns whether a client that sent `request` is on this machine: what dials one of its addresses has the same one, and
+/// nobody else reaches its loopback addresses.
+fn is_this_machine(client: IpAddr, request: &Request) -> bool {
+    let canonical = |address: &SocketAddr| address.ip().map(|address| address.to_canonical());
+    let (peer, local) = (canonical(request.remote_addr()), canonical(request.local_addr()));
+    let is_peer = peer == Some(client);
+    client.is_loopback()
+        || local == Some(client)
+        || (is_peer && local.is_some_and(|local| local.is_loopback()))
 }
 
 impl Client {
@@ -316,6 +330,46 @@ mod tests {
             assert_eq!(client(&peer, &headers), bare(&peer));
         }
         assert!(!trusts(&proxies()[..2], &unix()), "a Unix socket is not named there");
+    }
+
+    /// What comes from a network that others may share is counted all the same.
+    #[test]
+    fn a_network_is_a_licence_to_claim_only_if_it_is_the_clients_own() {
+        const NAMED: (&str, &str) = ("x-forwarded-for", "203.0.113.6");
+        for (peer, local, field, counted, claims) in [
+            ("198.51.100.1", "192.0.2.2", None, "198.51.100.1", true),
+            ("2001:db8::1", "2001:db8:1::2", None, "2001:db8::", true),
+            // A proxy that is not trusted, or a client that says so.
+            ("198.51.100.1", "192.0.2.2", Some(NAMED), "198.51.100.1", false),
+            ("198.51.100.1", "192.0.2.2", Some(("forwarded", "x")), "198.51.100.1", false),
+            // This machine.
+            ("127.0.0.1", "127.0.0.1", None, "127.0.0.1", false),
+            ("::1", "::1", None, "::1", false),
+            ("192.0.2.2", "192.0.2.2", None, "192.0.2.2", false),
+            ("::ffff:192.0.2.2", "192.0.2.2", None, "192.0.2.2", false),
+            ("192.0.2.2", "::ffff:192.0.2.2", None, "192.0.2.2", false),
+            ("2001:db8::2", "2001:db8::2", None, "2001:db8::", false),
+            ("192.0.2.3", "127.0.0.1", None, "192.0.2.3", false),
+            ("2001:db8::2", "::1", None, "2001:db8::", false),
+            // A trusted proxy, on this machine or another.
+            ("10.0.0.9", "10.0.0.9", Some(NAMED), "203.0.113.6", true),
+            ("10.0.0.9", "127.0.0.1", Some(NAMED), "203.0.113.6", true),
+            ("10.0.0.9", "10.0.0.2", Some(NAMED), "203.0.113.6", true),
+            ("10.0.0.9", "10.0.0.9", None, "10.0.0.9", false),
+            ("10.0.0.9", "10.0.0.2", Some(("x-forwarded-for", "127.0.0.1")), "127.0.0.1", false),
+            ("10.0.0.9", "10.0.0.2", Some(("x-forwarded-for", "unknown")), NOBODY, false),
+        ] {
+            let mut request = Request::default();
+            *request.remote_addr_mut() = tcp(peer);
+            *request.local_addr_mut() = tcp(local);
+            if let Some((name, value)) = field {
+                request.headers_mut().insert(name, value.parse().unwrap());
+            }
+            let network = network_of(&request, &proxies());
+            let what = format!("{peer} to {local} with {field:?}");
+            assert_eq!(network.counted.unwrap().to_string(), counted, "{what}");
+            assert_eq!(network.claims_from, network.counted.filter(|_| claims), "{what}");
+        }
     }
 
     #[test]

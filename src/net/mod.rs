@@ -4,7 +4,7 @@
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which
 //! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
-//! connection after too many [`refusals`]. [`client`] tells who a request comes from, [`host`] what it may call this
+//! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`host`] what it may call this
 //! broker, [`limits`] how often it may ask, [`path`] which paths are the same.
 
 pub(crate) mod client;
@@ -16,6 +16,7 @@ pub(crate) mod host;
 mod http;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod network;
 pub(crate) mod path;
 pub(crate) mod places;
 mod proxy_protocol;

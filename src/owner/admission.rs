@@ -30,6 +30,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{BindMode, Live},
+    net::network::ClientNetwork,
     pods::{MAX_RECORDED, OwnerKey, PodIdRecord, Registry, RegistryError},
     signal::{
         admission::{Admission, Key, Standing},
@@ -56,8 +57,8 @@ pub struct Owners {
 pub struct Registrant {
     /// How the request that became the socket came in.
     pub reached: Reached,
-    /// The network of the client: the rate-limit key of its address. `None` if the address is unknown.
-    pub network: Option<IpAddr>,
+    /// The network of the client.
+    pub network: ClientNetwork,
     /// What the request proved, for the life of the socket.
     pub proof: Option<SocketProof>,
 }
@@ -146,7 +147,7 @@ impl Owners {
                 Err(format!("podId is longer than the {MAX_RECORDED} bytes that can belong to an owner key"))
             }
             (Some(proof), owner) => {
-                self.take_once(token.as_ref(), registrant.network, owner.is_some())?;
+                self.take_once(token.as_ref(), registrant.network.counted, owner.is_some())?;
                 Ok(match owner {
                     Some(_) => Standing::Owner(proof.key.0),
                     None if mode == BindMode::Off => Standing::Open(None),
@@ -170,7 +171,7 @@ impl Owners {
         &self,
         pod_id: &str,
         proof: Option<OwnerKey>,
-        network: Option<IpAddr>,
+        network: ClientNetwork,
     ) -> Result<bool, String> {
         match timeout(PATIENCE, self.record(pod_id, proof, network)).await {
             Ok(Err(NotRecorded::OtherOwner)) => Err(other_owner(proof.is_some()).into()),
@@ -258,7 +259,7 @@ impl Admission for AtSocket {
         self.owners.record_in_time(pod_id, proof, self.registrant.network).await
     }
 
-    fn network(&self) -> Option<IpAddr> {
+    fn network(&self) -> ClientNetwork {
         self.registrant.network
     }
 }

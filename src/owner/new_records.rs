@@ -25,7 +25,7 @@ pub struct NewRecords {
 #[derive(Debug, Default)]
 struct Today {
     began: Duration,
-    /// Clients whose network is unknown share one count, and the owners in a network have one of their own.
+    /// The owners in a network have a count of their own.
     added: HashMap<Sender, u32>,
     /// How many of the counts are of keys that own nothing here.
     of_strangers: usize,

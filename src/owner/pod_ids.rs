@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::BindMode,
+    net::network::ClientNetwork,
     pods::{
         Holder, MAX_RECORDED, NetworkTag, OwnerKey, PodIdChange, PodIdChanged, PodIdRefused, RegistryError,
     },
@@ -63,7 +64,7 @@ impl Owners {
         &self,
         pod_id: &str,
         proof: Option<OwnerKey>,
-        network: Option<IpAddr>,
+        network: ClientNetwork,
     ) -> Result<(), NotRecorded> {
         let mode = self.mode();
         if mode == BindMode::Off || pod_id.len() > MAX_RECORDED {
@@ -71,9 +72,9 @@ impl Owners {
         }
         let registered = PodIdChange::Registered {
             proof,
-            network: network.map(|network| NetworkTag::new(pod_id, network)),
+            network: network.claims_from.map(|network| NetworkTag::new(pod_id, network)),
         };
-        match self.add(pod_id, mode, registered, proof, network).await {
+        match self.add(pod_id, mode, registered, proof, network.counted).await {
             Ok(()) => {
                 if let Some(key) = proof {
                     self.evict_others(pod_id, mode, key, None).await;
@@ -94,7 +95,7 @@ impl Owners {
         }
     }
 
-    /// Carries out a change that may add a record, for a client in `network` that proved `key`.
+    /// Carries out a change that may add a record, for a client that is counted by `network` and proved `key`.
     async fn add(
         &self,
         pod_id: &str,
@@ -134,27 +135,21 @@ impl Owners {
     /// # Errors
     ///
     /// See [`NotClaimed`].
-    pub async fn claim(
-        &self,
-        pod_id: &str,
-        key: OwnerKey,
-        network: Option<IpAddr>,
-    ) -> Result<(), NotClaimed> {
+    pub async fn claim(&self, pod_id: &str, key: OwnerKey, network: ClientNetwork) -> Result<(), NotClaimed> {
         let mode = self.checked(pod_id)?;
         let holder = self.directory.holder(pod_id);
         let judged = holder.map(|holder| holder.socket);
         let holder = match holder {
             None => Holder::Nobody,
             Some(holder) if holder.proof.is_some_and(|proof| proof != key.0) => Holder::OtherKey,
-            // What reaches the broker from this host itself may come from anywhere, through a proxy or a tunnel.
-            Some(holder) => match network.filter(|network| !network.is_loopback()) {
-                Some(network) if holder.network == Some(network) => {
+            Some(holder) => match network.claims_from {
+                Some(network) if holder.network.claims_from == Some(network) => {
                     Holder::SameNetwork(NetworkTag::new(pod_id, network))
                 }
                 _ => Holder::OtherNetwork,
             },
         };
-        self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, Some(key), network).await?;
+        self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, Some(key), network.counted).await?;
         self.evict_others(pod_id, mode, key, judged).await;
         Ok(())
     }
@@ -205,13 +200,13 @@ impl Owners {
 
     /// A client in `network` uploaded a pod that names a pod id, with a request that `key` signed: with
     /// `signal.bind = "uploads"` a free pod id that no origin holds becomes owned. The upload does not depend on it.
-    pub async fn uploaded_signed(&self, pod_id: &str, key: OwnerKey, network: Option<IpAddr>) {
+    pub async fn uploaded_signed(&self, pod_id: &str, key: OwnerKey, network: ClientNetwork) {
         let mode = self.mode();
         let is_held = self.directory.holder(pod_id).is_some();
         if mode != BindMode::Uploads || pod_id.len() > MAX_RECORDED || is_held {
             return;
         }
-        match self.add(pod_id, mode, PodIdChange::Uploaded { key }, Some(key), network).await {
+        match self.add(pod_id, mode, PodIdChange::Uploaded { key }, Some(key), network.counted).await {
             Ok(()) => self.evict_others(pod_id, mode, key, None).await,
             Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => {}
             Err(NotClaimed::Registry(error)) => {

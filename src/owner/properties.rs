@@ -24,6 +24,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{Config, Live, SignalSettings},
+    net::network::ClientNetwork,
     pods::{MemoryRegistry, RedbRegistry, Registry},
     signal::{
         admission::{self, Admission},
@@ -218,7 +219,7 @@ impl<'a> World<'a> {
         let proof = pod_ids.map(|pod_ids| SocketProof { key: secret.owner_key(), pod_ids });
         let reached = Reached { tls: true, local: None };
         let admission: Arc<dyn Admission> =
-            self.owners.at(Registrant { reached, network: Some(network(from)), proof });
+            self.owners.at(Registrant { reached, network: ClientNetwork::of(network(from)), proof });
         let outbox = Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20)));
         let place = self.directory.join(outbox.clone(), Some(network(from)));
         let frame = json!({ "t": "register", "podId": pod, "ownerToken": token });
@@ -312,11 +313,15 @@ impl<'a> World<'a> {
                 }
             }
             Step::Upload { pod, key, network: from } => {
-                self.owners.uploaded_signed(PODS[pod], secret(key).owner_key(), Some(network(from))).await;
+                self.owners
+                    .uploaded_signed(PODS[pod], secret(key).owner_key(), ClientNetwork::of(network(from)))
+                    .await;
             }
             Step::Claim { pod, key, network: from } => {
-                let claimed =
-                    self.owners.claim(PODS[pod], secret(key).owner_key(), Some(network(from))).await;
+                let claimed = self
+                    .owners
+                    .claim(PODS[pod], secret(key).owner_key(), ClientNetwork::of(network(from)))
+                    .await;
                 prop_assert!(claimed.is_err() || !self.is_remembered(pod), "{:?}", step);
             }
             Step::Release { pod, key } => {

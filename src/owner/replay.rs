@@ -61,7 +61,7 @@ type Name = (OwnerKey, [u8; 32]);
 /// Who sends something that is taken once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sender {
-    /// The client network, if it is known.
+    /// The network that the client is counted by.
     pub network: Option<IpAddr>,
     /// Whether the key owns something here.
     pub is_owner: bool,

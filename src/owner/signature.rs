@@ -12,12 +12,15 @@
 //! | `expires` | if it is there: later than now |
 //! | `nonce` | 1 to 64 characters, each taken once for a key |
 
-use std::time::SystemTime;
+use std::{convert::Infallible, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use ed25519_dalek::{Signature, VerifyingKey};
 use salvo::http::{HeaderName, HeaderValue};
-use sfv::{BareItem, Dictionary, InnerList, Item, Key, ListEntry, Parameters, Parser};
+use sfv::{
+    BareItem, Dictionary, InnerList, Item, Key, KeyRef, ListEntry, Parameters, Parser,
+    visitor::{DictionaryVisitor, EntryVisitor, Ignored},
+};
 
 use super::{
     components::{Parts, names, signature_base},
@@ -121,19 +124,37 @@ pub fn verify(parts: &Parts<'_>, has_body: bool, now: SystemTime) -> Result<Veri
     Ok(verified)
 }
 
+/// Counts the entries of a dictionary. In the dictionary itself, the last of those with one key stands for all.
+struct Entries(usize);
+
+impl<'de> DictionaryVisitor<'de> for Entries {
+    type Out = usize;
+    type Error = Infallible;
+
+    fn entry(&mut self, _: &'de KeyRef) -> Result<impl EntryVisitor<'de>, Infallible> {
+        self.0 += 1;
+        Ok(Ignored)
+    }
+
+    fn finish(self) -> Result<usize, Infallible> {
+        Ok(self.0)
+    }
+}
+
 /// The signature and what it covers.
 fn the_one(parts: &Parts<'_>) -> Result<(InnerList, Vec<u8>), SignatureError> {
     let field = |name: HeaderName| match combined(parts.headers, &name) {
         Combined::Value(value) if value.len() > MAX_FIELD => Err(SignatureError::TooLong),
-        Combined::Value(value) => Parser::new(&value).parse().map_err(|_| SignatureError::Malformed),
+        Combined::Value(value) => match Parser::new(&value).parse_dictionary_with_visitor(Entries(0)) {
+            Ok(1) => Parser::new(&value).parse().map_err(|_| SignatureError::Malformed),
+            Ok(_) => Err(SignatureError::NotOne),
+            Err(_) => Err(SignatureError::Malformed),
+        },
         Combined::Missing => Err(SignatureError::Missing),
         Combined::Unfit => Err(SignatureError::Malformed),
     };
     let mut input: Dictionary = field(SIGNATURE_INPUT)?;
     let mut signature: Dictionary = field(SIGNATURE)?;
-    if input.len() != 1 || signature.len() != 1 {
-        return Err(SignatureError::NotOne);
-    }
     match (input.pop(), signature.pop()) {
         (Some((label, _)), Some((other, _))) if label != other => Err(SignatureError::NotOne),
         (Some((_, ListEntry::InnerList(covered))), Some((_, ListEntry::Item(item)))) => {

@@ -1,10 +1,9 @@
 //! Who may register a pod id: asked before an origin gets it, and answered by whoever knows of owners.
 
-use std::net::IpAddr;
-
 use async_trait::async_trait;
 
 use super::directory::{Admitted, Member, Registration};
+use crate::net::network::ClientNetwork;
 
 /// What a registration is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +44,8 @@ pub trait Admission: Send + Sync {
         Ok(())
     }
 
-    /// The network of the socket's client, if it is known.
-    fn network(&self) -> Option<IpAddr>;
+    /// The network of the socket's client.
+    fn network(&self) -> ClientNetwork;
 }
 
 impl Standing {
@@ -88,7 +87,7 @@ impl Admission for AdmitAll {
         Ok(true)
     }
 
-    fn network(&self) -> Option<IpAddr> {
-        None
+    fn network(&self) -> ClientNetwork {
+        ClientNetwork::default()
     }
 }

@@ -2,7 +2,7 @@
 //! leaves, or has been silent for too long. Those of the holder's own owner stand by: they stay while the holder is
 //! there, which is asked again and again.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -11,6 +11,7 @@ use super::{
     directory::Directory,
     state::{PodId, SocketId},
 };
+use crate::net::network::ClientNetwork;
 
 /// Newcomers that wait for one pod id.
 const MAX_NEWCOMERS: usize = 16;
@@ -38,7 +39,7 @@ struct Newcomers {
 pub struct Newcomer {
     pub socket: SocketId,
     pub standing: Standing,
-    pub network: Option<IpAddr>,
+    pub network: ClientNetwork,
 }
 
 impl Newcomer {

@@ -120,6 +120,7 @@ mod tests {
     use super::*;
     use crate::{
         config::SignalSettings,
+        net::network::ClientNetwork,
         signal::{
             admission::{AdmitAll, Standing},
             budget::Budget,
@@ -197,7 +198,7 @@ mod tests {
         let directory = Directory::new(SignalSettings::default());
         let [holder, newcomer] = [(); 2].map(|()| {
             let (place, outbox) = join(&directory);
-            let _ = place.admit("pod".into(), Ok(Standing::Owner([1; 32])), None);
+            let _ = place.admit("pod".into(), Ok(Standing::Owner([1; 32])), ClientNetwork::default());
             (place, outbox)
         });
         let begin = Instant::now();

@@ -84,11 +84,10 @@ async fn replay_of_a_signed_request() {
     let served = server.http.get(server.url(&path)).send().await.unwrap().text().await.unwrap();
     assert_eq!(served, newer);
 
-    // A DELETE of a pod that is gone, for one that took its place, would need another slug: it is refused as well.
     let delete = owner.signed(&server, Method::DELETE, &path, None, later());
     let replay = delete.try_clone().unwrap();
     assert_eq!(delete.send().await.unwrap().status(), StatusCode::NO_CONTENT);
-    assert_eq!(replay.send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(replay.send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
 }
 
 /// A DELETE that reached the broker before a restart (or a restored backup) does not work after it.
@@ -451,12 +450,26 @@ async fn smuggling_in_the_header() {
         }
         headers
     };
+    let right = || owner.signature(&Method::DELETE, BROKER, &path, None, later());
     for join in ["twice", "sig1", "sig2"] {
-        for headers in [both(&own, &theirs, join), both(&theirs, &own, join)] {
+        // The last of them alone would be taken.
+        for headers in [both(&own, &theirs, join), both(&theirs, &own, join), both(&own, &right(), join)] {
             let answer = by_hand(&server, &format!("DELETE {path}"), HOST, &headers).await;
-            assert!(answer.status.is_client_error(), "{answer:?}");
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{answer:?}");
+            assert!(sentence(&answer).starts_with("expected exactly one signature"), "{answer:?}");
+        }
+        // One field of the two is enough.
+        for field in ["signature-input", "signature"] {
+            let (mut headers, twice) = (right(), both(&own, &right(), join));
+            headers.remove(field);
+            for value in twice.get_all(field) {
+                headers.append(field, value.clone());
+            }
+            let answer = by_hand(&server, &format!("DELETE {path}"), HOST, &headers).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{answer:?}");
         }
     }
+    assert!(is_there(&server, &slug).await);
     // A method that the client says it meant is not the method.
     let mut headers = owner.signature(&Method::DELETE, BROKER, &path, None, later());
     headers.insert("x-http-method-override", "DELETE".parse().unwrap());

@@ -5,10 +5,12 @@ mod audience;
 mod binding;
 mod commands;
 mod credentials;
+mod networks;
 mod owned;
 mod pages;
 mod proof;
 mod records;
+mod replays;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;

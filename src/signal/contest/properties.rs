@@ -69,14 +69,16 @@ async fn replaced(case: Case) -> (Duration, Duration) {
         sleep(case.passer_by).await;
         let (place, _) = join(&directory);
         // It may be the first; then nobody looks at the holder for it.
-        let _ = place.admit("pod".into(), Ok(standing), None);
+        let _ = place.admit("pod".into(), Ok(standing), ClientNetwork::default());
         drop(place);
         pending::<()>().await;
     };
     let (newcomer, _) = join(&directory);
     let decided = async {
         sleep(case.newcomer).await;
-        let Admitted::Contests(contest) = newcomer.admit("pod".into(), Ok(standing), None) else {
+        let Admitted::Contests(contest) =
+            newcomer.admit("pod".into(), Ok(standing), ClientNetwork::default())
+        else {
             panic!("it should wait");
         };
         contest.decide(case.takeover_timeout).await;

@@ -1,9 +1,6 @@
 //! What one socket asks of the directory.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, MutexGuard},
-};
+use std::sync::{Arc, MutexGuard};
 
 use arc_swap::Guard;
 use serde_json::value::RawValue;
@@ -19,7 +16,7 @@ use super::{
     },
     Admitted, Directory, Handled, Passing, Registration,
 };
-use crate::config::SignalSettings;
+use crate::{config::SignalSettings, net::network::ClientNetwork};
 
 /// A socket by its number in the directory, which it may have left.
 #[derive(Clone, Debug)]
@@ -101,7 +98,7 @@ impl Member {
     }
 
     /// Carries out a registration as its standing allows, or tells the sender why it was not admitted.
-    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>, network: Option<IpAddr>) -> Admitted {
+    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>, network: ClientNetwork) -> Admitted {
         let mut state = self.directory.lock();
         // It may have been closed since it asked: it left, its credential was revoked, or the broker stops.
         if !state.has(self.id) || self.outbox.is_closing() {
@@ -134,7 +131,7 @@ impl Member {
     /// Registers a pod id that nobody holds.
     #[cfg(test)]
     pub fn hold(&self, pod: &PodId, standing: Standing) {
-        assert!(matches!(self.admit(pod.clone(), Ok(standing), None), Admitted::Holds));
+        assert!(matches!(self.admit(pod.clone(), Ok(standing), ClientNetwork::default()), Admitted::Holds));
         self.registered(pod, Ok(true));
     }
 

@@ -24,7 +24,7 @@ use super::{
     steps::{Ask, Id, Kind, Limits, PODS, Recorded, SOCKETS, Step, limits, render, step},
     *,
 };
-use crate::config::Grace;
+use crate::{config::Grace, net::network::ClientNetwork};
 
 /// The directory and the model side by side.
 struct Both {
@@ -179,7 +179,7 @@ impl Both {
             Handled::Registers(Registration { pod, token }) => {
                 let owner = token.map(|token| [token.parse().unwrap(); 32]);
                 let standing = owner.map_or(Standing::Open(None), Standing::Owner);
-                match place.admit(pod.clone(), Ok(standing), None) {
+                match place.admit(pod.clone(), Ok(standing), ClientNetwork::default()) {
                     Admitted::Contests(contest) => self.contests.push(contest),
                     Admitted::Holds => {
                         if let Some(recorded) = ask.recorded {

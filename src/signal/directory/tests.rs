@@ -13,6 +13,7 @@ use super::{
     },
     *,
 };
+use crate::net::network::ClientNetwork;
 
 /// The watchdog relies on it.
 #[test]
@@ -38,7 +39,8 @@ fn a_socket_that_is_being_closed_takes_no_pod_id() {
     let directory = Directory::new(SignalSettings::default());
     let [revoked, other] = [(); 2].map(|()| join(&directory));
     revoked.outbox().close(Close::CREDENTIAL_REFUSED);
-    let admitted = |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), None);
+    let admitted =
+        |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), ClientNetwork::default());
     assert!(matches!(admitted(&revoked), Admitted::NotYet));
     assert!(directory.holder("pod").is_none());
     assert!(matches!(admitted(&other), Admitted::Holds));
@@ -49,7 +51,8 @@ fn a_socket_that_is_being_closed_takes_no_pod_id() {
 fn a_socket_that_is_being_closed_is_not_promoted() {
     let directory = Directory::new(SignalSettings::default());
     let [holder, revoked, next] = [(); 3].map(|()| join(&directory));
-    let admitted = |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), None);
+    let admitted =
+        |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), ClientNetwork::default());
     assert!(matches!(admitted(&holder), Admitted::Holds));
     assert!(matches!(admitted(&revoked), Admitted::Contests(_)));
     assert!(matches!(admitted(&next), Admitted::NotYet));
@@ -65,7 +68,8 @@ fn a_socket_that_is_being_closed_is_not_promoted() {
 async fn a_holder_is_not_silent_while_it_registers_and_has_the_whole_time_afterwards() {
     let directory = Directory::new(SignalSettings::default());
     let [holder, newcomer] = [(); 2].map(|()| join(&directory));
-    let admitted = |place: &Place| place.admit("pod".into(), Ok(Standing::Open(None)), None);
+    let admitted =
+        |place: &Place| place.admit("pod".into(), Ok(Standing::Open(None)), ClientNetwork::default());
     assert!(matches!(admitted(&holder), Admitted::Holds));
     let Admitted::Contests(contest) = admitted(&newcomer) else { panic!("it should wait") };
     let holder_after = |seconds| {
@@ -117,7 +121,10 @@ async fn visitors_get_through_once_a_registration_is_recorded() {
         let directory = Directory::new(settings);
         tokio::time::advance(Duration::from_mins(1)).await;
         let [origin, visitor] = [(); 2].map(|()| join(&directory));
-        assert!(matches!(origin.admit("pod".into(), Ok(Standing::Open(None)), None), Admitted::Holds));
+        assert!(matches!(
+            origin.admit("pod".into(), Ok(Standing::Open(None)), ClientNetwork::default()),
+            Admitted::Holds
+        ));
         handle(&visitor, OFFER);
         assert_eq!((sent(&origin), frames(&visitor)), ((vec![], None), vec![]));
         origin.registered(&"pod".into(), Ok(true));
@@ -134,7 +141,10 @@ fn a_newcomer_is_told_that_it_got_the_pod_id_once_that_is_recorded() {
     let owner = Standing::Owner([1; 32]);
     holder.hold(&"pod".into(), owner);
     for newcomer in [&refused, &next] {
-        assert!(!matches!(newcomer.admit("pod".into(), Ok(owner), None), Admitted::Holds));
+        assert!(!matches!(
+            newcomer.admit("pod".into(), Ok(owner), ClientNetwork::default()),
+            Admitted::Holds
+        ));
     }
     drop(holder);
     handle(&visitor, OFFER);
@@ -155,7 +165,7 @@ async fn who_loses_a_right_is_out_at_once() {
     type Lose = fn(&Arc<Directory>, &Place) -> Option<Place>;
     fn with_a_newcomer(directory: &Arc<Directory>, standing: Standing) -> (Place, Admitted) {
         let newcomer = join(directory);
-        let admitted = newcomer.admit("pod".into(), Ok(standing), None);
+        let admitted = newcomer.admit("pod".into(), Ok(standing), ClientNetwork::default());
         (newcomer, admitted)
     }
     let ways: [(Lose, Option<&str>, Close); 5] = [
@@ -177,7 +187,7 @@ async fn who_loses_a_right_is_out_at_once() {
         ),
         (
             |_, origin| {
-                let _ = origin.admit("other".into(), Err("wrong token".into()), None);
+                let _ = origin.admit("other".into(), Err("wrong token".into()), ClientNetwork::default());
                 None
             },
             Some("wrong token"),
@@ -225,7 +235,7 @@ fn a_long_row_of_newcomers_that_wait_in_vain_takes_no_room_on_the_stack() {
     const SOCKETS: usize = 10_000;
     let directory = Directory::new(SignalSettings::default());
     let register = |place: &Place, pod: usize| {
-        let _ = place.admit(pod.to_string().into(), Ok(Standing::Open(None)), None);
+        let _ = place.admit(pod.to_string().into(), Ok(Standing::Open(None)), ClientNetwork::default());
     };
     let mut row: Vec<_> = (0..SOCKETS)
         .map(|pod| {

@@ -5,11 +5,14 @@ use std::{collections::HashMap, iter, net::IpAddr, time::Duration};
 use tokio::time::Instant;
 
 use super::{PodId, Refusal, Registered, Role, SocketId, State};
-use crate::signal::{
-    admission::{Key, Standing},
-    close::Close,
-    contest::{Check, Entered, Newcomer},
-    wire,
+use crate::{
+    net::network::ClientNetwork,
+    signal::{
+        admission::{Key, Standing},
+        close::Close,
+        contest::{Check, Entered, Newcomer},
+        wire,
+    },
 };
 
 /// How many times a contested holder is pinged in the time after which it counts as silent.
@@ -21,8 +24,8 @@ pub struct Holder {
     pub socket: SocketId,
     /// The owner key that it proved when it registered the pod id.
     pub proof: Option<Key>,
-    /// The network of its client, if it is known.
-    pub network: Option<IpAddr>,
+    /// The network of its client.
+    pub network: ClientNetwork,
     /// What has become of the record of its registration.
     pub record: Record,
 }
