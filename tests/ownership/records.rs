@@ -103,9 +103,9 @@ impl Registry for OnDisk {
     }
 }
 
-async fn broker() -> (Arc<TestServer>, Arc<Disk>) {
+async fn broker(settings: &str) -> (Arc<TestServer>, Arc<Disk>) {
     let (clock, disk) = (Clock::default(), Arc::<Disk>::default());
-    let config = config(&format!("public_url = \"{BROKER}\"\n{SETTINGS}"));
+    let config = config(&format!("public_url = \"{BROKER}\"\n{SETTINGS}\n{settings}"));
     let registry = OnDisk { memory: MemoryRegistry::new(64 << 20), disk: disk.clone() };
     let builder = SignalServer::builder().config(config).registry(registry).clock(clock.clone());
     let server = TestServer::from(builder).await;
@@ -120,9 +120,18 @@ fn claim(server: &Arc<TestServer>, owner: &Owner) -> JoinHandle<u16> {
     tokio::spawn(async move { claim.send().await.unwrap().status().as_u16() })
 }
 
+/// From now on registrations from the strangers' network stay without a record.
+async fn use_up_new_records(server: &TestServer) {
+    join_all((0..64).map(async |n| {
+        Socket::forwarded(&server.address, STRANGERS).await.register(&format!("flood-{n}")).await;
+    }))
+    .await;
+    server.until_health("no origin", |health| health["origins"] == json!([])).await;
+}
+
 #[tokio::test]
 async fn who_registers_a_pod_id_while_it_is_claimed_is_told_nothing_and_gets_no_offers() {
-    let (server, disk) = broker().await;
+    let (server, disk) = broker("").await;
     let owner = Owner::new();
     let stuck = disk.stuck().await;
     let claim = claim(&server, &owner);
@@ -149,13 +158,9 @@ async fn who_registers_a_pod_id_while_it_is_claimed_is_told_nothing_and_gets_no_
 /// same time takes such a pod id from it, however slowly the stranger reads what others queued for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_without_a_record_keeps_no_pod_id_that_is_claimed() {
-    let (server, disk) = broker().await;
+    let (server, disk) = broker("").await;
     let owner = Owner::new();
-    join_all((0..64).map(async |n| {
-        Socket::forwarded(&server.address, STRANGERS).await.register(&format!("flood-{n}")).await;
-    }))
-    .await;
-    server.until_health("no origin", |health| health["origins"] == json!([])).await;
+    use_up_new_records(&server).await;
     let begun = disk.begun();
     let stuck = disk.stuck().await;
     let claim = claim(&server, &owner);
@@ -185,7 +190,7 @@ async fn a_stranger_without_a_record_keeps_no_pod_id_that_is_claimed() {
 
 #[tokio::test]
 async fn a_host_with_the_proof_registers_while_its_pod_id_is_claimed() {
-    let (server, disk) = broker().await;
+    let (server, disk) = broker("").await;
     let owner = Owner::new();
     let stuck = disk.stuck().await;
     let claim = claim(&server, &owner);
@@ -197,4 +202,44 @@ async fn a_host_with_the_proof_registers_while_its_pod_id_is_claimed() {
     assert_eq!(claim.await.unwrap(), 204);
     host.expect(registered("bank")).await;
     host.nothing().await;
+}
+
+#[tokio::test]
+async fn a_stranger_without_a_record_keeps_no_pod_id_that_an_upload_binds() {
+    let (server, disk) = broker("[signal]\nbind = \"uploads\"").await;
+    let owner = Owner::new();
+    use_up_new_records(&server).await;
+    let begun = disk.begun();
+    let stuck = disk.stuck().await;
+    let upload = tokio::spawn({
+        let (server, html) = (server.clone(), owner.reachable("bank", "dartc"));
+        async move { owner.upload(&server, &html).await }
+    });
+    disk.until_begun(begun + 1).await;
+    let mut stranger = Socket::forwarded(&server.address, STRANGERS).await;
+    stranger.register("bank").await;
+    drop(stuck);
+    upload.await.unwrap();
+    stranger.expect(refusal(NEEDS_PROOF)).await;
+    stranger.expect_close(1008).await;
+}
+
+/// A registration with a proof is written while another origin has come in the place of its own.
+#[tokio::test]
+async fn a_stranger_without_a_record_keeps_no_pod_id_that_a_registration_makes_owned() {
+    let (server, disk) = broker("").await;
+    let owner = Owner::new();
+    use_up_new_records(&server).await;
+    let begun = disk.begun();
+    let stuck = disk.stuck().await;
+    let mut host = Socket::forwarded(&server.address, OWNERS).await;
+    host.send(register("bank", &owner.token("bank"))).await;
+    disk.until_begun(begun + 1).await;
+    drop(host);
+    server.until_health("no origin", |health| health["origins"] == json!([])).await;
+    let mut stranger = Socket::forwarded(&server.address, STRANGERS).await;
+    stranger.register("bank").await;
+    drop(stuck);
+    stranger.expect(refusal(NEEDS_PROOF)).await;
+    stranger.expect_close(1008).await;
 }
