@@ -31,6 +31,7 @@ mod janitor;
 mod net;
 pub mod owner;
 mod pods;
+mod printable;
 mod server;
 mod signal;
 pub mod telemetry;

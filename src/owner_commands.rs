@@ -212,7 +212,7 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> 
                 Some(slug) => client.replace(secret, &slug, html).await?,
                 None => client.upload(secret, html, token.as_deref().map(str::trim)).await?,
             };
-            Ok(taken.url)
+            Ok(taken.url.to_string())
         }
         PodsAction::Delete { slugs } => {
             let delete = async |slug: &Slug| {
@@ -230,10 +230,9 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> 
             let rows = client.list(secret).await?.into_iter().map(|pod| {
                 let expires = pod.expires.map(|expires| format!("  until {expires}")).unwrap_or_default();
                 let unsigned = if pod.upload.as_deref() == Some("unsigned") { "  unsigned" } else { "" };
-                let name: String = pod.name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
                 format!(
-                    "{}  {}  {:>10} bytes  {:>6} hits  {name}{expires}{unsigned}",
-                    pod.id, pod.created_at, pod.blob_size, pod.hits
+                    "{}  {}  {:>10} bytes  {:>6} hits  {}{expires}{unsigned}",
+                    pod.id, pod.created_at, pod.blob_size, pod.hits, pod.name
                 )
             });
             Ok(rows.collect::<Vec<_>>().join("\n"))

@@ -1,13 +1,29 @@
 //! Logs: to standard error, for people or as JSON.
 
-use std::io::{IsTerminal, stderr};
+use std::{
+    fmt,
+    io::{IsTerminal, stderr},
+};
 
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{
-    Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    Layer, Registry,
+    field::RecordFields,
+    filter::Targets,
+    fmt::{
+        FormatFields,
+        format::{DefaultFields, Writer},
+        layer,
+    },
+    layer::SubscriberExt,
+    reload,
+    util::SubscriberInitExt,
 };
 
-use crate::config::{LogFormat, LogLevel, LogSettings};
+use crate::{
+    config::{LogFormat, LogLevel, LogSettings},
+    printable::printable,
+};
 
 /// Changes which lines are logged while the process runs.
 #[derive(Clone, Debug)]
@@ -23,11 +39,11 @@ impl LogHandle {
 
 /// Sends the log where `settings` say. Only the first call of a process has an effect.
 pub fn init(settings: &LogSettings) -> LogHandle {
-    let layer = fmt::layer().with_writer(stderr);
+    let layer = layer().with_writer(stderr);
     let layer = match settings.format {
         LogFormat::Text => {
             let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            layer.with_target(false).with_ansi(colours).boxed()
+            layer.fmt_fields(OneLine).with_target(false).with_ansi(colours).boxed()
         }
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
@@ -35,6 +51,18 @@ pub fn init(settings: &LogSettings) -> LogHandle {
     // A program that embeds the server may have set up its own log already: that one stays.
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
     LogHandle(handle)
+}
+
+/// Formats the fields of an event so that they stay in its line, whatever strangers wrote into them. JSON has escapes of its
+/// own.
+struct OneLine;
+
+impl<'w> FormatFields<'w> for OneLine {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut text = String::new();
+        DefaultFields::new().format_fields(Writer::new(&mut text), fields)?;
+        writer.write_str(&printable(&text))
+    }
 }
 
 /// A bare level is meant for the broker: the libraries below it only warn, unless everything is asked for.

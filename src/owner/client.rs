@@ -1,6 +1,6 @@
 //! What an owner asks of a broker, from the owner's own machine: signed requests.
 
-use std::{path::Path, time::SystemTime};
+use std::{fmt, ops::Deref, path::Path, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -20,7 +20,10 @@ use tokio_rustls::rustls::{
 };
 
 use super::{audience::plain_origin, components::Parts, key::OwnerSecret, signature};
-use crate::pods::{OwnerKey, Slug};
+use crate::{
+    pods::{OwnerKey, Slug},
+    printable::printable,
+};
 
 /// A broker that does not answer within this time is given up; uploads of 50 MB must fit.
 const TIMEOUT: Duration = Duration::from_mins(10);
@@ -53,7 +56,7 @@ pub enum ClientError {
         /// The broker.
         broker: String,
         /// What went wrong.
-        problem: String,
+        problem: Told,
     },
     /// The answer is none that this client knows.
     #[error("{broker} gave an answer that is not one of a broker (status {status})")]
@@ -71,17 +74,42 @@ pub enum ClientError {
         /// The HTTP status.
         status: StatusCode,
         /// What it said.
-        sentence: String,
+        sentence: Told,
     },
+}
+
+/// Text of a broker, which may be anybody's, as it can be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct Told(String);
+
+impl From<String> for Told {
+    fn from(text: String) -> Self {
+        Self(printable(&text).into_owned())
+    }
+}
+
+impl Deref for Told {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
 }
 
 /// A pod that was taken.
 #[derive(Debug, Deserialize)]
 pub struct Taken {
     /// Its slug.
-    pub id: String,
+    pub id: Told,
     /// Where it is served.
-    pub url: String,
+    pub url: Told,
 }
 
 /// A pod in the owner's list.
@@ -89,19 +117,19 @@ pub struct Taken {
 #[serde(rename_all = "camelCase")]
 pub struct Listed {
     /// Its slug.
-    pub id: String,
+    pub id: Told,
     /// Its display name.
-    pub name: String,
+    pub name: Told,
     /// Bytes of its HTML.
     pub blob_size: u64,
     /// When it was uploaded.
-    pub created_at: String,
+    pub created_at: Told,
     /// How often it was fetched.
     pub hits: u64,
     /// From when on it is not served any more.
-    pub expires: Option<String>,
+    pub expires: Option<Told>,
     /// `signed`, or `unsigned` if anybody may have put the page around a copy of the owner's manifest.
-    pub upload: Option<String>,
+    pub upload: Option<Told>,
 }
 
 #[derive(Deserialize)]
@@ -259,7 +287,7 @@ impl OwnerClient {
         request: http::Result<Request<Full<Bytes>>>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let broker = || self.broker.clone();
-        let no_answer = |problem: String| ClientError::NoAnswer { broker: broker(), problem };
+        let no_answer = |problem: String| ClientError::NoAnswer { broker: broker(), problem: problem.into() };
         let mut request = request.map_err(|error| no_answer(error.to_string()))?;
         const AGENT: &str = concat!("gemmapod-signal/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
@@ -277,12 +305,12 @@ impl OwnerClient {
         }
         #[derive(Deserialize)]
         struct Refusal {
-            error: String,
+            error: Told,
         }
         let sentence = match serde_json::from_slice::<Refusal>(&body) {
             Ok(refusal) => refusal.error,
             Err(_) if status == StatusCode::NOT_FOUND => {
-                "there is no such pod, or this broker does not do that".into()
+                String::from("there is no such pod, or this broker does not do that").into()
             }
             Err(_) => return Err(ClientError::Strange { broker: broker(), status }),
         };

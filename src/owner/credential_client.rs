@@ -4,7 +4,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    client::{ClientError, OwnerClient, random_text},
+    client::{ClientError, OwnerClient, Told, random_text},
     key::OwnerSecret,
 };
 use crate::pods::{CredentialName, CredentialPodIds, Digest};
@@ -40,7 +40,7 @@ pub struct ListedCredential {
     /// The pod ids that it is good for; `None` stands for all.
     pub pod_ids: Option<Vec<String>>,
     /// When it was added.
-    pub created_at: String,
+    pub created_at: Told,
 }
 
 #[derive(Serialize)]

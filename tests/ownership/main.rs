@@ -15,4 +15,5 @@ mod states;
 #[path = "../support/mod.rs"]
 mod support;
 mod takeover;
+mod text;
 mod uploads;
