@@ -50,7 +50,10 @@ impl FromProgram {
 
 /// Refuses what browsers say of their requests. With every method but `GET` and `HEAD` they send `Origin`, even without TLS.
 fn check_sender(headers: &HeaderMap) -> Result<(), HttpError> {
-    let is_of_page = |name: &str| name == header::ORIGIN.as_str() || name.starts_with("sec-fetch-");
+    // Programs on Node send `Sec-Fetch-Mode`, and that alone. Browsers send none of these fields without `Sec-Fetch-Site`.
+    let is_of_page = |name: &str| {
+        name == header::ORIGIN.as_str() || (name.starts_with("sec-fetch-") && name != "sec-fetch-mode")
+    };
     match headers.keys().find(|name| is_of_page(name.as_str())) {
         Some(name) => {
             let message = format!(
