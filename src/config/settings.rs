@@ -267,13 +267,13 @@ settings! {
         max_blob: ByteSize = ByteSize::mib(50);
         /// Largest signed manifest within a pod, before base64.
         max_manifest: ByteSize = ByteSize::kib(256);
-        /// Uploads that are read at the same time; the others wait.
+        /// Uploads that are verified and stored at the same time. One whose body has arrived waits for it; one whose body still arrives does not count.
         max_uploads: u32 = 32;
-        /// The same for one client address (IPv6: for one /64), so that no single one holds up all others.
+        /// Uploads of one client address (IPv6: of one /64, and four times as many of a /48) at the same time, from their first byte to their last; the others wait.
         max_uploads_per_address: u32 = 8;
-        /// Memory for the bodies of all running uploads together. An upload takes its `Content-Length`, or `max_blob` where that is not known, until the pod is stored or refused. An upload waits while its client address (IPv6: its /64) would hold more than is left with it.
+        /// Memory for the bodies of all running uploads together. An upload takes it as its body arrives, and keeps it until the pod is stored or refused. An upload waits while its client address (IPv6: its /48) would hold more than is left. Of the last third it takes at once what it needs to be complete: the rest of its `Content-Length`, or of `max_blob` where that is not known. When one has waited for a quarter of `upload_wait`, the one that came slowest is answered with 503.
         upload_memory: ByteSize = ByteSize::mib(160);
-        /// How long an upload waits for its turn before it is answered with 503.
+        /// How long an upload waits in total, for others of its client, for memory and to be stored, before it is answered with 503.
         upload_wait: Duration = known("20s");
         /// An upload whose body arrives slower than this many bytes a second is answered with 408, once `upload_grace` is used up.
         min_upload_rate: ByteSize = ByteSize::kib(4);

@@ -21,9 +21,9 @@ mod owner_request;
 mod pod_ids;
 mod redirect;
 mod small_writes;
-mod turnstile;
 mod upgrade;
 mod upload;
+mod upload_limiter;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -60,7 +60,7 @@ pub(crate) struct App {
     pub stop: CancellationToken,
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
-    pub uploads: ArcSwap<turnstile::Turnstile>,
+    pub uploads: ArcSwap<upload_limiter::UploadLimiter>,
     pub compression: ArcSwap<compression::Compression>,
     pub downloads: downloads::Downloads,
     pub limits: Arc<Limits>,
@@ -109,7 +109,7 @@ impl App {
             hub,
             stop: CancellationToken::new(),
             sockets: TaskTracker::new(),
-            uploads: ArcSwap::from_pointee(turnstile::Turnstile::new(&config.pods)),
+            uploads: ArcSwap::from_pointee(upload_limiter::UploadLimiter::new(&config.pods)),
             compression: ArcSwap::from_pointee(compression::Compression::new(&config.pods)),
             downloads: downloads::Downloads::new(downloads),
             limits: Arc::new(Limits::new(&config)),
@@ -135,7 +135,7 @@ impl App {
         }
         if !self.uploads.load().fits(&config.pods) {
             // Uploads that wait or run go on under the limits that they came in under.
-            self.uploads.store(Arc::new(turnstile::Turnstile::new(&config.pods)));
+            self.uploads.store(Arc::new(upload_limiter::UploadLimiter::new(&config.pods)));
         }
         self.live.store(config);
     }

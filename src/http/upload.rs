@@ -1,5 +1,6 @@
 //! `POST /pods`: a body becomes a verified pod in the registry.
 
+mod body;
 mod format;
 mod unescape;
 
@@ -15,7 +16,7 @@ use salvo::{
     },
 };
 use serde::Serialize;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 pub use self::format::Format;
 use super::{
@@ -24,7 +25,7 @@ use super::{
     owner_request,
 };
 use crate::{
-    config::{Config, Lifetime, PodSettings, UploadPolicy},
+    config::{Config, Lifetime, UploadPolicy},
     net::{
         client::{Client, network_of},
         limits::Charge,
@@ -185,21 +186,19 @@ pub async fn receive(
     format: Format,
     signed: Option<SignedUpload>,
 ) -> Result<VerifiedPod, HttpError> {
-    let limit = config.pods.max_blob.as_u64();
     let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
-    if length.is_some_and(|length| length > limit) {
-        return Err(too_large(limit));
-    }
+    body::check_length(length, &config.pods)?;
     let client = Client::of(request, &config.trusted_proxies);
-    let turn = app.uploads.load_full().enter(client.address, length.unwrap_or(limit)).await?;
-    let body = read(body, length, &config.pods).await?;
+    let upload = app.uploads.load_full().begin(client.address).await?;
+    let (body, permit) = body::read(body, length, &config.pods, upload).await?;
     let max_manifest = config.pods.max_manifest.as_u64() as usize;
     let verify = move || {
+        let body = body.into_bytes();
         if let Some(signed) = &signed {
             let wrong = |error: DigestError| HttpError::new(StatusCode::BAD_REQUEST, error.to_string());
             signed.digest.check(&body).map_err(wrong)?;
         }
-        let pod = VerifiedPod::verify(format.html(body, turn)?, max_manifest)?;
+        let pod = VerifiedPod::verify(format.html(body, permit)?, max_manifest)?;
         match signed {
             Some(signed) => pod.signed_by(signed.request.key).ok_or_else(|| {
                 let message = "the pod is signed by another owner key than the one that signed the request";
@@ -244,45 +243,6 @@ pub(super) fn pass_over(app: &App, mut body: ReqBody) {
         // A client that goes on and on is cut off.
         let _ = timeout(PASS_OVER_TIME, rest).await;
     });
-}
-
-/// Reads a body whole, as long as it comes fast enough and stays within the limit.
-async fn read(body: &mut ReqBody, length: Option<u64>, settings: &PodSettings) -> Result<Vec<u8>, HttpError> {
-    let limit = settings.max_blob.as_u64();
-    let mut bytes = Vec::with_capacity(length.unwrap_or_default() as usize);
-    // Every byte buys time, but what came fast at first buys no long stillness later.
-    let mut deadline = Instant::now() + settings.upload_grace;
-    loop {
-        let frame = match timeout_at(deadline, body.next()).await {
-            Ok(None) => return Ok(bytes),
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => {
-                return Err(HttpError::new(
-                    StatusCode::BAD_REQUEST,
-                    "the body ended before its announced length",
-                ));
-            }
-            Err(_) => {
-                let message =
-                    format!("the body came slower than {} bytes a second", settings.min_upload_rate.as_u64());
-                return Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, message));
-            }
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() as u64 + data.len() as u64 > limit {
-            return Err(too_large(limit));
-        }
-        let bought = Duration::from_secs_f64(data.len() as f64 / settings.min_upload_rate.as_u64() as f64);
-        deadline = (deadline + bought).min(Instant::now() + settings.upload_grace);
-        bytes.extend_from_slice(&data);
-    }
-}
-
-fn too_large(limit: u64) -> HttpError {
-    HttpError::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        format!("blob too large: this broker takes at most {limit} bytes"),
-    )
 }
 
 /// Scheme and host under which the pod will be found.

@@ -55,7 +55,7 @@ pub struct Crowd {
 }
 
 /// How many times the limit of a /64 holds for its /48.
-const SITE_FACTOR: u32 = 4;
+pub const SITE_FACTOR: u32 = 4;
 
 /// One counted connection; dropping it is its end.
 #[derive(Debug)]

@@ -38,9 +38,8 @@ const CANDIDATES: [usize; 4] = [250, 30, 0, 0];
 const STALLERS: u8 = 20;
 /// Streams of each of their connections.
 const STREAMS: u8 = 32;
-/// Addresses whose streams are uploads for a quarter: with one more they have all places that there are for uploads,
-/// `pods.max_uploads`, of which each address may have `pods.max_uploads_per_address`.
-const UPLOADERS: u8 = 3;
+/// Uploads among them.
+const UPLOADS: u8 = STREAMS / 4;
 
 /// What the attackers did in the last second.
 #[derive(Clone, Default)]
@@ -177,10 +176,9 @@ async fn stall_streams(address: Ipv4Addr, broker: SocketAddr, path: String, coun
     loop {
         let Ok(stream) = connect(address, broker).await else { continue };
         let client = Http2::quiet(stream, 0).await;
-        let uploads = if address.octets()[3] <= UPLOADERS { STREAMS / 4 } else { 0 };
         let streams = (0..STREAMS).map(|n| {
             let (sender, path, counts) = (client.sender.clone(), path.clone(), counts.clone());
-            tokio::spawn(stall(sender, (n >= uploads).then_some(path), counts))
+            tokio::spawn(stall(sender, (n >= UPLOADS).then_some(path), counts))
         });
         for stream in streams.collect::<Vec<_>>() {
             let _ = stream.await;

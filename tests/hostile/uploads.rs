@@ -6,18 +6,20 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use http::Method;
 use tokio::time::{interval, timeout};
 
 use crate::{
     attack::{MAX_BLOB, many},
     support::{SOON, pod::Pod},
-    target::{Attack, Body, UPLOAD, over_every_transport},
+    target::{Attack, Body, Head, UPLOAD, over_every_transport},
 };
 
 over_every_transport! {
     an_upload_of_4_gib,
     refused_uploads_can_read_why,
     a_thousand_uploads_at_once,
+    a_thousand_uploads_of_a_thousand_clients,
     uploads_of_50_mb_and_unknown_length,
 }
 
@@ -98,6 +100,46 @@ async fn a_thousand_uploads_at_once(attack: Attack) {
     println!("{stored} stored, {refused} told to retry, {:.1} s", started.elapsed().as_secs_f64());
     assert_eq!(stored + refused, 1000, "{answers:?}");
     assert!(stored >= 100, "{stored} were stored");
+    target.lift().await;
+}
+
+/// `pods.upload_memory` by default.
+const UPLOAD_MEMORY: u64 = 160 << 20;
+/// What a connection takes beside it: 96 KiB that a client of HTTP/2 may send before they are read, and the buffers of
+/// TLS and of HTTP.
+const PER_CONNECTION: u64 = 192 << 10;
+
+/// They come as fast as they are read, and are stored one after the other.
+async fn a_thousand_uploads_of_a_thousand_clients(attack: Attack) {
+    let target = attack.begin(&["trusted_proxies=127.0.0.1", "pods.max_uploads=1"]).await;
+    target.uploads_may_be_busy();
+    let pod = Pod::named("one of many").padded(1_200_000).html();
+    let [before, _] = target.memory();
+    let uploads = (0..1000).map(async |n| {
+        let client = format!("10.0.{}.{}", n / 250, n % 250);
+        let fields = [("content-type", "text/html"), ("x-forwarded-for", &client)];
+        let head = Head { method: Method::POST, path: "/pods", fields: &fields };
+        let (mut upload, mut download) = target.request(head, Body::Length(pod.len())).await;
+        let write = async {
+            upload.write_all(pod.as_bytes()).await?;
+            upload.finish().await
+        };
+        let (_, answer) = tokio::join!(write, timeout(SOON * 4, download.answer()));
+        answer.expect("each upload should be answered").expect("each answer should be readable").status
+    });
+    let answers = join_all(uploads).await;
+    let [_, peak] = target.memory();
+    let count = |status| answers.iter().filter(|answer| **answer == status).count();
+    println!(
+        "{} stored, {} told to retry, {} MB before, {} MB at the peak",
+        count(200),
+        count(503),
+        before >> 20,
+        peak >> 20
+    );
+    assert_eq!(count(200) + count(503), 1000, "{answers:?}");
+    let allowed = before + UPLOAD_MEMORY * 6 / 5 + 1000 * PER_CONNECTION;
+    assert!(peak < allowed, "{} MB are more than {} MB", peak >> 20, allowed >> 20);
     target.lift().await;
 }
 

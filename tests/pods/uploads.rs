@@ -1,10 +1,13 @@
 //! `POST /pods` and what stands around it: sizes, types, turns, and the URL of the answer.
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{
     cors::clients,
     support::{
+        SOON,
         pod::Pod,
         raw::{Answer, Raw, ask},
         server::TestServer,
@@ -188,18 +191,17 @@ async fn hold_open_from(host: u8, server: &TestServer, html: &str) -> Raw {
     upload
 }
 
-async fn busy(server: &TestServer) {
-    let answer = ask(&server.address, &head("Content-Length: 2048\nExpect: 100-continue")).await;
-    assert_refused(&answer, 503, "too many uploads are running; try again later");
+fn assert_busy(answer: &Answer) {
+    assert_refused(answer, 503, "too many uploads are running; try again later");
     assert_eq!(answer.header("retry-after"), Some("1"));
 }
 
 #[tokio::test]
-async fn too_many_at_a_time() {
-    let server = TestServer::with("[pods]\nmax_uploads = 1\nupload_wait = \"100ms\"").await;
+async fn too_many_of_one_client_at_a_time() {
+    let server = TestServer::with("[pods]\nmax_uploads_per_address = 1\nupload_wait = \"100ms\"").await;
     let html = pod_of(2048);
     let mut held = hold_open(&server, &html).await;
-    busy(&server).await;
+    assert_busy(&ask(&server.address, &head("Content-Length: 2048\nExpect: 100-continue")).await);
     held.send_bytes(html.as_bytes()).await;
     assert_eq!(held.answer().await.status, 200);
     assert_eq!(server.upload(html).await.status(), 200);
@@ -207,22 +209,49 @@ async fn too_many_at_a_time() {
 
 #[tokio::test]
 async fn an_upload_that_is_given_up_makes_room() {
-    let server = TestServer::with("[pods]\nmax_uploads = 1").await;
+    let server = TestServer::with("[pods]\nmax_uploads_per_address = 1").await;
     drop(hold_open(&server, &pod_of(2048)).await);
     assert_eq!(server.upload(pod_of(2048)).await.status(), 200);
 }
 
 #[tokio::test]
+async fn an_upload_that_stands_still_is_none_of_those_that_are_stored() {
+    let server = TestServer::with("[pods]\nmax_uploads = 1").await;
+    let html = pod_of(2048);
+    let mut held = hold_open(&server, &html).await;
+    let (half, rest) = html.as_bytes().split_at(1000);
+    held.send_bytes(half).await;
+    assert_eq!(server.upload(html.clone()).await.status(), 200);
+    held.send_bytes(rest).await;
+    assert_eq!(held.answer().await.status, 200);
+}
+
+/// Three that stand still have all memory. Of these the slowest ends, so that a fourth one is taken; the others go on.
+#[tokio::test]
 async fn too_much_memory_at_a_time() {
-    let limits = format!("{SMALL}\nupload_memory = \"6 KiB\"\nupload_wait = \"100ms\"");
+    let limits = format!("{SMALL}\nupload_memory = \"6 KiB\"\nupload_wait = \"10s\"");
     let server = TestServer::with(&limits).await;
     let html = pod_of(2048);
-    let mut one = hold_open_from(1, &server, &html).await;
-    let mut two = hold_open_from(2, &server, &html).await;
-    let mut three = hold_open_from(3, &server, &html).await;
-    busy(&server).await;
-    for held in [&mut one, &mut two, &mut three] {
-        held.send_bytes(html.as_bytes()).await;
+    let mut held = Vec::new();
+    for client in 1..4 {
+        let mut upload = hold_open_from(client, &server, &html).await;
+        upload.send_bytes(&html.as_bytes()[..2000 - usize::from(client)]).await;
+        held.push(upload);
+    }
+    let until_one_ends = async {
+        while held[2].stir().now_or_never().is_none() {
+            let mut upload = hold_open_from(4, &server, &html).await;
+            upload.send_bytes(html.as_bytes()).await;
+            assert_eq!(upload.answer().await.status, 200);
+        }
+    };
+    timeout(SOON, until_one_ends).await.expect("three uploads should take all memory");
+    let sentence = "the memory for uploads is used up, and this one came slowest; try again later";
+    let answer = held.pop().unwrap().answer().await;
+    assert_refused(&answer, 503, sentence);
+    assert_eq!(answer.header("retry-after"), Some("10"));
+    for (client, held) in (1..4).zip(&mut held) {
+        held.send_bytes(&html.as_bytes()[2000 - client..]).await;
         assert_eq!(held.answer().await.status, 200);
     }
 }

@@ -12,6 +12,7 @@ mod half_closed;
 mod heads;
 mod idle;
 mod sockets;
+mod stalled_uploads;
 #[path = "../support/mod.rs"]
 mod support;
 mod two_brokers;

@@ -123,6 +123,11 @@ impl Siege {
         &self.broker.address
     }
 
+    /// Returns the broker's resident memory: now, and at its peak.
+    pub fn memory(&self) -> [u64; 2] {
+        ["VmRSS:", "VmHWM:"].map(|line| memory(self.broker.child.id(), line).unwrap())
+    }
+
     /// Uploads are what is attacked: the bystander's may be told to come back later, and comes back.
     pub fn uploads_may_be_busy(&self) {
         self.shared.may_be_busy.store(true, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::unescape::unescape;
-use crate::http::{error::HttpError, turnstile::Turn};
+use crate::http::{error::HttpError, upload_limiter::UploadPermit};
 
 /// The byte order mark of UTF-8, which editors and PowerShell write before JSON (RFC 8259, section 8.1).
 const BOM: &[u8] = "\u{feff}".as_bytes();
@@ -47,18 +47,18 @@ impl Format {
         }
     }
 
-    /// Returns the HTML in `body`; it keeps the upload's place for as long as it is held.
+    /// Returns the HTML in `body`; it keeps the upload's permit for as long as it is held.
     ///
     /// # Errors
     ///
     /// Returns 400 if the body is no JSON object with the HTML in it.
-    pub fn html(self, body: Vec<u8>, turn: Turn) -> Result<Bytes, HttpError> {
+    pub fn html(self, body: Vec<u8>, permit: UploadPermit) -> Result<Bytes, HttpError> {
         match self {
-            Self::Html => Ok(turn.hold(body)),
+            Self::Html => Ok(permit.hold(body)),
             Self::Json => {
                 let html =
                     html_of_json(body).map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))?;
-                Ok(turn.hold(html))
+                Ok(permit.hold(html))
             }
         }
     }

@@ -1,0 +1,186 @@
+//! Limits of uploads: how many a client may have, how much memory their bodies take, how many are stored at a time.
+//!
+//! Permits follow bytes: an upload whose body stands still holds a place of its own client and the memory of what has
+//! arrived, and nothing else.
+
+mod client_places;
+mod memory;
+mod slowest;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    client_places::{ClientPlaces, Place},
+    memory::{Reservation, UploadMemory},
+};
+use super::error::HttpError;
+use crate::config::PodSettings;
+
+/// What an upload takes when its first bytes arrive, unless it is shorter.
+const FIRST_BYTES: u64 = 64 * 1024;
+/// The largest piece that it takes later, unless it takes all that it needs.
+const MAX_PIECE: u64 = 1024 * 1024;
+
+/// Gives out permits for uploads.
+pub struct UploadLimiter {
+    settings: Settings,
+    clients: ClientPlaces,
+    memory: Arc<UploadMemory>,
+    stored: Arc<Semaphore>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Settings {
+    stored_at_a_time: usize,
+    of_client: usize,
+    memory: u64,
+    wait: Duration,
+}
+
+impl Settings {
+    fn of(settings: &PodSettings) -> Self {
+        Self {
+            stored_at_a_time: settings.max_uploads as usize,
+            of_client: settings.max_uploads_per_address as usize,
+            memory: settings.upload_memory.as_u64(),
+            wait: settings.upload_wait,
+        }
+    }
+}
+
+impl UploadLimiter {
+    pub fn new(settings: &PodSettings) -> Self {
+        let settings = Settings::of(settings);
+        Self {
+            settings,
+            clients: ClientPlaces::new(settings.of_client),
+            memory: UploadMemory::new(settings.memory, settings.wait),
+            stored: Arc::new(Semaphore::new(settings.stored_at_a_time)),
+        }
+    }
+
+    /// Returns whether `settings` ask for the same limits.
+    pub fn fits(&self, settings: &PodSettings) -> bool {
+        self.settings == Settings::of(settings)
+    }
+
+    /// Waits for a place among the uploads of `client`.
+    ///
+    /// # Errors
+    ///
+    /// Returns 503 if there is none within `pods.upload_wait`.
+    pub async fn begin(&self, client: Option<IpAddr>) -> Result<ArrivingUpload, HttpError> {
+        let mut wait = Wait { total: self.settings.wait, left: self.settings.wait };
+        let place = wait.until(self.clients.enter(client)).await?;
+        let memory = self.memory.reservation(client);
+        Ok(ArrivingUpload { memory, place, wait, stored: self.stored.clone() })
+    }
+}
+
+/// Returns how many bytes an upload that holds `held` takes for `arrived` ones, of a body of at most `limit` bytes.
+fn step(held: u64, arrived: u64, limit: u64) -> u64 {
+    arrived.max(held + held.clamp(FIRST_BYTES, MAX_PIECE)).min(limit) - held
+}
+
+/// How long an upload still waits, for all that it waits for together.
+struct Wait {
+    total: Duration,
+    left: Duration,
+}
+
+impl Wait {
+    /// Waits for `event`, or returns the refusal once the time is used up.
+    async fn until<T>(&mut self, event: impl Future<Output = T>) -> Result<T, HttpError> {
+        let start = Instant::now();
+        let happened = timeout(self.left, event).await;
+        self.left = self.left.saturating_sub(start.elapsed());
+        happened.map_err(|_| self.busy("too many uploads are running; try again later"))
+    }
+
+    fn busy(&self, message: &'static str) -> HttpError {
+        HttpError::Busy { message, retry_after: self.total }
+    }
+}
+
+/// An upload whose body arrives.
+pub struct ArrivingUpload {
+    memory: Reservation,
+    place: Option<Place>,
+    wait: Wait,
+    stored: Arc<Semaphore>,
+}
+
+impl ArrivingUpload {
+    /// Waits for memory for `arrived` bytes, of a body of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns 503 if the upload has waited for `pods.upload_wait`.
+    pub async fn grow(&mut self, arrived: u64, limit: u64) -> Result<(), HttpError> {
+        let held = self.memory.bytes();
+        if arrived > held {
+            self.wait.until(self.memory.grow(step(held, arrived, limit), limit - held)).await?;
+        }
+        self.memory.received(arrived);
+        Ok(())
+    }
+
+    /// Returns a token that is cancelled if the upload is to end because others wait for its memory.
+    pub fn ended(&self) -> CancellationToken {
+        self.memory.ended()
+    }
+
+    /// Returns the refusal of an upload that was ended.
+    pub fn refusal(&self) -> HttpError {
+        self.wait.busy("the memory for uploads is used up, and this one came slowest; try again later")
+    }
+
+    /// Waits until the whole body, which has arrived, may be verified and stored.
+    ///
+    /// # Errors
+    ///
+    /// Returns 503 if the upload has waited for `pods.upload_wait`.
+    pub async fn arrived(mut self) -> Result<UploadPermit, HttpError> {
+        self.memory.mark_arrived();
+        let stored = self.wait.until(self.stored.acquire_owned()).await?;
+        let stored = stored.expect("it is never closed");
+        Ok(UploadPermit { memory: self.memory, _place: self.place, _stored: stored })
+    }
+}
+
+/// The permit of an upload that is verified and stored. It lasts as long as the bytes of the upload do: see
+/// [`UploadPermit::hold`].
+pub struct UploadPermit {
+    memory: Reservation,
+    _place: Option<Place>,
+    _stored: OwnedSemaphorePermit,
+}
+
+impl UploadPermit {
+    /// Returns `bytes` as [`Bytes`] that keep this permit until the last clone of them is dropped, whoever holds it: a
+    /// verification, a registry that writes to a slow disk, a task whose client has gone. Memory that was reserved
+    /// beyond them is given back now.
+    pub fn hold(mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        self.memory.shrink(bytes.as_ref().len() as u64);
+        Bytes::from_owner(Held { bytes, _permit: self })
+    }
+}
+
+/// The bytes of an upload with their permit.
+struct Held<T> {
+    bytes: T,
+    _permit: UploadPermit,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
