@@ -7,12 +7,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::HttpError;
 use crate::{
-    net::crowd::{Counted, Crowd, Pool},
+    net::{
+        client_places::{ClientPlaces, Place},
+        crowd::{Counted, Crowd, Pool},
+    },
     pods::PieceMemory,
 };
 
 /// When a client that is refused may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Downloads of one client that are looked up and opened at a time: a thousand at once hold up one another, and not
+/// those of others.
+const OPENED_AT_A_TIME: usize = 4;
 
 /// Lets a bounded number of downloads run at a time; of one client, as many as it may have connections, however many of
 /// them share one, and never all.
@@ -20,6 +27,7 @@ pub struct Downloads {
     all: Arc<Semaphore>,
     pool: Pool,
     by_client: Arc<Crowd>,
+    opening: ClientPlaces,
     /// What they all read into.
     pub pieces: PieceMemory,
 }
@@ -37,8 +45,14 @@ impl Downloads {
             all: Arc::new(Semaphore::new(pool.places)),
             pool,
             by_client: Arc::default(),
+            opening: ClientPlaces::new(OPENED_AT_A_TIME),
             pieces: PieceMemory::new(),
         }
+    }
+
+    /// Waits until a download of `client` may be looked up and opened. It may be for as long as the place is kept.
+    pub async fn open(&self, client: Option<IpAddr>) -> Option<Place> {
+        self.opening.enter(client).await
     }
 
     /// Returns a place for a download of `client`, of which `limit` may run at a time at most.

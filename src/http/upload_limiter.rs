@@ -3,7 +3,6 @@
 //! Permits follow bytes: an upload whose body stands still holds a place of its own client and the memory of what has
 //! arrived, and nothing else.
 
-mod client_places;
 mod memory;
 mod slowest;
 
@@ -16,12 +15,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    client_places::{ClientPlaces, Place},
-    memory::{Reservation, UploadMemory},
-};
+use self::memory::{Reservation, UploadMemory};
 use super::error::HttpError;
-use crate::config::PodSettings;
+use crate::{
+    config::PodSettings,
+    net::client_places::{ClientPlaces, Place},
+};
 
 /// What an upload takes when its first bytes arrive, unless it is shorter.
 const FIRST_BYTES: u64 = 64 * 1024;

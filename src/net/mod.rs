@@ -1,6 +1,7 @@
 //! Connections: sockets that listen, and what happens to a connection before HTTP begins.
 //!
-//! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are,
+//! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are, and
+//! [`client_places`] how much one client does at a time.
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which
 //! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
@@ -8,6 +9,7 @@
 //! broker, [`limits`] how often it may ask, [`path`] which paths are the same.
 
 pub(crate) mod client;
+pub(crate) mod client_places;
 pub(crate) mod crowd;
 mod flush_deadline;
 pub(crate) mod front;

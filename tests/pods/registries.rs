@@ -9,13 +9,16 @@ use std::{
     time::SystemTime,
 };
 
+use futures_util::future::join_all;
 use gemmapod_signal::{
     Blob, MemoryRegistry, PodRecord, Registry, RegistryError, SignalServer, Slug, VerifiedPod, async_trait,
 };
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::support::{
     pod::Pod,
+    raw::Raw,
     server::{TestServer, config},
 };
 
@@ -158,5 +161,76 @@ async fn a_download_reads_its_record_once() {
         assert_eq!(request.send().await.unwrap().status(), status, "{method} {path}");
         let after = (reads.load(Ordering::Relaxed), opened.load(Ordering::Relaxed));
         assert_eq!((after.0 - before.0, after.1 - before.1), expected, "{method} {path}");
+    }
+}
+
+/// Looks a pod up once its gate is open, and tells how many it looks up at a time.
+struct Gated {
+    inner: MemoryRegistry,
+    gate: Arc<Semaphore>,
+    running: AtomicUsize,
+    looks_up: mpsc::UnboundedSender<usize>,
+}
+
+#[async_trait]
+impl Registry for Gated {
+    fn name(&self) -> &str {
+        "gated"
+    }
+
+    async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError> {
+        self.inner.put_pod(pod).await
+    }
+
+    async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        let _ = self.looks_up.send(running);
+        let _open = self.gate.acquire().await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        self.inner.get_record(slug).await
+    }
+
+    async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError> {
+        self.inner.get_blob(slug).await
+    }
+
+    async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError> {
+        self.inner.bump_hits(hits, at).await
+    }
+
+    async fn delete(&self, slug: &Slug) -> Result<bool, RegistryError> {
+        self.inner.delete(slug).await
+    }
+
+    async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError> {
+        self.inner.list(after, limit).await
+    }
+}
+
+/// Whoever asks for many pods at once waits for their own, and nobody else does.
+#[tokio::test]
+async fn downloads_of_one_client_are_looked_up_a_few_at_a_time() {
+    let (gate, (looks_up, mut looked_up)) = (Arc::new(Semaphore::new(0)), mpsc::unbounded_channel());
+    let inner = MemoryRegistry::new(1 << 20);
+    let registry = Gated { inner, gate: gate.clone(), running: AtomicUsize::new(0), looks_up };
+    let server = TestServer::from(SignalServer::builder().config(config("")).registry(registry)).await;
+    let slug = server.store(Pod::named("pod").html()).await;
+    let ask = async |host| {
+        let mut raw = Raw::open_from([127, 0, 0, host].into(), &server.address).await;
+        raw.send(&format!("GET /{slug} HTTP/1.1\nHost: broker\n\n")).await;
+        raw
+    };
+    let mut many = join_all((0..32).map(|_| ask(1))).await;
+    for running in 1..=4 {
+        assert_eq!(looked_up.recv().await, Some(running));
+    }
+    many.push(ask(2).await);
+    assert_eq!(looked_up.recv().await, Some(5));
+    gate.add_permits(100);
+    for raw in &mut many {
+        assert_eq!(raw.answer().await.status, 200);
+    }
+    while let Ok(running) = looked_up.try_recv() {
+        assert!(running <= 5, "{running} at a time");
     }
 }

@@ -1,4 +1,4 @@
-//! How many uploads one client may have at a time.
+//! How much one client may do at a time; what is more waits, and holds up nobody else.
 
 use std::{
     collections::HashMap,
@@ -8,9 +8,9 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::net::crowd::{SITE_FACTOR, group_of, site_of};
+use super::crowd::{SITE_FACTOR, group_of, site_of};
 
-/// Counts uploads by client, and those of IPv6 by their /48 too. Whoever finds no place waits for one.
+/// Gives places to clients, and to those of IPv6 by their /48 too. Whoever finds no place waits for one.
 pub struct ClientPlaces {
     of_client: usize,
     by_network: Mutex<HashMap<Network, Weak<Semaphore>>>,
