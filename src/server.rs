@@ -167,6 +167,7 @@ impl Builder {
             room,
             pool,
             crowd: Arc::default(),
+            requests: Arc::default(),
             stop: app.stop.clone(),
             silent: SilentConnections::default(),
         };

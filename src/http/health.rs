@@ -15,8 +15,9 @@ use crate::{config::OriginsShown, net::path::normalize};
 
 /// Bytes of pod ids in one answer.
 const LIST_BYTES: usize = 64 * 1024;
-/// A list of more pod ids than these is made at most once in [`SHARED_FOR`].
-const SHARED_FROM: usize = 256;
+/// An answer with a list that is longer than this is made at most once in [`SHARED_FOR`], so that clients which do not
+/// take it hold no copies.
+const SHARED_FROM: usize = 2 * 1024;
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 const STUCK: &str = "the registry does not answer";
@@ -24,7 +25,7 @@ const STUCK: &str = "the registry does not answer";
 /// Answers how the broker is.
 pub struct Health {
     app: Arc<App>,
-    /// The last answer with a long list of pod ids.
+    /// The last answer with a list of pod ids.
     shared: Mutex<Option<Shared>>,
 }
 
@@ -64,9 +65,8 @@ impl Health {
         if normalize(request.uri().path()) != "/health" {
             return Err(HttpError::NotFound);
         }
-        let is_long = self.app.live.load().health.origins == OriginsShown::List
-            && self.app.hub.directory.live().origins > SHARED_FROM;
-        let Shared { status, json, .. } = if is_long { self.shared() } else { self.make() };
+        let is_list = self.app.live.load().health.origins == OriginsShown::List;
+        let Shared { status, json, .. } = if is_list { self.shared() } else { self.make() };
         response.status_code(status);
         send_json(response, json);
         Ok(())
@@ -78,11 +78,11 @@ impl Health {
         Self { app, shared: Mutex::default() }
     }
 
-    /// Returns the last answer, or another one if that was made too long ago.
+    /// Returns the last answer, if it is long and was made a moment ago, or another one.
     fn shared(&self) -> Shared {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         match &*shared {
-            Some(last) if last.made.elapsed() < SHARED_FOR => last.clone(),
+            Some(last) if last.json.len() > SHARED_FROM && last.made.elapsed() < SHARED_FOR => last.clone(),
             _ => shared.insert(self.make()).clone(),
         }
     }

@@ -45,6 +45,8 @@ pub struct Entrance {
     /// How many connections have room in total, and how many of one address.
     pub pool: Pool,
     pub crowd: Arc<Crowd>,
+    /// The same for requests on streams of HTTP/2.
+    pub requests: Arc<Crowd>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
     /// Those on which nothing was sent yet.
@@ -318,6 +320,7 @@ async fn prepare(
         room: entrance.room.clone(),
         pool: entrance.pool,
         crowd: entrance.crowd.clone(),
+        requests: entrance.requests.clone(),
         client: counted.as_ref().map(Counted::client),
     };
     let stream = Stream::new(transport, room, counted, entrance.silent.enter());

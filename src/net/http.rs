@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     flush_deadline::FlushDeadline,
-    heads::{BoundedHeads, HeadBudget, HeadLimits, TooManyHeads},
+    heads::{BoundedHeads, HeadBudget, HeadLimits},
     places::Places,
     refusals::Refusals,
     request_body,
@@ -244,7 +244,11 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let head = match self.heads.admit(request.headers()) {
             Ok(head) => head,
-            Err(refused) => return Box::pin(async move { Ok(refuse(refused).map(StreamBody::new)) }),
+            Err(refused) => return refuse(&refused),
+        };
+        let place = match self.places.request(MAX_STREAMS) {
+            Ok(place) => place,
+            Err(refused) => return refuse(&refused),
         };
         request.extensions_mut().insert(self.places.clone());
         request.extensions_mut().insert(self.refusals.clone());
@@ -252,17 +256,18 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
         Box::pin(async move {
             let response = response.await;
             drop(head);
-            Ok(response?.map(StreamBody::new))
+            Ok(response?.map(|body| StreamBody::new(body, place)))
         })
     }
 }
 
-fn refuse(error: TooManyHeads) -> Response<ResBody> {
+fn refuse(error: &impl ToString) -> BoxFuture<'static, Result<Response<StreamBody>, Error>> {
     let body = serde_json::json!({ "error": error.to_string() }).to_string();
     let mut response = Response::new(ResBody::Once(body.into()));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    response
+    // Its stream has a task of its own only from here on.
+    Box::pin(async move { Ok(response.map(|body| StreamBody::new(body, None))) })
 }

@@ -1,6 +1,7 @@
-//! Places for what is as much as a connection without being one: a WebSocket on a stream of HTTP/2.
+//! Places for what is as much as a connection without being one: a WebSocket on a stream of HTTP/2, and requests on
+//! streams of which there may be many on one connection.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -17,6 +18,8 @@ pub struct Places {
     pub room: Arc<Semaphore>,
     pub pool: Pool,
     pub crowd: Arc<Crowd>,
+    /// The same for requests on streams of HTTP/2.
+    pub requests: Arc<Crowd>,
     /// Nobody where a trusted proxy is at the other end, whose connections are not counted by address.
     pub client: Option<IpAddr>,
 }
@@ -35,6 +38,16 @@ impl Drop for Place {
     }
 }
 
+/// A client has as many requests on streams of HTTP/2 as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyRequests;
+
+impl fmt::Display for TooManyRequests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many requests of your address are being answered; try again later")
+    }
+}
+
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPlace {
@@ -48,6 +61,15 @@ impl Places {
     /// Returns how many places one address and its site may have.
     pub fn share(&self) -> Share {
         self.pool.share(self.live.load().http.max_connections_per_address)
+    }
+
+    /// Counts a request on a stream, until its answer was taken: answers that are not taken wait in memory. A client may
+    /// have as many as it may have connections, on however few of them; but one connection may use all its streams.
+    pub fn request(&self, streams: u32) -> Result<Option<Counted>, TooManyRequests> {
+        let Some(client) = self.client else { return Ok(None) };
+        let limit = self.live.load().http.max_connections_per_address.max(streams);
+        let share = Share::of(limit, self.pool.places.max(2 * streams as usize));
+        self.requests.enter(client, share).map(Some).ok_or(TooManyRequests)
     }
 
     /// Takes one more place, as another connection would, for the stream in whose task this is called.

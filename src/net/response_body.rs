@@ -13,7 +13,7 @@ use salvo::{
     hyper::body::{Body, Frame, SizeHint},
 };
 
-use super::streams::Progress;
+use super::{crowd::Counted, streams::Progress};
 
 /// Bytes that the client has to take within `http.write_timeout`.
 const PIECE: usize = 64 * 1024;
@@ -27,12 +27,14 @@ pub struct StreamBody {
     rest: Bytes,
     piece: Arc<Piece>,
     progress: Arc<Progress>,
+    _request: Option<Counted>,
 }
 
 impl StreamBody {
-    /// Returns `inner` for the stream in whose task this is called.
-    pub fn new(inner: ResBody) -> Self {
-        Self { inner, rest: Bytes::new(), piece: Arc::default(), progress: Progress::of_stream() }
+    /// Returns `inner` for the stream in whose task this is called. `request` counts until all of it was taken.
+    pub fn new(inner: ResBody, request: Option<Counted>) -> Self {
+        let progress = Progress::of_stream();
+        Self { inner, rest: Bytes::new(), piece: Arc::default(), progress, _request: request }
     }
 
     fn hand_over(&mut self) -> Frame<Bytes> {
@@ -135,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn one_piece_is_on_its_way_and_the_end_waits_for_the_last() {
         let whole: Bytes = (0..PIECE * 2 + 5).map(|n| n as u8).collect::<Vec<_>>().into();
-        let mut body = StreamBody::new(whole.clone().into());
+        let mut body = StreamBody::new(whole.clone().into(), None);
         assert_eq!(body.size_hint().exact(), Some(whole.len() as u64));
         let mut sent = Vec::new();
         for _ in 0..3 {

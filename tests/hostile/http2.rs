@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::Method;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -24,6 +25,7 @@ over_every_http2! {
     compressed_heads_that_are_huge,
     unfinished_heads_of_many_fields,
     waiting_uploads_with_many_fields,
+    lists_that_are_not_taken,
     windows_that_open_and_close,
     windows_that_open_byte_by_byte,
     floods_without_reading,
@@ -124,6 +126,22 @@ async fn hold_open<'a>(target: Target, count: usize, bytes: impl Fn(usize) -> &'
     target.bystander_was_served().await;
     drop(connections);
     target.lift().await;
+}
+
+/// As long as they get: an octet of a pod id may be six in JSON.
+async fn lists_that_are_not_taken(attack: Attack) {
+    let target = attack.begin(&[]).await;
+    let origins = many(85, async |n| {
+        let mut origin = target.client().await;
+        origin.send(json!({ "t": "register", "podId": format!("{}{n}", "\u{1}".repeat(126)) })).await;
+        origin.receive().await;
+        origin
+    });
+    let origins = origins.await;
+    let requests = (0..STREAMS as u32).flat_map(|n| get(2 * n + 1, "/health"));
+    let begin: Bytes = [PREFACE, &setting(4, 0)].concat().into_iter().chain(requests).collect();
+    hold_open(target, 2_000 / attack.transport.cost(), |_| &begin).await;
+    drop(origins);
 }
 
 /// The broker has decoded a hundred kilobytes when the rest does not come.

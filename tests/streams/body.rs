@@ -91,6 +91,31 @@ async fn a_client_has_as_many_downloads_as_it_may_have_connections() {
     }
 }
 
+/// Answers that are not taken wait in memory, on however many streams and connections.
+#[tokio::test]
+async fn a_client_has_as_many_answers_to_take_as_it_may_have_connections() {
+    for transport in TRANSPORTS {
+        let settings = "[http]\nmax_connections_per_address = 40\nwrite_timeout = \"1s\"";
+        let scene = Scene::with(transport, settings).await;
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            let mut client = scene.http2(0).await;
+            for _ in 0..32 {
+                answers.push(client.get("/health").await);
+            }
+        }
+        let count = |status| answers.iter().filter(|answer| answer.status() == status).count();
+        assert_eq!(
+            (count(StatusCode::OK), count(StatusCode::SERVICE_UNAVAILABLE)),
+            (40, 24),
+            "{transport:?}"
+        );
+        let ends = join_all(answers.into_iter().map(body)).await;
+        assert!(ends.iter().all(|end| *end == Err(Some(Reason::CANCEL))), "{transport:?}: {ends:?}");
+        assert_eq!(scene.http2(0).await.get("/health").await.status(), 200, "{transport:?}");
+    }
+}
+
 #[tokio::test]
 async fn streams_are_few() {
     for transport in TRANSPORTS {
