@@ -22,14 +22,6 @@ fn complaint(files: &Files) -> String {
     line.trim_end().replace(files.0.path().to_str().unwrap(), "DIR")
 }
 
-/// Days from now, as the complaint writes them.
-fn day(days: i64) -> String {
-    let now = std::time::SystemTime::now();
-    let distance = std::time::Duration::from_secs(days.unsigned_abs() * 86_400);
-    let then = if days < 0 { now - distance } else { now + distance };
-    humantime::format_rfc3339_seconds(then).to_string()[..10].to_owned()
-}
-
 #[test]
 fn every_wrong_pair_has_its_sentence() {
     let (root, files) = (Authority::named("Root"), Files::new());
@@ -41,8 +33,15 @@ fn every_wrong_pair_has_its_sentence() {
     let (good, encrypted) =
         openssl(&["pkey", "-in", "plain.key", "-aes256", "-passout", "pass:secret"], files.0.path());
     assert!(good, "{encrypted}");
-    let expired = root.issue_with(&["old.example"], |params| set_life(params, -100, -10));
-    let early = root.issue_with(&["new.example"], |params| set_life(params, 10, 100));
+    let (mut end, mut begin) = (String::new(), String::new());
+    let expired = root.issue_with(&["old.example"], |params| {
+        set_life(params, -100, -10);
+        end = params.not_after.date().to_string();
+    });
+    let early = root.issue_with(&["new.example"], |params| {
+        set_life(params, 10, 100);
+        begin = params.not_before.date().to_string();
+    });
     let weak = {
         let (good, key) = openssl(&["genrsa", "1024"], files.0.path());
         assert!(good, "{key}");
@@ -134,17 +133,13 @@ fn every_wrong_pair_has_its_sentence() {
         (
             &expired.chain,
             &expired.key,
-            &format!(
-                "DIR/pair.pem holds a certificate for old.example that expired on {}: get a new one",
-                day(-10)
-            ),
+            &format!("DIR/pair.pem holds a certificate for old.example that expired on {end}: get a new one"),
         ),
         (
             &early.chain,
             &early.key,
             &format!(
-                "DIR/pair.pem holds a certificate for new.example that is not valid before {}: see whether the host's clock is right",
-                day(10)
+                "DIR/pair.pem holds a certificate for new.example that is not valid before {begin}: see whether the host's clock is right"
             ),
         ),
     ] {
