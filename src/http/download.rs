@@ -95,7 +95,7 @@ pub async fn serve(
             response.headers_mut().typed_insert(etag);
             response.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
             if is_get {
-                response.body(bytes);
+                response.body(Bytes::from_owner(Downloaded { bytes, _permit: permit }));
             }
         }
         Chosen::Plain(etag, range) => {

@@ -9,7 +9,7 @@ use crate::{
     Scene, TRANSPORTS,
     support::{
         http2::Http2,
-        http2::{body, trickle},
+        http2::{body, head, request, trickle},
         pod::Pod,
         server::TestServer,
     },
@@ -138,4 +138,26 @@ async fn downloads_from_memory_count_too() {
     let ends = join_all(stalled.into_iter().map(body)).await;
     assert!(ends.iter().all(|end| *end == Err(Some(Reason::CANCEL))), "{ends:?}");
     assert_eq!(client.get(&path).await.status(), StatusCode::OK);
+}
+
+/// So are those in gzip.
+#[tokio::test]
+async fn compressed_downloads_count_too() {
+    let settings = "[http]\nmax_connections_per_address = 3\nwrite_timeout = \"1s\"";
+    let server = TestServer::with(settings).await;
+    let html = Pod::named("pod").padded(300_000).html();
+    let path = format!("/{}", server.store(html.clone()).await);
+    server.compressed(&server.url(&path), &html).await.bytes().await.unwrap();
+    let client = Http2::on(TcpStream::connect(&server.address).await.unwrap(), 0).await;
+    let get = async || {
+        let request = request(Method::GET, &path).header("accept-encoding", "gzip").body(()).unwrap();
+        let mut sender = client.sender.clone().ready().await.unwrap();
+        head(sender.send_request(request, true).unwrap().0).await
+    };
+    let stalled = [get().await, get().await, get().await];
+    assert!(stalled.iter().all(|answer| answer.headers()["content-encoding"] == "gzip"));
+    assert_eq!(get().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let ends = join_all(stalled.into_iter().map(body)).await;
+    assert!(ends.iter().all(|end| *end == Err(Some(Reason::CANCEL))), "{ends:?}");
+    assert_eq!(get().await.status(), StatusCode::OK);
 }
