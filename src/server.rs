@@ -24,6 +24,7 @@ use crate::{
     http::{self, App},
     janitor,
     net::{
+        client_places::ClientPlaces,
         crowd::Pool,
         front::{Entrance, Front},
         heads::HeadBudget,
@@ -168,6 +169,7 @@ impl Builder {
             pool,
             crowd: Arc::default(),
             requests: Arc::default(),
+            handshakes: Arc::new(ClientPlaces::new(1)),
             stop: app.stop.clone(),
             silent: SilentConnections::default(),
         };

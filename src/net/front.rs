@@ -1,7 +1,7 @@
 //! Accepts connections from several listeners and makes them ready for HTTP: bounded in number, PROXY header read,
 //! TLS handshake done, each within its time.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use salvo::{conn::SocketAddr, http::uri::Scheme};
 use tokio::{
@@ -10,11 +10,15 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_rustls::{
+    LazyConfigAcceptor,
+    rustls::{ServerConfig, server::Acceptor},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     client::trusts,
+    client_places::ClientPlaces,
     crowd::{Counted, Crowd, Pool},
     listener::{BACKLOG, Listener, ListeningSocket},
     places::Places,
@@ -47,6 +51,8 @@ pub struct Entrance {
     pub crowd: Arc<Crowd>,
     /// The same for requests on streams of HTTP/2.
     pub requests: Arc<Crowd>,
+    /// The work that a handshake takes of the certificate's key is done for one connection of a client at a time.
+    pub handshakes: Arc<ClientPlaces>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
     /// Those on which nothing was sent yet.
@@ -309,7 +315,10 @@ async fn prepare(
             }
         }
         match &entrance.tls {
-            Some(tls) if listen.tls => handshake(raw, tls).await,
+            Some(tls) if listen.tls => {
+                let client = counted.as_ref().map(Counted::client);
+                handshake(raw, tls, &entrance.handshakes, client).await
+            }
             _ => Ok(Transport::Plain(raw)),
         }
     };
@@ -327,8 +336,17 @@ async fn prepare(
     Ok(Ready { stream, local, remote, scheme, places })
 }
 
-async fn handshake(raw: Raw, config: &Arc<ServerConfig>) -> io::Result<Transport> {
-    let mut stream = TlsAcceptor::from(config.clone()).accept(raw).await?;
+async fn handshake(
+    raw: Raw,
+    config: &Arc<ServerConfig>,
+    places: &ClientPlaces,
+    client: Option<IpAddr>,
+) -> io::Result<Transport> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), raw).await?;
+    let place = places.enter(client).await;
+    let rest = hello.into_stream(config.clone());
+    drop(place);
+    let mut stream = rest.await?;
     if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS_ALPN) {
         stream.shutdown().await?;
         return Err(io::Error::other("an ACME directory looked for its challenge"));
