@@ -5,7 +5,7 @@ mod credential_commands;
 mod owner_commands;
 mod systemd;
 
-use std::{fmt::Display, io, process::ExitCode};
+use std::{fmt::Display, io, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use gemmapod_signal::{
@@ -24,6 +24,9 @@ use self::{
 const USAGE: u8 = 2;
 /// Failures at run time.
 const FAILURE: u8 = 1;
+
+/// How long calls that have not returned are waited for at the end.
+const HANGING: Duration = Duration::from_secs(1);
 
 /// Open files for HTTP connections, uploads and the registry.
 const FILES_BESIDE_SOCKETS: u64 = 2000;
@@ -126,7 +129,10 @@ fn run(flags: Flags, config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, FAILURE),
     };
-    match runtime.block_on(serve(flags, config, log)) {
+    let served = runtime.block_on(serve(flags, config, log));
+    // A call that hangs, as on a disk that does, must not keep the process.
+    runtime.shutdown_timeout(HANGING);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error, FAILURE),
     }
