@@ -10,7 +10,7 @@ use gemmapod_signal::{
     },
 };
 
-use crate::owner_commands::{CommandError, SignedArgs, runtime};
+use crate::owner_commands::{CommandError, SignedArgs, each, runtime};
 
 const ABOUT: &str = "\
 A released GemmaPod host sends no ownerToken. What it can do is open its socket with a name and a secret in its signal_url:
@@ -86,13 +86,8 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: Action) -> Resu
             Ok(rows.collect::<Vec<_>>().join("\n"))
         }
         Action::Revoke { names } => {
-            let (last, others) = names.split_last().expect("one is required");
-            for name in others {
-                client.revoke_credential(secret, name).await?;
-                println!("revoked {name}");
-            }
-            client.revoke_credential(secret, last).await?;
-            Ok(format!("revoked {last}"))
+            let revoke = async |name: &CredentialName| Ok(client.revoke_credential(secret, name).await?);
+            each(&names, "revoked", revoke).await
         }
     }
 }

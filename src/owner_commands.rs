@@ -1,6 +1,6 @@
 //! What an owner does from a terminal: tokens for hosts, and pods on a broker.
 
-use std::{fs, path::PathBuf, time::SystemTime};
+use std::{fmt::Display, fs, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand};
 use gemmapod_signal::{
@@ -99,6 +99,30 @@ enum PodsAction {
     List,
 }
 
+/// Does something to each of `things`, also where it fails for others. Returns what to print.
+pub async fn each<T: Display>(
+    things: &[T],
+    done: &str,
+    act: impl AsyncFn(&T) -> Result<(), CommandError>,
+) -> Result<String, CommandError> {
+    let (mut lines, mut errors) = (Vec::new(), Vec::new());
+    for thing in things {
+        match act(thing).await {
+            Ok(()) => lines.push(format!("{done} {thing}")),
+            Err(error) => errors.push((thing, error)),
+        }
+    }
+    if errors.is_empty() {
+        return Ok(lines.join("\n"));
+    }
+    lines.iter().for_each(|line| println!("{line}"));
+    if things.len() == 1 {
+        return Err(errors.remove(0).1);
+    }
+    errors.iter().for_each(|(thing, error)| eprintln!("not {done}: {thing}: {error}"));
+    Err(CommandError::Some { failed: errors.len(), all: things.len() })
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -114,6 +138,8 @@ pub enum CommandError {
     Client(#[from] ClientError),
     #[error("the pod {slug}: {error}")]
     Pod { slug: Slug, error: ClientError },
+    #[error("{failed} of {all} failed, as told above")]
+    Some { failed: usize, all: usize },
     #[error(transparent)]
     PodIds(#[from] NotCredentialPodIds),
     #[error(transparent)]
@@ -139,6 +165,7 @@ impl CommandError {
             Self::Client(ClientError::NotABroker(_) | ClientError::Roots { .. }) => true,
             Self::Client(_)
             | Self::Pod { .. }
+            | Self::Some { .. }
             | Self::Open(_)
             | Self::Registry(_)
             | Self::Free(_)
@@ -218,13 +245,7 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> 
             let delete = async |slug: &Slug| {
                 client.delete(secret, slug).await.map_err(|error| CommandError::Pod { slug: *slug, error })
             };
-            let (last, others) = slugs.split_last().expect("one is required");
-            for slug in others {
-                delete(slug).await?;
-                println!("deleted {slug}");
-            }
-            delete(last).await?;
-            Ok(format!("deleted {last}"))
+            each(&slugs, "deleted", delete).await
         }
         PodsAction::List => {
             let rows = client.list(secret).await?.into_iter().map(|pod| {

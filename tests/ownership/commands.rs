@@ -161,8 +161,12 @@ fn an_owner_adds_lists_and_revokes_credentials_that_outlive_a_restart() {
     let rows: Vec<Vec<_>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!((rows[0][0], &rows[0][2..]), ("home", &["all", "pod", "ids"][..]), "{listed}");
     assert_eq!(&rows[1][2..], ["\"mine\"", "\"other\""], "{listed}");
-    let revoked = credentials(&broker, &["revoke", "home", rows[1][0]]);
+    // One that is not there saves none of the others.
+    let revoked = credentials(&broker, &["revoke", "never", "home", rows[1][0]]);
     assert_eq!(text(&revoked.stdout), format!("revoked home\nrevoked {}", rows[1][0]), "{revoked:?}");
+    let errors = text(&revoked.stderr);
+    assert!(errors.contains("not revoked: never: ") && errors.contains("1 of 3 failed"), "{errors}");
+    assert_eq!(revoked.status.code(), Some(1));
     for signal_url in [&anywhere, &mine] {
         assert_eq!(told(signal_url, "pod"), frames::refusal(UNKNOWN));
     }
