@@ -131,6 +131,7 @@ async fn hold_open<'a>(target: Target, count: usize, bytes: impl Fn(usize) -> &'
 /// As long as they get: an octet of a pod id may be six in JSON.
 async fn lists_that_are_not_taken(attack: Attack) {
     let target = attack.begin(&[]).await;
+    let connections = 2_000 / target.transport.cost();
     let origins = many(85, async |n| {
         let mut origin = target.client().await;
         origin.send(json!({ "t": "register", "podId": format!("{}{n}", "\u{1}".repeat(126)) })).await;
@@ -140,7 +141,7 @@ async fn lists_that_are_not_taken(attack: Attack) {
     let origins = origins.await;
     let requests = (0..STREAMS as u32).flat_map(|n| get(2 * n + 1, "/health"));
     let begin: Bytes = [PREFACE, &setting(4, 0)].concat().into_iter().chain(requests).collect();
-    hold_open(target, 2_000 / attack.transport.cost(), |_| &begin).await;
+    hold_open(target, connections, |_| &begin).await;
     drop(origins);
 }
 
