@@ -18,6 +18,7 @@ use crate::{
     raw_http2::*,
     support::{SOON, pod::Pod},
     target::{Attack, Body, Head, STREAMS, Target, over_every_http2},
+    wire::Wire,
 };
 
 over_every_http2! {
@@ -114,8 +115,8 @@ fn many_fields(count: usize) -> Vec<u8> {
     (0..count).flat_map(|n| [&[0][..], &literal(format!("x{n}").as_bytes()), &[0]].concat()).collect()
 }
 
-/// Holds connections open, each of which has sent `bytes` of its number.
-async fn hold_open<'a>(target: Target, count: usize, bytes: impl Fn(usize) -> &'a Bytes) {
+/// Opens connections, each of which sends `bytes` of its number, and sees to it that others are served meanwhile.
+async fn open<'a>(target: &Target, count: usize, bytes: impl Fn(usize) -> &'a Bytes) -> Vec<Wire> {
     let connections = many(count, async |n| {
         let mut wire = target.connect().await;
         wire.push(bytes(n)).await;
@@ -124,7 +125,12 @@ async fn hold_open<'a>(target: Target, count: usize, bytes: impl Fn(usize) -> &'
     let connections = connections.await;
     target.digested().await;
     target.bystander_was_served().await;
-    drop(connections);
+    connections
+}
+
+/// Holds connections open, each of which has sent `bytes` of its number.
+async fn hold_open<'a>(target: Target, count: usize, bytes: impl Fn(usize) -> &'a Bytes) {
+    drop(open(&target, count, bytes).await);
     target.lift().await;
 }
 
@@ -141,8 +147,8 @@ async fn lists_that_are_not_taken(attack: Attack) {
     let origins = origins.await;
     let requests = (0..STREAMS as u32).flat_map(|n| get(2 * n + 1, "/health"));
     let begin: Bytes = [PREFACE, &setting(4, 0)].concat().into_iter().chain(requests).collect();
-    hold_open(target, connections, |_| &begin).await;
-    drop(origins);
+    drop((open(&target, connections, |_| &begin).await, origins));
+    target.lift().await;
 }
 
 /// The broker has decoded a hundred kilobytes when the rest does not come.
