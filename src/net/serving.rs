@@ -80,11 +80,12 @@ impl HttpServer {
             stop: graceful.clone(),
         };
         let handler = service.hyper_handler(local, remote, scheme, None, conn_ctrl, None);
-        connections.spawn(async move {
+        // In a box: what is left of the connection after an upgrade may hold a waker, and with it all of a task.
+        connections.spawn(Box::pin(async move {
             if let Err(error) = connection.serve(stream, handler).await {
                 tracing::debug!(%error, "a connection ended with an error");
             }
-        });
+        }));
     }
 }
 
