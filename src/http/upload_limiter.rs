@@ -1,7 +1,8 @@
 //! Limits of uploads: how many a client may have, how much memory their bodies take, how many are stored at a time.
 //!
-//! Permits follow bytes: an upload whose body stands still holds a place of its own client and the memory of what has
-//! arrived, and nothing else.
+//! Permits follow bytes: an upload whose body stands still holds a place of its own client and memory for what has arrived:
+//! up to twice as much and, once the memory runs short, all that it may still need. It holds no place among the uploads that
+//! are stored.
 
 mod memory;
 mod slowest;

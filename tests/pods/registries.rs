@@ -98,11 +98,27 @@ async fn a_registry_fails() {
     server.visitor(&mut origin, "pod", "s").await;
 }
 
-/// Counts how often a record is read, and how often a pod is opened.
+/// Counts how often a record is read, how many are read at a time, and how often a pod is opened.
 struct Counting {
     inner: MemoryRegistry,
-    reads: Arc<AtomicUsize>,
+    /// Each read waits for a permit of it, which it gives back.
+    gate: Arc<Semaphore>,
+    reading: AtomicUsize,
+    /// Gets for each read how many there are then.
+    reads: mpsc::UnboundedSender<usize>,
     opened: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    /// Returns a server with it, what its reads send, and what it opened.
+    async fn server(gate: &Arc<Semaphore>) -> (TestServer, mpsc::UnboundedReceiver<usize>, Arc<AtomicUsize>) {
+        let ((reads, read), opened) = (mpsc::unbounded_channel(), Arc::<AtomicUsize>::default());
+        let inner = MemoryRegistry::new(1 << 20);
+        let (gate, reading) = (gate.clone(), AtomicUsize::new(0));
+        let registry = Self { inner, gate, reading, reads, opened: opened.clone() };
+        let server = TestServer::from(SignalServer::builder().config(config("")).registry(registry)).await;
+        (server, read, opened)
+    }
 }
 
 #[async_trait]
@@ -116,7 +132,9 @@ impl Registry for Counting {
     }
 
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        let _ = self.reads.send(self.reading.fetch_add(1, Ordering::SeqCst) + 1);
+        let _open = self.gate.acquire().await;
+        self.reading.fetch_sub(1, Ordering::SeqCst);
         self.inner.get_record(slug).await
     }
 
@@ -145,10 +163,9 @@ impl Registry for Counting {
 
 #[tokio::test]
 async fn a_download_reads_its_record_once() {
-    let (reads, opened) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-    let registry =
-        Counting { inner: MemoryRegistry::new(1 << 20), reads: reads.clone(), opened: opened.clone() };
-    let server = TestServer::from(SignalServer::builder().config(config("")).registry(registry)).await;
+    let (server, mut read, opened) = Counting::server(&Arc::new(Semaphore::new(1))).await;
+    let mut counts =
+        || (std::iter::from_fn(|| read.try_recv().ok()).count(), opened.swap(0, Ordering::Relaxed));
     let slug = server.store(Pod::named("pod").html()).await;
     for (method, path, status, expected) in [
         ("GET", format!("/{slug}"), 200, (1, 1)),
@@ -156,64 +173,18 @@ async fn a_download_reads_its_record_once() {
         ("GET", format!("/{slug}/meta"), 200, (1, 0)),
         ("GET", "/aaaaaaaaaaaa".into(), 404, (1, 0)),
     ] {
-        let before = (reads.load(Ordering::Relaxed), opened.load(Ordering::Relaxed));
+        counts();
         let request = server.http.request(method.parse().unwrap(), server.url(&path));
         assert_eq!(request.send().await.unwrap().status(), status, "{method} {path}");
-        let after = (reads.load(Ordering::Relaxed), opened.load(Ordering::Relaxed));
-        assert_eq!((after.0 - before.0, after.1 - before.1), expected, "{method} {path}");
-    }
-}
-
-/// Looks a pod up once its gate is open, and tells how many it looks up at a time.
-struct Gated {
-    inner: MemoryRegistry,
-    gate: Arc<Semaphore>,
-    running: AtomicUsize,
-    looks_up: mpsc::UnboundedSender<usize>,
-}
-
-#[async_trait]
-impl Registry for Gated {
-    fn name(&self) -> &str {
-        "gated"
-    }
-
-    async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError> {
-        self.inner.put_pod(pod).await
-    }
-
-    async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
-        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
-        let _ = self.looks_up.send(running);
-        let _open = self.gate.acquire().await;
-        self.running.fetch_sub(1, Ordering::SeqCst);
-        self.inner.get_record(slug).await
-    }
-
-    async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError> {
-        self.inner.get_blob(slug).await
-    }
-
-    async fn bump_hits(&self, hits: &[(Slug, u64)], at: SystemTime) -> Result<(), RegistryError> {
-        self.inner.bump_hits(hits, at).await
-    }
-
-    async fn delete(&self, slug: &Slug) -> Result<bool, RegistryError> {
-        self.inner.delete(slug).await
-    }
-
-    async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError> {
-        self.inner.list(after, limit).await
+        assert_eq!(counts(), expected, "{method} {path}");
     }
 }
 
 /// Whoever asks for many pods at once waits for their own, and nobody else does.
 #[tokio::test]
 async fn downloads_of_one_client_are_looked_up_a_few_at_a_time() {
-    let (gate, (looks_up, mut looked_up)) = (Arc::new(Semaphore::new(0)), mpsc::unbounded_channel());
-    let inner = MemoryRegistry::new(1 << 20);
-    let registry = Gated { inner, gate: gate.clone(), running: AtomicUsize::new(0), looks_up };
-    let server = TestServer::from(SignalServer::builder().config(config("")).registry(registry)).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let (server, mut read, _) = Counting::server(&gate).await;
     let slug = server.store(Pod::named("pod").html()).await;
     let ask = async |host| {
         let mut raw = Raw::open_from([127, 0, 0, host].into(), &server.address).await;
@@ -222,15 +193,15 @@ async fn downloads_of_one_client_are_looked_up_a_few_at_a_time() {
     };
     let mut many = join_all((0..32).map(|_| ask(1))).await;
     for running in 1..=4 {
-        assert_eq!(looked_up.recv().await, Some(running));
+        assert_eq!(read.recv().await, Some(running));
     }
     many.push(ask(2).await);
-    assert_eq!(looked_up.recv().await, Some(5));
+    assert_eq!(read.recv().await, Some(5));
     gate.add_permits(100);
     for raw in &mut many {
         assert_eq!(raw.answer().await.status, 200);
     }
-    while let Ok(running) = looked_up.try_recv() {
+    while let Ok(running) = read.try_recv() {
         assert!(running <= 5, "{running} at a time");
     }
 }

@@ -17,8 +17,8 @@ use crate::{
 /// Bytes of a piece of a body.
 const PIECE: usize = 64 * 1024;
 
-/// A body in pieces of one size: buffers that grow, or are as large as the body may become, leave holes in the memory of
-/// the process for which nobody answers.
+/// A body in pieces of one size: buffers that grow, or are as large as the body may become, fragment the heap beyond what
+/// `pods.upload_memory` accounts for.
 #[derive(Default)]
 pub struct Body {
     pieces: Vec<Vec<u8>>,
