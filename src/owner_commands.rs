@@ -99,7 +99,8 @@ enum PodsAction {
     List,
 }
 
-/// Does something to each of `things`, also where it fails for others. Returns what to print.
+/// Does something to each of `things`, also where it fails for others, until the broker gives no answer. Returns what to
+/// print.
 pub async fn each<T: Display>(
     things: &[T],
     done: &str,
@@ -109,7 +110,13 @@ pub async fn each<T: Display>(
     for thing in things {
         match act(thing).await {
             Ok(()) => lines.push(format!("{done} {thing}")),
-            Err(error) => errors.push((thing, error)),
+            Err(error) => {
+                let has_no_answer = error.has_no_answer();
+                errors.push((thing, error));
+                if has_no_answer {
+                    break;
+                }
+            }
         }
     }
     if errors.is_empty() {
@@ -120,7 +127,7 @@ pub async fn each<T: Display>(
         return Err(errors.remove(0).1);
     }
     errors.iter().for_each(|(thing, error)| eprintln!("not {done}: {thing}: {error}"));
-    Err(CommandError::Some { failed: errors.len(), all: things.len() })
+    Err(CommandError::Some { failed: things.len() - lines.len(), all: things.len() })
 }
 
 /// Why a command failed.
@@ -153,6 +160,15 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// Whether the broker gave no answer, so that it gives none to the next request either.
+    fn has_no_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Client(ClientError::NoAnswer { .. })
+                | Self::Pod { error: ClientError::NoAnswer { .. }, .. }
+        )
+    }
+
     /// Whether the command line, or a file that it names, is to blame.
     pub fn is_usage(&self) -> bool {
         match self {

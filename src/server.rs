@@ -140,6 +140,7 @@ impl Builder {
             directory: Directory::new(config.signal.clone()),
             budget: Budget::new(config.signal.max_queue_total.as_u64() as usize),
             intake: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
+            paces: Arc::default(),
         };
         let files = OpenFiles::of(&config);
         let pool = files.connections;

@@ -146,6 +146,12 @@ pub fn site_of(client: IpAddr) -> Option<IpAddr> {
     }
 }
 
+/// Returns the network that one customer may have all of: the /48 of an IPv6 client, or else its address.
+pub fn customer_of(client: IpAddr) -> IpAddr {
+    let client = group_of(client);
+    site_of(client).unwrap_or(client)
+}
+
 fn network(address: Ipv6Addr, length: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - length)))
 }

@@ -1,8 +1,9 @@
 //! Accepts connections from several listeners and makes them ready for HTTP: bounded in number, PROXY header read,
 //! TLS handshake done, each within its time.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use futures_util::{pending, poll};
 use salvo::{conn::SocketAddr, http::uri::Scheme};
 use tokio::{
     io::AsyncWriteExt,
@@ -336,6 +337,20 @@ async fn prepare(
     Ok(Ready { stream, local, remote, scheme, places })
 }
 
+/// Runs `work` with a place of `client` for as long as it works, and without one while it waits.
+async fn in_turn<T>(work: impl Future<Output = T>, places: &ClientPlaces, client: Option<IpAddr>) -> T {
+    let mut work = pin!(work);
+    loop {
+        let place = places.enter(client).await;
+        if let Poll::Ready(done) = poll!(work.as_mut()) {
+            return done;
+        }
+        drop(place);
+        // Until what the work waits for wakes this task.
+        pending!();
+    }
+}
+
 async fn handshake(
     raw: Raw,
     config: &Arc<ServerConfig>,
@@ -343,10 +358,8 @@ async fn handshake(
     client: Option<IpAddr>,
 ) -> io::Result<Transport> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), raw).await?;
-    let place = places.enter(client).await;
-    let rest = hello.into_stream(config.clone());
-    drop(place);
-    let mut stream = rest.await?;
+    let rest = async { hello.into_stream(config.clone()).await };
+    let mut stream = in_turn(rest, places, client).await?;
     if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS_ALPN) {
         stream.shutdown().await?;
         return Err(io::Error::other("an ACME directory looked for its challenge"));

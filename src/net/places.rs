@@ -67,7 +67,7 @@ impl Places {
     /// have as many as it may have connections, on however few of them; but one connection may use all its streams.
     pub fn request(&self, streams: u32) -> Result<Option<Counted>, TooManyRequests> {
         let Some(client) = self.client else { return Ok(None) };
-        let limit = self.live.load().http.max_connections_per_address.max(streams);
+        let limit = self.share().of_client.max(streams);
         let share = Share::of(limit, self.pool.places.max(2 * streams as usize));
         self.requests.enter(client, share).map(Some).ok_or(TooManyRequests)
     }

@@ -23,7 +23,8 @@ use super::{
     audience::Reached,
     new_records::NewRecords,
     pod_ids::NotRecorded,
-    replay::{Once, Replay, Sender},
+    replay::{Once, Replay},
+    sender::Sender,
     time::seconds,
     token::{self, LEEWAY, VerifiedToken},
 };
@@ -211,7 +212,7 @@ impl Owners {
             name,
             made: seconds(token.issued),
             ends: seconds(token.expires + LEEWAY),
-            from: Sender { network, is_owner },
+            from: Sender::new(network, is_owner),
         };
         self.tokens
             .take(&once, self.clock.now(), self.clock.running())

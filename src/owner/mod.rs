@@ -15,6 +15,7 @@ pub(crate) mod pod_ids;
 mod properties;
 mod provider;
 pub mod replay;
+pub mod sender;
 pub mod signature;
 mod time;
 pub mod token;

@@ -1,4 +1,4 @@
-//! How many records of pod ids one client network may add: whoever comes with many names fills no registry with them.
+//! How many records of pod ids one network may add: whoever comes with many names fills no registry with them.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::replay::Sender;
+use super::sender::Sender;
 
 /// Records that one client network may add within a day, and as many again with keys that own something here.
 const MAX_PER_NETWORK: u32 = 64;
@@ -62,7 +62,7 @@ mod tests {
     const BEGIN: Duration = Duration::from_secs(5);
 
     fn sender(network: u32, is_owner: bool) -> Sender {
-        Sender { network: Some(Ipv4Addr::from(network).into()), is_owner }
+        Sender::new(Some(Ipv4Addr::from(network).into()), is_owner)
     }
 
     #[test]
@@ -71,10 +71,22 @@ mod tests {
         let (flood, other) = (sender(1, false), sender(2, false));
         let added = (0..100).filter(|_| records.take(flood, BEGIN)).count();
         assert_eq!(added, MAX_PER_NETWORK as usize);
-        assert!(records.take(other, BEGIN) && records.take(Sender { network: None, ..other }, BEGIN));
+        assert!(records.take(other, BEGIN) && records.take(Sender::new(None, false), BEGIN));
         assert!(records.take(sender(1, true), BEGIN), "an owner in the same network");
         assert!(!records.take(flood, DAY - Duration::from_secs(1)));
         assert!(records.take(flood, BEGIN + DAY));
+    }
+
+    #[test]
+    fn all_networks_of_a_site_have_one_count() {
+        let records = NewRecords::default();
+        let take = |address: String| {
+            let network = Some(address.parse().unwrap());
+            records.take(Sender::new(network, false), BEGIN)
+        };
+        let added = (0..1000).filter(|n| take(format!("2001:db8:1:{n:x}::"))).count();
+        assert_eq!(added, MAX_PER_NETWORK as usize);
+        assert!(take("2001:db8:2::".into()));
     }
 
     #[test]

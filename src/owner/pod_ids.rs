@@ -2,12 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{Owners, other_owner, owner_of},
-    replay::Sender,
+    sender::Sender,
 };
 use crate::{
     config::BindMode,
@@ -22,8 +22,8 @@ use crate::{
 const ROUND: Duration = Duration::from_hours(1);
 /// Pod ids that are looked at or changed at a time.
 const PAGE: usize = 512;
-/// Registrations of promoted newcomers that are recorded at a time.
-const PROMOTIONS: usize = 64;
+/// Registrations that are recorded at a time.
+const AT_A_TIME: usize = 64;
 
 /// Why a registration is not on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Owners {
                 Some(key) => self.owns_anything(&key).await?,
                 None => false,
             };
-            if !self.new_records.take(Sender { network, is_owner }, self.clock.running()) {
+            if !self.new_records.take(Sender::new(network, is_owner), self.clock.running()) {
                 return Err(NotClaimed::TooManyOfNetwork);
             }
         }
@@ -220,9 +220,16 @@ impl Owners {
     /// Records the registrations of newcomers that got the pod id that they waited for. Never returns.
     pub async fn record_promotions(&self) {
         let any_promoted = self.directory.any_promoted();
+        // None waits for the records of those before.
+        let mut recording = FuturesUnordered::new();
         loop {
-            any_promoted.notified().await;
-            self.record_held(self.directory.take_promoted()).await;
+            tokio::select! {
+                () = any_promoted.notified() => {
+                    let promoted = self.directory.take_promoted().into_iter();
+                    recording.extend(promoted.map(|(pod_id, holder)| self.record_holder(pod_id, holder)));
+                }
+                Some(()) = recording.next() => {}
+            }
         }
     }
 
@@ -275,7 +282,7 @@ impl Owners {
 
     pub(super) async fn record_held(&self, held: Vec<(Arc<str>, directory::Holder)>) {
         let each = stream::iter(held);
-        each.for_each_concurrent(PROMOTIONS, |(pod_id, holder)| self.record_holder(pod_id, holder)).await;
+        each.for_each_concurrent(AT_A_TIME, |(pod_id, holder)| self.record_holder(pod_id, holder)).await;
     }
 
     async fn record_holder(&self, pod_id: Arc<str>, holder: directory::Holder) {

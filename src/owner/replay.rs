@@ -12,15 +12,14 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hash::Hash,
-    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use sha2::{Digest as _, Sha256};
 
-use super::{time::seconds, token::LEEWAY};
-use crate::{net::crowd::site_of, pods::OwnerKey};
+use super::{sender::Sender, time::seconds, token::LEEWAY};
+use crate::pods::OwnerKey;
 
 /// Seconds that the clock of the signer of a request may run ahead.
 pub const AHEAD: u64 = 10;
@@ -57,15 +56,6 @@ struct Taken {
 }
 
 type Name = (OwnerKey, [u8; 32]);
-
-/// Who sends something that is taken once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sender {
-    /// The network that the client is counted by.
-    pub network: Option<IpAddr>,
-    /// Whether the key owns something here.
-    pub is_owner: bool,
-}
 
 /// Something that is taken once.
 #[derive(Clone, Copy, Debug)]
@@ -126,9 +116,6 @@ impl Replay {
     ///
     /// It was, or might have been, or cannot be remembered.
     pub fn take(&self, once: &Once<'_>, now: SystemTime, running: Duration) -> Result<(), ReplayError> {
-        // One customer may have any number of the /64s of a /48.
-        let network = once.from.network.map(|network| site_of(network).unwrap_or(network));
-        let once = &Once { from: Sender { network, ..once.from }, ..*once };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.started = taken.started.max(seconds(now).saturating_sub(running.as_secs()));
         let now = taken.forget(seconds(now));
@@ -232,7 +219,7 @@ mod tests {
     }
 
     fn sender(network: u8, is_owner: bool) -> Sender {
-        Sender { network: Some([192, 0, 2, network].into()), is_owner }
+        Sender::new(Some([192, 0, 2, network].into()), is_owner)
     }
 
     #[test]
@@ -330,7 +317,7 @@ mod tests {
         let take = |network: u128, key: u32| {
             let mut bytes = [0; 32];
             bytes[..4].copy_from_slice(&key.to_be_bytes());
-            let from = Sender { network: Some(Ipv6Addr::from(network).into()), is_owner: true };
+            let from = Sender::new(Some(Ipv6Addr::from(network).into()), true);
             replay.take(&Once { key: OwnerKey(bytes), from, ..once(0, "x", 100) }, at(100))
         };
         let site = u128::from(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0));

@@ -40,6 +40,7 @@ use super::{
     directory::{Admitted, Directory, Handled, Member, Passing, Place},
     intake::Intake,
     outbox::{Next, Outbox},
+    pace::{NetworkPaces, SocketPace},
     progress::{Progress, Taken},
     wire,
 };
@@ -74,6 +75,8 @@ pub struct Hub {
     pub budget: Arc<Budget>,
     /// Bytes of unfinished frames that all sockets together may send.
     pub intake: Arc<Budget>,
+    /// How fast the sockets of each network are read.
+    pub paces: Arc<NetworkPaces>,
 }
 
 /// Closes an open socket from outside of its task.
@@ -112,6 +115,8 @@ pub async fn serve<S>(
     let place = hub.directory.join(outbox.clone(), network);
     opened(SocketHandle::of(&place));
     let silence = Silence::new(&limits);
+    let (own, of_network) = (limits.frames_per_second, limits.frames_per_second_per_address);
+    let pace = SocketPace::new(&hub.paces, network, own, of_network);
     let mut connection = Connection {
         socket,
         outbox,
@@ -121,7 +126,7 @@ pub async fn serve<S>(
         takeover_timeout: limits.takeover_timeout,
         alarm: Box::pin(sleep_until(silence.deadline)),
         silence,
-        pace: Pace::new(&limits),
+        pace,
         max_pause: limits.ping_interval,
         pause: None,
         registering: None,
@@ -205,7 +210,7 @@ struct Connection<S> {
     silence: Silence,
     /// Goes off when `silence` is due, or before: its deadline moves with every frame, the alarm need not.
     alarm: Pin<Box<Sleep>>,
-    pace: Pace,
+    pace: SocketPace,
     /// How long a frame waits for room in the queue of its receiver.
     max_pause: Duration,
     /// Waits for that room, or after a refusal; the frames that follow are not handled meanwhile.
@@ -546,37 +551,6 @@ impl Silence {
         self.unanswered += 1;
         self.deadline = Instant::now() + self.ping_interval / 2;
         Step::Ping
-    }
-}
-
-/// How fast frames are read that nobody else paid for: `frames_per_second`, with bursts of twice as many.
-struct Pace {
-    interval: Duration,
-    burst: Duration,
-    /// When the frames read so far will have been paid for.
-    paid: Instant,
-}
-
-impl Pace {
-    fn new(limits: &SignalSettings) -> Self {
-        let interval = Duration::from_secs(1) / limits.frames_per_second;
-        Self { interval, burst: Duration::from_secs(2), paid: Instant::now() }
-    }
-
-    /// Reads the next frame when it is its turn. Cancel safe if `read` is.
-    async fn paced<T>(&mut self, read: impl Future<Output = T>) -> T {
-        let now = Instant::now();
-        self.paid = self.paid.max(now);
-        if self.paid > now + self.burst {
-            // In a box, because hardly any socket ever needs it.
-            Box::pin(sleep_until(self.paid - self.burst)).await;
-        }
-        read.await
-    }
-
-    /// Counts a frame that was read.
-    fn count(&mut self) {
-        self.paid += self.interval;
     }
 }
 

@@ -161,6 +161,12 @@ fn an_owner_adds_lists_and_revokes_credentials_that_outlive_a_restart() {
     let rows: Vec<Vec<_>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!((rows[0][0], &rows[0][2..]), ("home", &["all", "pod", "ids"][..]), "{listed}");
     assert_eq!(&rows[1][2..], ["\"mine\"", "\"other\""], "{listed}");
+    // Where there is no broker, the first is as good as all.
+    let nowhere =
+        ["credentials", "revoke", "home", "garage", "--key", "owner.key", "--broker", "http://127.0.0.1:1"];
+    let errors = text(&home.run(&nowhere).stderr);
+    assert!(errors.contains("not revoked: home: ") && !errors.contains("garage"), "{errors}");
+    assert!(errors.contains("2 of 2 failed"), "{errors}");
     // One that is not there saves none of the others.
     let revoked = credentials(&broker, &["revoke", "never", "home", rows[1][0]]);
     assert_eq!(text(&revoked.stdout), format!("revoked home\nrevoked {}", rows[1][0]), "{revoked:?}");

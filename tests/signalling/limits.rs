@@ -17,6 +17,7 @@ use crate::support::{
     frames::{candidate, error, offer, offered, refusal},
     raw::{UPGRADE, ask},
     server::TestServer,
+    socket::Socket,
 };
 
 /// A frame of an unknown kind, `length` bytes long.
@@ -147,6 +148,45 @@ async fn frames_come_too_fast() {
     }
     for _ in 0..50 {
         socket.expect(error("s", "origin offline")).await;
+    }
+    let taken = start.elapsed();
+    assert!(taken >= Duration::from_millis(450), "{taken:?}");
+}
+
+/// Five sockets of one address have a rate of twenty together, of whatever they send: the last ten of fifty take half a
+/// second. Those of another address have theirs.
+#[tokio::test]
+async fn frames_of_one_address_come_too_fast() {
+    let server = TestServer::with(
+        "trusted_proxies = [\"127.0.0.1\"]\n[signal]\nframes_per_second_per_address = 20\n[limits]\nexempt = []",
+    )
+    .await;
+    let mut sockets = Vec::new();
+    for _ in 0..5 {
+        sockets.push(Socket::forwarded(&server.address, "192.0.2.1").await);
+    }
+    let start = Instant::now();
+    for n in 0..10 {
+        for socket in &mut sockets {
+            let frame = if n % 2 == 0 {
+                offer("nobody", "s", "SDP")
+            } else {
+                json!({ "t": "offer", "sessionId": "s" })
+            };
+            socket.send(frame).await;
+        }
+    }
+    let mut other = Socket::forwarded(&server.address, "192.0.2.2").await;
+    for _ in 0..40 {
+        other.send(offer("nobody", "s", "SDP")).await;
+    }
+    for _ in 0..40 {
+        other.receive().await;
+    }
+    for socket in &mut sockets {
+        for _ in 0..10 {
+            socket.receive().await;
+        }
     }
     let taken = start.elapsed();
     assert!(taken >= Duration::from_millis(450), "{taken:?}");

@@ -19,22 +19,27 @@ const PIECE: usize = 64 * 1024;
 
 /// A body in pieces of one size: buffers that grow, or are as large as the body may become, fragment the heap beyond what
 /// `pods.upload_memory` accounts for.
-#[derive(Default)]
 pub struct Body {
     pieces: Vec<Vec<u8>>,
     length: usize,
+    limit: usize,
 }
 
 impl Body {
+    /// Returns an empty body, which becomes no longer than `limit`.
+    fn new(limit: usize) -> Self {
+        Self { pieces: Vec::new(), length: 0, limit }
+    }
+
     fn append(&mut self, mut data: &[u8]) {
-        self.length += data.len();
         while !data.is_empty() {
-            if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
-                self.pieces.push(Vec::with_capacity(PIECE));
+            if self.pieces.last().is_none_or(|piece| piece.len() == piece.capacity()) {
+                self.pieces.push(Vec::with_capacity((self.limit - self.length).min(PIECE)));
             }
             let piece = self.pieces.last_mut().expect("there is one");
-            let (fits, rest) = data.split_at(data.len().min(PIECE - piece.len()));
+            let (fits, rest) = data.split_at(data.len().min(piece.capacity() - piece.len()));
             piece.extend_from_slice(fits);
+            self.length += fits.len();
             data = rest;
         }
     }
@@ -89,7 +94,7 @@ async fn read_whole(
     settings: &PodSettings,
     upload: &mut ArrivingUpload,
 ) -> Result<Body, HttpError> {
-    let mut whole = Body::default();
+    let mut whole = Body::new(usize::try_from(limit).unwrap_or(usize::MAX));
     // Every byte buys time, but what came fast at first buys no long stillness later.
     let mut deadline = Instant::now() + settings.upload_grace;
     loop {
@@ -138,11 +143,16 @@ mod tests {
     proptest! {
         /// For every way in which a body is cut, it is put together again.
         #[test]
-        fn a_body_in_pieces_is_whole(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300_000), 0..4)) {
-            let mut body = Body::default();
+        fn a_body_in_pieces_is_whole(
+            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300_000), 0..4),
+            to_come in 0..300_000_usize,
+        ) {
+            let length = parts.iter().map(Vec::len).sum::<usize>();
+            let mut body = Body::new(length + to_come);
             parts.iter().for_each(|part| body.append(part));
-            prop_assert!(body.pieces.iter().all(|piece| piece.capacity() == PIECE));
-            prop_assert_eq!(body.length, parts.iter().map(Vec::len).sum::<usize>());
+            prop_assert!(body.pieces.iter().all(|piece| piece.capacity() <= PIECE));
+            prop_assert!(body.pieces.iter().map(Vec::capacity).sum::<usize>() <= length + to_come);
+            prop_assert_eq!(body.length, length);
             prop_assert!(body.into_bytes() == parts.concat());
         }
     }

@@ -3,10 +3,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,8 +13,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::slowest::{Arrival, Arrivals};
-use crate::net::crowd::{group_of, site_of};
+use super::slowest::{Arrival, Arrivals, Pace};
+use crate::net::crowd::customer_of;
 
 /// The share of the memory that is kept for uploads which need no more than it to be complete.
 const KEPT: u64 = 3;
@@ -93,23 +90,16 @@ impl UploadMemory {
 
     /// Returns the reservation of an upload of `client`, which begins to arrive now: nothing yet.
     pub fn reservation(self: &Arc<Self>, client: Option<IpAddr>) -> Reservation {
-        let network = client.map(network_of);
-        let arrival = Arrival::new(network);
-        let (received, ended) = (arrival.received.clone(), arrival.ended.clone());
+        let network = client.map(customer_of);
+        let arrival = Arrival::new(network, self.patience);
+        let (pace, ended) = (arrival.pace.clone(), arrival.ended.clone());
         let id = self.lock().arrivals.begin(arrival);
-        Reservation { memory: self.clone(), network, bytes: 0, id, received, ended }
+        Reservation { memory: self.clone(), network, bytes: 0, id, pace, ended }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns the network whose uploads share what one may have: an IPv4 address, or an IPv6 /48, which may have no more
-/// than a /64.
-fn network_of(client: IpAddr) -> IpAddr {
-    let client = group_of(client);
-    site_of(client).unwrap_or(client)
 }
 
 /// Memory of one upload; dropping it gives it back.
@@ -118,7 +108,7 @@ pub struct Reservation {
     network: Option<IpAddr>,
     bytes: u64,
     id: u64,
-    received: Arc<AtomicU64>,
+    pace: Arc<Pace>,
     ended: CancellationToken,
 }
 
@@ -152,9 +142,9 @@ impl Reservation {
         taken.is_some()
     }
 
-    /// Notes how many bytes of the upload have arrived.
-    pub fn received(&self, bytes: u64) {
-        self.received.store(bytes, Ordering::Relaxed);
+    /// Notes how many bytes of the upload have arrived, of at most `limit`.
+    pub fn received(&self, bytes: u64, limit: u64) {
+        self.pace.received(bytes, limit);
     }
 
     /// Notes that all have: the upload is not slow any more.

@@ -15,6 +15,7 @@ async fn frames_that_wait_for_room_take_no_more_than_their_sockets_reserved_to_r
         directory: Directory::new(SignalSettings::default()),
         budget: Budget::new(usize::MAX),
         intake: Budget::new(UNFINISHED),
+        paces: Arc::default(),
     };
     let of_origin = Arc::new(Outbox::new(10_000, hub.budget.clone()));
     let origin = hub.directory.join(of_origin.clone(), None);

@@ -17,7 +17,7 @@ async fn upload(
 ) -> Reservation {
     let mut upload = memory.reservation(client);
     in_time(upload.grow(bytes, bytes)).await;
-    upload.received(received);
+    upload.received(received, bytes);
     upload
 }
 
@@ -112,11 +112,11 @@ async fn uploads_that_wait_or_have_just_begun_are_not_ended() {
     tokio::time::advance(WAIT / 5).await;
     let young = memory.reservation(client(3));
     let is_young = young.ended();
-    young.received(1);
+    young.received(1, 10);
     tokio::time::advance(WAIT / 5).await;
     assert!(!ended.is_cancelled() && !is_young.is_cancelled() && !waited.is_finished());
     assert!(
-        young.memory.lock().arrivals.rates(Duration::ZERO).count() == 1,
+        young.memory.lock().arrivals.seconds_left(Duration::ZERO).count() == 1,
         "only the young one is looked at"
     );
     drop(held);
@@ -153,4 +153,34 @@ async fn smaller_networks_are_spared() {
     assert!(!small.ended().is_cancelled());
     drop(large);
     waited.await.unwrap();
+}
+
+/// Which upload of one client is ended while another client waits: one came fast and stands still, one comes slowly and
+/// steadily, and one is nearly done.
+#[tokio::test(start_paused = true)]
+async fn the_one_that_would_take_longest_is_ended() {
+    let memory = UploadMemory::new(3_000, WAIT);
+    let still = upload(&memory, client(1), 500, 450).await;
+    let steady = upload(&memory, client(1), 500, 1).await;
+    let nearly_done = upload(&memory, client(1), 500, 490).await;
+    let waited = tokio::spawn({
+        let memory = memory.clone();
+        async move { upload(&memory, client(2), 2_000, 0).await.bytes() }
+    });
+    let coming = async {
+        let mut tenths = tokio::time::interval(WAIT / 40);
+        for tenth in 1.. {
+            tenths.tick().await;
+            steady.received(tenth * 10, 500);
+            nearly_done.received(490 + tenth / 3, 500);
+        }
+    };
+    let is_ended = still.ended();
+    tokio::select! {
+        () = coming => unreachable!(),
+        () = in_time(is_ended.cancelled()) => {}
+    }
+    assert!(!steady.ended().is_cancelled() && !nearly_done.ended().is_cancelled());
+    drop((still, steady, nearly_done));
+    assert_eq!(waited.await.unwrap(), 2_000);
 }
