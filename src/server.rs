@@ -170,7 +170,8 @@ impl Builder {
             pool,
             crowd: Arc::default(),
             requests: Arc::default(),
-            handshakes: Arc::new(ClientPlaces::new(1)),
+            paces: Arc::default(),
+            turns: Arc::new(ClientPlaces::new(1)),
             stop: app.stop.clone(),
             silent: SilentConnections::default(),
         };

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     list::Entry,
-    settings::{Listen, Setting},
+    settings::{LimitSettings, Listen, Setting},
     value::{Value, expected, named_values},
 };
 
@@ -155,6 +155,13 @@ impl Network {
     /// Whether `address` is one of them.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
+    }
+}
+
+impl LimitSettings {
+    /// Whether `client` is one of those that no limit in this section holds for.
+    pub fn exempts(&self, client: IpAddr) -> bool {
+        self.exempt.iter().any(|network| network.contains(client))
     }
 }
 

@@ -65,18 +65,16 @@ pub async fn serve(
     let config = app.live.load_full();
     let client = Client::of(request, &config.trusted_proxies).address;
     let opening = app.downloads.open(client).await;
-    // The file is opened for those alone who get it.
-    let record = app.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?;
+    let permit = app.downloads.begin(client, config.http.max_connections_per_address)?;
+    // A HEAD opens the blob too: what it says must be what a GET would find.
+    let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
+    drop(opening);
     if record.is_over(app.clock.now()) {
         return Err(HttpError::NotFound);
     }
     if isolation::redirect(&slug, request, response, &config) {
         return Ok(());
     }
-    let permit = app.downloads.begin(client, config.http.max_connections_per_address)?;
-    // A HEAD opens the blob too: what it says must be what a GET would find.
-    let (record, blob) = app.registry.open_pod(record).await?.ok_or(HttpError::NotFound)?;
-    drop(opening);
     if blob.len() != record.blob_size {
         let problem = format!("the blob of {slug} has {} bytes in place of {}", blob.len(), record.blob_size);
         return Err(RegistryError::failed(problem).into());

@@ -1,9 +1,8 @@
 //! Accepts connections from several listeners and makes them ready for HTTP: bounded in number, PROXY header read,
 //! TLS handshake done, each within its time.
 
-use std::{io, net::IpAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
-use futures_util::{pending, poll};
 use salvo::{conn::SocketAddr, http::uri::Scheme};
 use tokio::{
     io::AsyncWriteExt,
@@ -22,6 +21,7 @@ use super::{
     client_places::ClientPlaces,
     crowd::{Counted, Crowd, Pool},
     listener::{BACKLOG, Listener, ListeningSocket},
+    pace::NetworkPaces,
     places::Places,
     proxy_protocol::{self, Named},
     silent::SilentConnections,
@@ -52,8 +52,10 @@ pub struct Entrance {
     pub crowd: Arc<Crowd>,
     /// The same for requests on streams of HTTP/2.
     pub requests: Arc<Crowd>,
-    /// The work that a handshake takes of the certificate's key is done for one connection of a client at a time.
-    pub handshakes: Arc<ClientPlaces>,
+    /// How often the requests on streams of each network are begun.
+    pub paces: Arc<NetworkPaces>,
+    /// The work that a handshake takes of the processor is done for one connection of a client at a time.
+    pub turns: Arc<ClientPlaces>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
     /// Those on which nothing was sent yet.
@@ -318,7 +320,7 @@ async fn prepare(
         match &entrance.tls {
             Some(tls) if listen.tls => {
                 let client = counted.as_ref().map(Counted::client);
-                handshake(raw, tls, &entrance.handshakes, client).await
+                handshake(raw, tls, &entrance.turns, client).await
             }
             _ => Ok(Transport::Plain(raw)),
         }
@@ -331,35 +333,23 @@ async fn prepare(
         pool: entrance.pool,
         crowd: entrance.crowd.clone(),
         requests: entrance.requests.clone(),
+        paces: entrance.paces.clone(),
+        is_exempt: remote.ip().is_some_and(|address| config.limits.exempts(address)),
         client: counted.as_ref().map(Counted::client),
     };
     let stream = Stream::new(transport, room, counted, entrance.silent.enter());
     Ok(Ready { stream, local, remote, scheme, places })
 }
 
-/// Runs `work` with a place of `client` for as long as it works, and without one while it waits.
-async fn in_turn<T>(work: impl Future<Output = T>, places: &ClientPlaces, client: Option<IpAddr>) -> T {
-    let mut work = pin!(work);
-    loop {
-        let place = places.enter(client).await;
-        if let Poll::Ready(done) = poll!(work.as_mut()) {
-            return done;
-        }
-        drop(place);
-        // Until what the work waits for wakes this task.
-        pending!();
-    }
-}
-
 async fn handshake(
     raw: Raw,
     config: &Arc<ServerConfig>,
-    places: &ClientPlaces,
+    turns: &ClientPlaces,
     client: Option<IpAddr>,
 ) -> io::Result<Transport> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), raw).await?;
     let rest = async { hello.into_stream(config.clone()).await };
-    let mut stream = in_turn(rest, places, client).await?;
+    let mut stream = turns.in_turn(client, rest).await?;
     if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS_ALPN) {
         stream.shutdown().await?;
         return Err(io::Error::other("an ACME directory looked for its challenge"));

@@ -16,12 +16,13 @@ use salvo::{
     hyper::{Error, Request, Response, body::Incoming, service::Service},
     rt::tokio::{TokioIo, TokioTimer},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     flush_deadline::FlushDeadline,
     heads::{BoundedHeads, HeadBudget, HeadLimits},
+    pace::NetworkPace,
     places::Places,
     refusals::Refusals,
     request_body,
@@ -175,7 +176,9 @@ impl Connection {
         let stream = FlushDeadline::new(stream, http.write_timeout, conn_ctrl.clone());
         let stream = StraightStream::new(stream, Some(fuses), conn_ctrl, None);
         let refusals = Refusals::default();
-        let service = Http2 { handler, places: self.places, heads: self.heads, refusals: refusals.clone() };
+        let pace = self.places.pace();
+        let service =
+            Http2 { handler, places: self.places, pace, heads: self.heads, refusals: refusals.clone() };
         let mut connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             // What has come before a stop is answered.
@@ -232,6 +235,7 @@ impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
 struct Http2<H> {
     handler: H,
     places: Places,
+    pace: Option<NetworkPace>,
     heads: HeadBudget,
     refusals: Refusals,
 }
@@ -253,7 +257,11 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
         request.extensions_mut().insert(self.places.clone());
         request.extensions_mut().insert(self.refusals.clone());
         let response = self.handler.call(request.map(ReqBody::from));
+        let due = self.pace.as_ref().map(NetworkPace::count);
         Box::pin(async move {
+            if let Some(due) = due {
+                sleep_until(due).await;
+            }
             let response = response.await;
             drop(head);
             Ok(response?.map(|body| StreamBody::new(body, place)))

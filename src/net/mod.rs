@@ -6,7 +6,7 @@
 //! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
 //! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`host`] what it may call this
-//! broker, [`limits`] how often it may ask, [`path`] which paths are the same.
+//! broker, [`limits`] how often it may ask, [`pace`] what waits for its turn, [`path`] which paths are the same.
 
 pub(crate) mod client;
 pub(crate) mod client_places;
@@ -19,6 +19,7 @@ mod http;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod network;
+pub(crate) mod pace;
 pub(crate) mod path;
 pub(crate) mod places;
 mod proxy_protocol;

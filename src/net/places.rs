@@ -1,12 +1,13 @@
 //! Places for what is as much as a connection without being one: a WebSocket on a stream of HTTP/2, and requests on
 //! streams of which there may be many on one connection.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     crowd::{Counted, Crowd, Pool, Share},
+    pace::{NetworkPace, NetworkPaces, Rate},
     streams::Progress,
 };
 use crate::config::Live;
@@ -20,9 +21,17 @@ pub struct Places {
     pub crowd: Arc<Crowd>,
     /// The same for requests on streams of HTTP/2.
     pub requests: Arc<Crowd>,
+    /// How often these are begun.
+    pub paces: Arc<NetworkPaces>,
     /// Nobody where a trusted proxy is at the other end, whose connections are not counted by address.
     pub client: Option<IpAddr>,
+    /// Whether no rate holds for the client.
+    pub is_exempt: bool,
 }
+
+/// Requests on streams that are begun at once, and after that one at a time: hundreds at once hold up one another, and
+/// not those of other clients.
+const REQUESTS: Rate = Rate { interval: Duration::from_millis(5), burst: Duration::from_millis(5 * 32) };
 
 /// A place that was taken. Dropping it frees it, and gives its stream the time of a response to end.
 #[derive(Debug)]
@@ -70,6 +79,12 @@ impl Places {
         let limit = self.share().of_client.max(streams);
         let share = Share::of(limit, self.pool.places.max(2 * streams as usize));
         self.requests.enter(client, share).map(Some).ok_or(TooManyRequests)
+    }
+
+    /// Returns the pace at which requests on streams are begun, if there is any for the client.
+    pub fn pace(&self) -> Option<NetworkPace> {
+        let client = self.client.filter(|_| !self.is_exempt)?;
+        Some(self.paces.of(client, REQUESTS))
     }
 
     /// Takes one more place, as another connection would, for the stream in whose task this is called.

@@ -148,7 +148,7 @@ pub mod directory;
 pub mod farewell;
 mod intake;
 pub mod outbox;
-pub mod pace;
+mod pace;
 mod progress;
 mod queue;
 mod reply_credit;

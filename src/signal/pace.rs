@@ -1,19 +1,13 @@
 //! How fast frames are read that nobody else paid for: a socket has a rate, and all sockets of a network share one.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::net::crowd::customer_of;
-
-/// The rates of all networks that have sockets.
-#[derive(Debug, Default)]
-pub struct NetworkPaces(Mutex<HashMap<IpAddr, Arc<Mutex<Pace>>>>);
+use crate::{
+    config::SignalSettings,
+    net::pace::{NetworkPace, NetworkPaces, Pace, Rate},
+};
 
 /// The pace of one socket.
 pub struct SocketPace {
@@ -23,60 +17,18 @@ pub struct SocketPace {
     next: Instant,
 }
 
-/// The pace that a socket shares with the others of its network, until the last of them is gone.
-struct NetworkPace {
-    all: Arc<NetworkPaces>,
-    network: IpAddr,
-    pace: Arc<Mutex<Pace>>,
-}
-
-/// A rate, with bursts of what comes in two seconds.
-#[derive(Debug)]
-struct Pace {
-    interval: Duration,
-    /// When the frames read so far will have been paid for.
-    paid: Instant,
-}
-
-impl Pace {
-    const BURST: Duration = Duration::from_secs(2);
-
-    fn new(frames_per_second: u32) -> Self {
-        Self { interval: Duration::from_secs(1) / frames_per_second, paid: Instant::now() }
-    }
-
-    /// Counts a frame. Returns when its sender may send another.
-    fn count(&mut self) -> Instant {
-        self.paid = self.paid.max(Instant::now()) + self.interval;
-        self.paid.checked_sub(Self::BURST).unwrap_or(self.paid)
-    }
-}
-
-impl NetworkPaces {
-    fn of(self: &Arc<Self>, client: IpAddr, frames_per_second: u32) -> NetworkPace {
-        let network = customer_of(client);
-        let mut paces = lock(&self.0);
-        let pace = paces.entry(network).or_insert_with(|| Arc::new(Mutex::new(Pace::new(frames_per_second))));
-        NetworkPace { all: self.clone(), network, pace: pace.clone() }
-    }
-}
-
-impl Drop for NetworkPace {
-    fn drop(&mut self) {
-        let mut paces = lock(&self.all.0);
-        // That of the map and this one: nobody else can get another one meanwhile.
-        if Arc::strong_count(&self.pace) == 2 {
-            paces.remove(&self.network);
-        }
-    }
-}
-
 impl SocketPace {
-    /// Returns the pace of a socket that may send `own` frames a second, and together with the others of its network
-    /// `of_network`. A client without a network shares nothing.
-    pub fn new(all: &Arc<NetworkPaces>, network: Option<IpAddr>, own: u32, of_network: u32) -> Self {
-        let of_network = network.map(|network| all.of(network, of_network));
-        Self { own: Pace::new(own), of_network, next: Instant::now() }
+    /// Returns the pace of a socket of `network`; without one, it shares nothing with others.
+    pub fn new(all: &Arc<NetworkPaces>, network: Option<IpAddr>, limits: &SignalSettings) -> Self {
+        let rate = |frames_per_second| Rate {
+            interval: Duration::from_secs(1) / frames_per_second,
+            burst: Duration::from_secs(2),
+        };
+        Self {
+            own: Pace::new(rate(limits.frames_per_second)),
+            of_network: network.map(|network| all.of(network, rate(limits.frames_per_second_per_address))),
+            next: Instant::now(),
+        }
     }
 
     /// Reads the next frame when it is its turn. Cancel safe if `read` is.
@@ -88,17 +40,13 @@ impl SocketPace {
         read.await
     }
 
-    /// Counts a frame that was read. The sockets of a network take turns, as each waits for what was read before.
+    /// Counts a frame that was read.
     pub fn count(&mut self) {
         self.next = self.own.count();
         if let Some(network) = &self.of_network {
-            self.next = self.next.max(lock(&network.pace).count());
+            self.next = self.next.max(network.count());
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -111,9 +59,14 @@ mod tests {
 
     /// Returns how many frames each socket sends in ten seconds that sends as many as are read.
     async fn sent(all: &Arc<NetworkPaces>, clients: &[&str]) -> Vec<u32> {
+        let limits = SignalSettings {
+            frames_per_second: 10,
+            frames_per_second_per_address: 50,
+            ..SignalSettings::default()
+        };
         let sockets = clients.iter().map(|client| {
             let network = (!client.is_empty()).then(|| client.parse().unwrap());
-            let mut pace = SocketPace::new(all, network, 10, 50);
+            let mut pace = SocketPace::new(all, network, &limits);
             let frames = Arc::<AtomicU32>::default();
             let counted = frames.clone();
             let sends = tokio::spawn(async move {
@@ -152,7 +105,5 @@ mod tests {
         }
         let others = sent(&all, &["192.0.2.2", "192.0.2.3", "", ""]).await;
         assert!(others.iter().all(|frames| (120..=122).contains(frames)), "{others:?}");
-        tokio::task::yield_now().await;
-        assert!(lock(&all.0).is_empty(), "nothing should stay behind");
     }
 }

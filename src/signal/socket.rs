@@ -40,11 +40,11 @@ use super::{
     directory::{Admitted, Directory, Handled, Member, Passing, Place},
     intake::Intake,
     outbox::{Next, Outbox},
-    pace::{NetworkPaces, SocketPace},
+    pace::SocketPace,
     progress::{Progress, Taken},
     wire,
 };
-use crate::config::SignalSettings;
+use crate::{config::SignalSettings, net::pace::NetworkPaces};
 
 /// How long a peer has to take the last frames and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -115,8 +115,7 @@ pub async fn serve<S>(
     let place = hub.directory.join(outbox.clone(), network);
     opened(SocketHandle::of(&place));
     let silence = Silence::new(&limits);
-    let (own, of_network) = (limits.frames_per_second, limits.frames_per_second_per_address);
-    let pace = SocketPace::new(&hub.paces, network, own, of_network);
+    let pace = SocketPace::new(&hub.paces, network, &limits);
     let mut connection = Connection {
         socket,
         outbox,

@@ -15,6 +15,7 @@ mod sockets;
 mod stalled_uploads;
 #[path = "../support/mod.rs"]
 mod support;
+mod turns;
 mod two_brokers;
 mod uploads;
 

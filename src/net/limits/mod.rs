@@ -320,7 +320,7 @@ impl Rules {
     }
 
     fn is_exempt(&self, client: Option<IpAddr>) -> bool {
-        client.is_some_and(|client| self.settings.exempt.iter().any(|network| network.contains(client)))
+        client.is_some_and(|client| self.settings.exempts(client))
     }
 }
 

@@ -86,6 +86,23 @@ impl RedbRegistry {
     }
 }
 
+fn open_pod(store: &Store, mut record: PodRecord) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+    loop {
+        if let Some(blob) = store.blobs.open_blob(&record.digest, record.blob_size)? {
+            return Ok(Some((record, blob)));
+        }
+        // A blob that is gone was replaced or deleted since.
+        match store.read(|database| tables::record(database, &record.slug))? {
+            Some(again) if again.digest != record.digest => record = again,
+            Some(PodRecord { slug, digest, .. }) => {
+                let problem = format!("the blob {digest} of the pod {slug} is missing");
+                return Err(RegistryError::failed(problem));
+            }
+            None => return Ok(None),
+        }
+    }
+}
+
 fn closed() -> RegistryError {
     RegistryError::failed("the registry is closed")
 }
@@ -119,24 +136,17 @@ impl Registry for RedbRegistry {
         Ok(self.get_pod(slug).await?.map(|(_, blob)| blob))
     }
 
-    async fn open_pod(&self, mut record: PodRecord) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
-        let open = move |store: &Store| {
-            loop {
-                if let Some(blob) = store.blobs.open_blob(&record.digest, record.blob_size)? {
-                    return Ok(Some((record, blob)));
-                }
-                // A blob that is gone was replaced or deleted since.
-                match store.read(|database| tables::record(database, &record.slug))? {
-                    Some(again) if again.digest != record.digest => record = again,
-                    Some(PodRecord { slug, digest, .. }) => {
-                        let problem = format!("the blob {digest} of the pod {slug} is missing");
-                        return Err(RegistryError::failed(problem));
-                    }
-                    None => return Ok(None),
-                }
-            }
+    async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        let slug = *slug;
+        let open = move |store: &Store| match store.read(|database| tables::record(database, &slug))? {
+            Some(record) => open_pod(store, record),
+            None => Ok(None),
         };
         self.blocking(open).await
+    }
+
+    async fn open_pod(&self, record: PodRecord) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
+        self.blocking(|store| open_pod(store, record)).await
     }
 
     async fn list_owned(
