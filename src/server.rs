@@ -46,6 +46,10 @@ use crate::{
 
 /// How long the end waits for a round of the janitor.
 const JANITOR: Duration = Duration::from_millis(300);
+/// How long the registry has to close.
+const CLOSE: Duration = Duration::from_secs(10);
+const NOT_CLOSED: &str =
+    "the registry was not closed within 10 s, its disk may hang; what was acknowledged is on the disk";
 /// How often the registry is looked at, beside what its reads and writes show.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// A look that takes longer than this is a problem: it waits behind a write, which waits for the disk.
@@ -290,9 +294,12 @@ impl SignalServer {
         // It ends after its round; nothing of it is lost where that takes too long.
         let _ = timeout(JANITOR, janitor).await;
         hits_stop.cancel();
-        // A panic in the task was logged; the hits of the last second are lost.
-        let _ = hits.await;
-        app.registry.close().await?;
+        let close = async {
+            // A panic in the task was logged; the hits of the last second are lost.
+            let _ = hits.await;
+            app.registry.close().await
+        };
+        timeout(CLOSE, close).await.map_err(|_| RegistryError::failed(NOT_CLOSED))??;
         Ok(())
     }
 }

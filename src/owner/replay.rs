@@ -7,7 +7,8 @@
 //!
 //! Anybody can make a key and sign with it. So what is remembered for keys that own nothing here has at most half of the
 //! room, and a client network may take at most as much as it leaves of what is left: a flood leaves the owners their
-//! half, and one more owner always finds some room.
+//! half. Where others have used up that too, an owner's next request is taken if it was made after all that was taken of
+//! its key: for that, one time is remembered in place of each name.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,8 +26,8 @@ use crate::pods::OwnerKey;
 pub const AHEAD: u64 = 10;
 /// Total of the names that are remembered: about 20 MB.
 const MAX_NAMES: usize = 65_536;
-/// Names of keys that own nothing here.
-const MAX_OF_STRANGERS: usize = MAX_NAMES / 2;
+/// Keys of which something was taken while the memory was full.
+const MAX_LATEST: usize = 16_384;
 /// Names that are remembered for one key.
 const MAX_FOR_KEY: u32 = 1024;
 /// Names that are remembered for one client network at most, of keys that own something here, and of others.
@@ -37,6 +38,8 @@ const MAX_FOR_NETWORK: usize = 4096;
 pub struct Replay {
     /// Seconds that the clock of a signer may run ahead.
     ahead: u64,
+    /// Names that are remembered.
+    room: usize,
     taken: Mutex<Taken>,
 }
 
@@ -45,7 +48,9 @@ struct Taken {
     /// From whom each came.
     names: HashMap<Name, Sender>,
     by_end: BTreeSet<(u64, Name)>,
-    for_key: HashMap<OwnerKey, u32>,
+    for_key: HashMap<OwnerKey, OfKey>,
+    /// The latest of what was taken of a key while the memory was full.
+    latest_of_key: HashMap<OwnerKey, Latest>,
     for_sender: HashMap<Sender, u32>,
     /// How many of them came from keys that own nothing here.
     of_strangers: usize,
@@ -56,6 +61,21 @@ struct Taken {
 }
 
 type Name = (OwnerKey, [u8; 32]);
+
+/// What is remembered of one key.
+#[derive(Debug, Default)]
+struct OfKey {
+    names: u32,
+    /// When the latest of them was made.
+    latest: u64,
+}
+
+/// Nothing that was made earlier is taken, until all that was taken is over.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    made: u64,
+    ends: u64,
+}
 
 /// Something that is taken once.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +122,7 @@ impl Replay {
     /// An empty memory for signed requests of a process that starts now.
     pub fn new(now: SystemTime) -> Self {
         let taken = Taken { started: seconds(now), ..Taken::default() };
-        Self { ahead: AHEAD, taken: Mutex::new(taken) }
+        Self { ahead: AHEAD, room: MAX_NAMES, taken: Mutex::new(taken) }
     }
 
     /// The same for owner tokens, which may be made by clocks that are further ahead.
@@ -132,8 +152,20 @@ impl Replay {
         if taken.names.contains_key(&name) {
             return Err(ReplayError::Again);
         }
-        taken.has_room(once)?;
-        *taken.for_key.entry(once.key).or_default() += 1;
+        if taken
+            .latest_of_key
+            .get(&once.key)
+            .is_some_and(|latest| once.made <= latest.made && now < latest.ends)
+        {
+            return Err(ReplayError::Full);
+        }
+        match taken.has_room(once, self.room) {
+            Err(ReplayError::Full) if once.from.is_owner => return taken.take_latest(once),
+            room => room?,
+        }
+        let of_key = taken.for_key.entry(once.key).or_default();
+        of_key.names += 1;
+        of_key.latest = of_key.latest.max(once.made);
         *taken.for_sender.entry(once.from).or_default() += 1;
         taken.of_strangers += usize::from(!once.from.is_owner);
         taken.names.insert(name, once.from);
@@ -151,41 +183,61 @@ impl Taken {
                 break;
             }
             self.by_end.pop_first();
-            give_back(&mut self.for_key, &name.0);
+            if let Some(of_key) = self.for_key.get_mut(&name.0) {
+                of_key.names -= 1;
+                if of_key.names == 0 {
+                    self.for_key.remove(&name.0);
+                }
+            }
             if let Some(from) = self.names.remove(&name) {
-                give_back(&mut self.for_sender, &from);
+                if let Some(names) = self.for_sender.get_mut(&from) {
+                    *names -= 1;
+                    if *names == 0 {
+                        self.for_sender.remove(&from);
+                    }
+                }
                 self.of_strangers -= usize::from(!from.is_owner);
             }
         }
         self.latest
     }
 
-    fn has_room(&self, once: &Once<'_>) -> Result<(), ReplayError> {
-        let mut left = MAX_NAMES - self.names.len();
+    /// Takes something of a key that owns something here without room for its name.
+    fn take_latest(&mut self, once: &Once<'_>) -> Result<(), ReplayError> {
+        if self.for_key.get(&once.key).is_some_and(|of_key| once.made <= of_key.latest) {
+            return Err(ReplayError::Full);
+        }
+        if self.latest_of_key.len() >= MAX_LATEST && !self.latest_of_key.contains_key(&once.key) {
+            let now = self.latest;
+            self.latest_of_key.retain(|_, latest| now < latest.ends);
+            if self.latest_of_key.len() >= MAX_LATEST {
+                return Err(ReplayError::Full);
+            }
+        }
+        let latest = self.latest_of_key.entry(once.key).or_insert(Latest { made: 0, ends: 0 });
+        *latest = Latest { made: once.made, ends: latest.ends.max(once.ends) };
+        Ok(())
+    }
+
+    fn has_room(&self, once: &Once<'_>, room: usize) -> Result<(), ReplayError> {
+        let mut left = room - self.names.len();
         if !once.from.is_owner {
-            left = left.min(MAX_OF_STRANGERS - self.of_strangers);
+            left = left.min(room / 2 - self.of_strangers);
         }
         if left == 0 {
             return Err(ReplayError::Full);
         }
-        if self.for_key.get(&once.key).is_some_and(|names| *names >= MAX_FOR_KEY) {
+        if self.for_key.get(&once.key).is_some_and(|of_key| of_key.names >= MAX_FOR_KEY) {
             return Err(ReplayError::TooManyForKey);
         }
         let of_network = self.for_sender.get(&once.from).map_or(0, |names| *names as usize);
-        if of_network >= MAX_FOR_NETWORK.min(left) {
+        if of_network >= MAX_FOR_NETWORK {
             return Err(ReplayError::TooManyForNetwork);
         }
-        Ok(())
-    }
-}
-
-/// Takes one from a count; one that is zero takes no room.
-fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
+        if of_network >= left {
+            return Err(ReplayError::Full);
         }
+        Ok(())
     }
 }
 
@@ -266,10 +318,11 @@ mod tests {
             for name in 0..room {
                 assert_eq!(replay.take(&once(key, &name.to_string(), 100), at(100)), Ok(()));
             }
-            assert_eq!(replay.take(&once(key, "x", 100), at(100)), Err(ReplayError::TooManyForNetwork));
+            assert_eq!(replay.take(&once(key, "x", 100), at(100)), Err(ReplayError::Full));
         }
         assert_eq!(replay.take(&once(80, "x", 100), at(100)), Ok(()));
-        assert_eq!(replay.take(&once(81, "x", 100), at(100)), Err(ReplayError::Full));
+        let stranger = Once { from: sender(81, false), ..once(81, "x", 100) };
+        assert_eq!(replay.take(&stranger, at(100)), Err(ReplayError::Full));
         assert_eq!(replay.take(&once(1, "x", 400), at(400)), Ok(()));
         assert_eq!(replay.0.taken.lock().unwrap().for_key.len(), 1);
     }
@@ -303,11 +356,33 @@ mod tests {
         }
         assert_eq!(take(101, 0x0100_0000, false), Err(ReplayError::Full));
         assert_eq!(flood(101, 0x0100_0000..0x0100_0000 + 5000, true), MAX_FOR_NETWORK);
-        // Owners may flood too: whoever comes late finds less, but always something.
-        let rooms: Vec<_> = (102..=109)
-            .map(|network| flood(network, u32::from(network) << 16..(u32::from(network) << 16) + 5000, true))
-            .collect();
-        assert!(rooms.is_sorted_by(|earlier, later| earlier >= later) && rooms[7] > 0, "{rooms:?}");
+        // Owners may flood too: whoever comes late finds something still.
+        for network in 102..=140 {
+            let first = u32::from(network) << 16;
+            assert_eq!(take(network, first, true), Ok(()));
+            flood(network, first..first + 100, true);
+        }
+    }
+
+    /// Where owners have used up everything, each key has what it makes later and later.
+    #[test]
+    fn an_owner_is_served_however_many_others_flood() {
+        let replay = Started(Replay { room: 8, ..Replay::new(at(0)) }, at(0));
+        for key in 1..=8 {
+            assert_eq!(replay.take(&once(key, "x", 100), at(100)), Ok(()));
+        }
+        for key in 9..=200 {
+            assert_eq!(replay.take(&once(key, "a", 100), at(100)), Ok(()));
+            assert_eq!(replay.take(&once(key, "a", 100), at(100)), Err(ReplayError::Full), "again");
+            assert_eq!(replay.take(&once(key, "b", 99), at(100)), Err(ReplayError::Full), "perhaps again");
+            assert_eq!(replay.take(&once(key, "b", 101), at(101)), Ok(()));
+        }
+        assert_eq!(replay.take(&once(1, "y", 100), at(101)), Err(ReplayError::Full), "perhaps again");
+        assert_eq!(replay.take(&once(1, "y", 101), at(101)), Ok(()));
+        let stranger = Once { from: sender(201, false), ..once(201, "x", 101) };
+        assert_eq!(replay.take(&stranger, at(101)), Err(ReplayError::Full));
+        assert_eq!(replay.take(&once(9, "b", 101), at(401)), Err(ReplayError::Over));
+        assert_eq!(replay.take(&once(9, "c", 101 + 1), at(401)), Ok(()));
     }
 
     /// A customer of IPv6 has any number of /64s.
@@ -355,19 +430,23 @@ mod tests {
         /// For every order of requests, waits, steps of the clock and restarts, nothing is taken twice. (A clock
         /// that is behind after a restart and stays so is not among them: nothing can be known of that.)
         #[test]
-        fn nothing_is_taken_twice(events in prop::collection::vec(event(), 0..80)) {
+        fn nothing_is_taken_twice(
+            events in prop::collection::vec(event(), 0..80),
+            room in prop_oneof![Just(MAX_NAMES), 1_usize..8],
+        ) {
+            let start = |now| Replay { room, ..Replay::new(at(now)) };
             let (mut now, mut latest) = (10_000_u64, 10_000);
-            let (mut replay, mut running) = (Replay::new(at(now)), 0);
+            let (mut replay, mut running) = (start(now), 0);
             let mut shown: Vec<(String, u64)> = Vec::new();
             let mut taken = HashSet::new();
             for event in events {
                 let show = match event {
                     Event::Pass(seconds) => { now += seconds; running += seconds; None }
                     Event::SetBack(seconds) => { now -= seconds.min(now - 5000); None }
-                    Event::Restart => { now = latest.max(now); (replay, running) = (Replay::new(at(now)), 0); None }
+                    Event::Restart => { now = latest.max(now); (replay, running) = (start(now), 0); None }
                     Event::RestartBehind(seconds) => {
                         now = latest.max(now);
-                        (replay, running) = (Replay::new(at(now - seconds)), 0);
+                        (replay, running) = (start(now - seconds), 0);
                         let _ = replay.take(&once(2, "other", now), at(now), Duration::ZERO);
                         None
                     }

@@ -109,67 +109,11 @@ pub async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let limits = hub.directory.limits();
-    let (socket, outbox) = open(stream, &hub, &limits).await;
-    let taken = socket.get_ref().inner().taken();
-    let place = hub.directory.join(outbox.clone(), network);
-    opened(SocketHandle::of(&place));
-    let silence = Silence::new(&limits);
-    let pace = SocketPace::new(&hub.paces, network, &limits);
-    let mut connection = Connection {
-        socket,
-        outbox,
-        place,
-        admission,
-        taken,
-        takeover_timeout: limits.takeover_timeout,
-        alarm: Box::pin(sleep_until(silence.deadline)),
-        silence,
-        pace,
-        max_pause: limits.ping_interval,
-        pause: None,
-        registering: None,
-        is_mid_text: Arc::default(),
-        ahead: VecDeque::new(),
-    };
+    // In boxes, so that the beginning and the end are no part of each open socket's state.
+    let mut connection = Box::pin(Connection::open(stream, hub, admission, network)).await;
+    opened(SocketHandle::of(&connection.place));
     let ended = connection.run().await;
-    // A frame that waits in another's queue is given up with it.
-    connection.pause = None;
-    let Connection { socket, outbox, place, registering, is_mid_text, .. } = connection;
-    drop(place);
-    let is_mid_text = is_mid_text.load(Relaxed);
-    // In a box, so that its state is no part of each open socket's.
-    Box::pin(finish(socket, outbox, ended, registering, is_mid_text)).await;
-}
-
-/// Closes a socket that has left. A registration that is being recorded may not be stopped halfway.
-async fn finish<S>(
-    socket: Stream<S>,
-    outbox: Arc<Outbox>,
-    ended: Ended,
-    registering: Option<Registering>,
-    is_mid_text: bool,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let close = async {
-        match ended {
-            Ended::ByPeer => outbox.discard(Close::ENDED),
-            Ended::ByBroker(close) => {
-                match close {
-                    Close::TOO_SLOW => outbox.discard(close.clone()),
-                    _ => outbox.close(close.clone()),
-                }
-                close_with(socket, &outbox, close, is_mid_text).await;
-            }
-        }
-    };
-    let record = async {
-        if let Some(registering) = registering {
-            registering.await;
-        }
-    };
-    tokio::join!(close, record);
+    Box::pin(connection.finish(ended)).await;
 }
 
 /// Tells the peer right after the upgrade why it is not served, and closes.
@@ -237,6 +181,54 @@ enum Ended {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn open(stream: S, hub: Hub, admission: Arc<dyn Admission>, network: Option<IpAddr>) -> Self {
+        let limits = hub.directory.limits();
+        let (socket, outbox) = open(stream, &hub, &limits).await;
+        let silence = Silence::new(&limits);
+        Self {
+            taken: socket.get_ref().inner().taken(),
+            place: hub.directory.join(outbox.clone(), network),
+            socket,
+            outbox,
+            admission,
+            takeover_timeout: limits.takeover_timeout,
+            alarm: Box::pin(sleep_until(silence.deadline)),
+            silence,
+            pace: SocketPace::new(&hub.paces, network, &limits),
+            max_pause: limits.ping_interval,
+            pause: None,
+            registering: None,
+            is_mid_text: Arc::default(),
+            ahead: VecDeque::new(),
+        }
+    }
+
+    /// Leaves and closes. A registration that is being recorded may not be stopped halfway.
+    async fn finish(self, ended: Ended) {
+        let Self { socket, outbox, place, pause, registering, is_mid_text, .. } = self;
+        // A frame that waits in another's queue is given up with it.
+        drop(pause);
+        drop(place);
+        let close = async {
+            match ended {
+                Ended::ByPeer => outbox.discard(Close::ENDED),
+                Ended::ByBroker(close) => {
+                    match close {
+                        Close::TOO_SLOW => outbox.discard(close.clone()),
+                        _ => outbox.close(close.clone()),
+                    }
+                    close_with(socket, &outbox, close, is_mid_text.load(Relaxed)).await;
+                }
+            }
+        };
+        let record = async {
+            if let Some(registering) = registering {
+                registering.await;
+            }
+        };
+        tokio::join!(close, record);
+    }
+
     async fn run(&mut self) -> Ended {
         let ended = loop {
             let is_registering = self.registering.is_some();

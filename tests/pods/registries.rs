@@ -1,6 +1,7 @@
 //! What visitors and owners see of a registry that is full, or fails.
 
 use std::{
+    future::pending,
     io,
     sync::{
         Arc,
@@ -40,7 +41,7 @@ async fn a_registry_in_memory_is_full() {
     server.visitor(&mut origin, "pod", "s").await;
 }
 
-/// Fails at everything, as a registry on a broken disk does.
+/// Fails at everything, as a registry on a broken disk does, and hangs when it is closed.
 struct Broken;
 
 fn broken<T>() -> Result<T, RegistryError> {
@@ -76,6 +77,20 @@ impl Registry for Broken {
     async fn list(&self, _: Option<&Slug>, _: usize) -> Result<Vec<PodRecord>, RegistryError> {
         broken()
     }
+
+    async fn close(&self) -> Result<(), RegistryError> {
+        pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_hangs_holds_no_stop_up_for_ever() {
+    let server = SignalServer::builder().config(config("")).registry(Broken).bind().await.unwrap();
+    let handle = server.handle();
+    let serving = tokio::spawn(server.serve());
+    handle.shutdown();
+    let told = serving.await.unwrap().unwrap_err().to_string();
+    assert!(told.contains("the registry was not closed within 10 s"), "{told}");
 }
 
 #[tokio::test]
