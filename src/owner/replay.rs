@@ -12,7 +12,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    hash::Hash,
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };

@@ -76,16 +76,18 @@ impl RedbRegistry {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let file = registry_in(directory);
         make_private(directory).map_err(|source| OpenError::Directory { path: directory.into(), source })?;
+        let mut is_new = false;
         if !file.try_exists().map_err(|error| refusal(&file, redb::Error::Io(error)))? {
             if BlobFiles::any_in(&blobs_in(directory)) {
                 let problem = "it is missing, but its blobs are there".into();
                 return Err(OpenError::Unreadable { path: file, problem });
             }
-            create(directory, &file, |unfinished| builder().create(unfinished))
+            is_new = create(directory, &file, |unfinished| builder().create(unfinished))
                 .map_err(|error| refusal(&file, error))?;
         }
         let locked = LockedFile::open(&file).map_err(|error| refusal(&file, error))?;
-        Self::open_with(directory, &file, Source::new(locked, CACHE).with_pause(PAUSE))
+        let source = Source::new(locked, CACHE).with_pause(PAUSE);
+        if is_new { Self::open_sound(directory, source) } else { Self::open_with(directory, &file, source) }
     }
 
     /// Opens the registry in `directory`, which must be there: for commands that look after one.
@@ -104,12 +106,13 @@ impl RedbRegistry {
 
     /// Opens the registry whose database is opened by `source`, now and after I/O errors.
     pub(super) fn open_with(directory: &Path, file: &Path, source: Source) -> Result<Self, OpenError> {
+        check(file, &source)?;
+        Self::open_sound(directory, source)
+    }
+
+    fn open_sound(directory: &Path, source: Source) -> Result<Self, OpenError> {
+        let file = &registry_in(directory);
         let unusable = |source| OpenError::Directory { path: directory.into(), source };
-        // A damaged page is found here, and not by the request that needs it. Opening for writing changes the file, which
-        // must not be changed where it is damaged, or where a newer broker wrote it.
-        let schema =
-            source.open_checked_snapshot().and_then(|snapshot| guarded(move || tables::schema(&snapshot)));
-        known(file, schema.map_err(|error| refusal(file, error))?)?;
         let database = source.open().map_err(|error| refusal(file, error))?;
         let blobs = match prepare(directory, &database) {
             Ok(blobs) => blobs,
@@ -184,20 +187,21 @@ fn blobs_in(directory: &Path) -> PathBuf {
 }
 
 /// Makes a registry with nothing in it. It gets its name when it is whole: redb does not open a file whose making
-/// was interrupted.
+/// was interrupted. Returns false if another broker was quicker.
 pub(super) fn create(
     directory: &Path,
     file: &Path,
     make: impl FnOnce(&Path) -> Result<Database, DatabaseError>,
-) -> Result<(), redb::Error> {
+) -> Result<bool, redb::Error> {
     let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory);
     // Without the random name, which helps nobody.
     let unfinished = unfinished.map_err(|error| io::Error::from(error.kind()))?;
     tables::create(make(unfinished.path())?)?;
     match unfinished.persist_noclobber(file) {
-        // Another broker was quicker: the lock decides which of the two goes on.
-        Err(_) if file.try_exists()? => Ok(()),
-        named => named.map(drop).map_err(|error| error.error.into()),
+        Ok(_) => Ok(true),
+        // The lock decides which of the two goes on.
+        Err(_) if file.try_exists()? => Ok(false),
+        Err(error) => Err(error.error.into()),
     }
 }
 
@@ -210,6 +214,14 @@ fn remove_unfinished(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks a registry that was made before. A damaged page is found here, and not by the request that needs it. Opening for
+/// writing changes the file, which must not be changed where it is damaged, or where a newer broker wrote it.
+fn check(file: &Path, source: &Source) -> Result<(), OpenError> {
+    let schema =
+        source.open_checked_snapshot().and_then(|snapshot| guarded(move || tables::schema(&snapshot)));
+    known(file, schema.map_err(|error| refusal(file, error))?)
 }
 
 /// Checks that the tables are ones that this broker knows.

@@ -223,8 +223,8 @@ fn a_registry_that_cannot_be_made_leaves_no_file() {
         disk.arm(Some(Fault { at, kind: Kind::Once(ENOSPC) }));
         let file = directory.path().join("registry.redb");
         match super::open::create(directory.path(), &file, |_| disk.open()) {
-            Ok(()) if disk.fired() => panic!("operation {at} failed, and nobody noticed"),
-            Ok(()) => break at,
+            Ok(_) if disk.fired() => panic!("operation {at} failed, and nobody noticed"),
+            Ok(_) => break at,
             Err(_) => assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "operation {at}"),
         }
     };
