@@ -24,7 +24,7 @@ const OTHER_KEY: &str =
     "this pod id belongs to another owner key than the one of the credential or ownerToken";
 
 /// A registration that must be taken.
-async fn taken(server: &TestServer, pod_id: &str, token: &str) -> Socket {
+pub async fn taken(server: &TestServer, pod_id: &str, token: &str) -> Socket {
     let mut socket = server.connect().await;
     socket.send(register(pod_id, token)).await;
     socket.expect(registered(pod_id)).await;

@@ -5,6 +5,7 @@ mod audience;
 mod binding;
 mod commands;
 mod credentials;
+mod full;
 mod networks;
 mod owned;
 mod pages;

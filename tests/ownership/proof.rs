@@ -132,9 +132,16 @@ pub async fn broker(toml: &str) -> TestServer {
 
 /// The same with the clock that it goes by.
 pub async fn broker_and_clock(toml: &str) -> (TestServer, gemmapod_signal::Clock) {
+    broker_with(toml, gemmapod_signal::MemoryRegistry::new(64 << 20)).await
+}
+
+/// The same with this registry.
+pub async fn broker_with(
+    toml: &str,
+    registry: gemmapod_signal::MemoryRegistry,
+) -> (TestServer, gemmapod_signal::Clock) {
     let clock = gemmapod_signal::Clock::default();
     let config = config(&format!("public_url = \"{BROKER}\"\n{toml}"));
-    let registry = gemmapod_signal::MemoryRegistry::new(64 << 20);
     let builder = SignalServer::builder().config(config).registry(registry).clock(clock.clone());
     let server = TestServer::from(builder).await;
     clock.pass(UP);
