@@ -105,7 +105,7 @@ pub async fn serve(
         }
     }
     if is_get {
-        app.hits.count(slug);
+        app.hits.count(&record);
     }
     Ok(())
 }

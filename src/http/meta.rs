@@ -45,6 +45,7 @@ pub struct Body {
 impl Body {
     /// With the hits that are not written yet.
     pub fn of(record: PodRecord, hits: &HitCounter) -> Self {
+        let hits = hits.total(&record);
         let text = |time| humantime::format_rfc3339_millis(time).to_string();
         Self {
             id: record.slug.to_string(),
@@ -53,7 +54,7 @@ impl Body {
             manifest_size: record.manifest_size,
             blob_size: record.blob_size,
             created_at: text(record.created_at),
-            hits: record.hits + hits.pending(&record.slug),
+            hits,
             updated_at: record.updated_at.map(text),
             expires: record.expires.map(text),
         }
@@ -64,14 +65,12 @@ impl Body {
 impl Meta {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let slug = slug_of(request, "/meta")?;
-        let steady = self.0.hits.steady().await;
         let record = self.0.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?;
         if record.is_over(self.0.clock.now()) {
             return Err(HttpError::NotFound);
         }
         let upload = HeaderValue::from_static(upload_of(&record));
         let body = Body::of(record, &self.0.hits);
-        drop(steady);
         let headers = response.headers_mut();
         headers.insert(POD_UPLOAD, upload);
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));

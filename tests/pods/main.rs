@@ -4,6 +4,7 @@ mod accepted;
 mod compression;
 mod cors;
 mod downloads;
+mod hits;
 mod hosts;
 mod registries;
 mod rejected;
