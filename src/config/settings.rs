@@ -325,7 +325,7 @@ settings! {
         write_timeout: Duration = known("30s");
     }
 
-    /// How often one client may ask for something, and all together. Too often is answered with 429. A rate such as `60/min burst 20` allows 20 at once after a rest, and 60 a minute for ever; without `burst`, the first number is the burst. `off` is no limit.
+    /// How often one client may ask for something, and all together. Too often is answered with 429. A rate such as `60/min burst 20` allows 20 at once after a rest, and 60 a minute for ever; without `burst`, the first number is the burst. `off` is no limit. An IPv6 /48 has four times the limit of an address, sockets at most half of all.
     limits: LimitSettings {
         /// Addresses and networks that no limit in this section holds for. A proxy on this host that `trusted_proxies` does not name looks like one client: so loopback is here by default.
         exempt: List<Network> = known("127.0.0.0/8, ::1/128");
@@ -363,7 +363,7 @@ settings! {
         pods_per_owner: Option<u32> = None;
         /// Bytes of the same pods.
         bytes_per_owner: Option<ByteSize> = None;
-        /// Pods that one client address (IPv6: one /64) may upload in a day; each is free again a day later. Not for those in `limits.exempt`, and forgotten when the broker stops.
+        /// Pods that one client address (IPv6: one /64, and a /48 four times as many) may upload in a day; each is free again a day later. Not for those in `limits.exempt`, and forgotten when the broker stops.
         pods_per_address_and_day: Option<u32> = Some(1_000);
         /// The same in bytes.
         bytes_per_address_and_day: Option<ByteSize> = Some(ByteSize::gib(4));

@@ -19,8 +19,9 @@ pub struct ClientPlaces {
     by_network: Mutex<HashMap<Network, Weak<Semaphore>>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Network {
+/// A network that is counted by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Network {
     Client(IpAddr),
     Site(IpAddr),
 }

@@ -1,34 +1,33 @@
 //! What a pod that is about to be stored is charged to, and how it is given back if it is not stored after all.
 
-use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
-use super::{Each, Exceeded, KILOBYTE, Key, Limits};
-use crate::net::crowd::group_of;
+use super::{Each, Exceeded, KILOBYTE, Key, Limit, Limits, PerClient};
 
 /// What one pod was charged. It stays charged unless it is given back: a client that goes away in the midst of a commit
 /// may have had its pod stored.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Charge {
-    owner: Option<Entry<Key>>,
-    kilobytes: Option<Entry<IpAddr>>,
-    pods: Option<Entry<IpAddr>>,
+    owner: Option<Entry<Each<Key>, Key>>,
+    kilobytes: Option<Entry<PerClient, IpAddr>>,
+    pods: Option<Entry<PerClient, IpAddr>>,
 }
 
 /// So many of one limit of one key.
 #[derive(Debug)]
-struct Entry<K: Hash + Eq + Clone> {
-    limit: Arc<Each<K>>,
+struct Entry<L, K> {
+    limit: Arc<L>,
     key: K,
     count: NonZeroU32,
 }
 
-impl<K: Hash + Eq + Clone> Entry<K> {
+impl<L: Limit<K>, K: Clone> Entry<L, K> {
     /// Returns `None` if there is no such limit.
-    fn charge(limit: Option<&Arc<Each<K>>>, key: &K, count: u64) -> Result<Option<Self>, Exceeded> {
+    fn charge(limit: Option<&Arc<L>>, key: &K, count: u64) -> Result<Option<Self>, Exceeded> {
         let Some(limit) = limit else { return Ok(None) };
         let count = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
-        limit.check_many(key, count)?;
+        limit.charge(key, count)?;
         Ok(Some(Self { limit: limit.clone(), key: key.clone(), count }))
     }
 
@@ -73,7 +72,7 @@ impl Limits {
             if let Some(owner) = owner {
                 charge.owner = Entry::charge(rules.uploads_per_owner.as_ref(), owner, 1)?;
             }
-            if let Some(client) = client.map(group_of) {
+            if let Some(client) = client {
                 let kilobytes = bytes.div_ceil(KILOBYTE);
                 charge.kilobytes = Entry::charge(rules.kilobytes_per_day.as_ref(), &client, kilobytes)?;
                 charge.pods = Entry::charge(rules.pods_per_day.as_ref(), &client, 1)?;

@@ -3,6 +3,7 @@
 //! The limiters are governor's (GCRA); what they know of single clients lies in tables of fixed size ([`table`]).
 
 mod charge;
+mod per_client;
 mod table;
 
 use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use governor::{
 };
 
 pub use self::charge::Charge;
-use self::table::Table;
+use self::{per_client::PerClient, table::Table};
 use super::crowd::{Counted, Crowd, Share, group_of};
 use crate::config::{Config, LimitSettings, RateLimit};
 
@@ -64,14 +65,14 @@ struct Rules {
     credentials: Pair,
     newcomer_credentials: Pair,
     uploads_per_owner: Option<Arc<Each<Key>>>,
-    pods_per_day: Option<Arc<Each<IpAddr>>>,
-    kilobytes_per_day: Option<Arc<Each<IpAddr>>>,
+    pods_per_day: Option<Arc<PerClient>>,
+    kilobytes_per_day: Option<Arc<PerClient>>,
 }
 
 /// One thing's limit for one client, and in total.
 #[derive(Clone, Debug)]
 struct Pair {
-    each: Option<Arc<Each<IpAddr>>>,
+    each: Option<Arc<PerClient>>,
     all: Option<Arc<All>>,
 }
 
@@ -90,6 +91,15 @@ pub struct Exceeded {
     pub wait: Duration,
     /// A sentence for the client.
     pub sentence: &'static str,
+}
+
+/// A limit that holds for each key apart.
+trait Limit<K> {
+    /// Counts `count` at once for `key`, or none.
+    fn charge(&self, key: &K, count: NonZeroU32) -> Result<(), Exceeded>;
+
+    /// Takes back `count` that were counted.
+    fn give_back(&self, key: &K, count: NonZeroU32);
 }
 
 /// A limit for each key.
@@ -136,6 +146,15 @@ impl Policy {
         Self { name, sentence, quota, unit: None }
     }
 
+    /// Returns the policy of a limit that allows `factor` times as much.
+    fn times(self, factor: u32) -> Self {
+        let quota = Quota::with_period(self.quota.replenish_interval() / factor);
+        let quota = quota.expect("the fastest rate that can be set has nanoseconds to spare");
+        let burst =
+            self.quota.burst_size().saturating_mul(NonZeroU32::new(factor).unwrap_or(NonZeroU32::MIN));
+        Self { quota: quota.allow_burst(burst), ..self }
+    }
+
     fn exceeded(&self, wait: Duration) -> Exceeded {
         Exceeded {
             name: self.name,
@@ -150,18 +169,17 @@ impl Policy {
 
 impl<K: Hash + Eq + Clone> Each<K> {
     fn new(policy: Policy) -> Self {
-        let table = Table::default();
+        Self::with_table(policy, Table::default())
+    }
+
+    fn with_table(policy: Policy, table: Table<K>) -> Self {
         let limiter = RateLimiter::new(policy.quota, table.clone(), DefaultClock::default());
         Self { policy, limiter, table }
     }
+}
 
-    fn check(&self, key: &K) -> Result<(), Exceeded> {
-        let now = || self.limiter.clock().now();
-        self.limiter.check_key(key).map_err(|until| self.policy.exceeded(until.wait_time_from(now())))
-    }
-
-    /// Counts `count` at once, or none.
-    fn check_many(&self, key: &K, count: NonZeroU32) -> Result<(), Exceeded> {
+impl<K: Hash + Eq + Clone> Limit<K> for Each<K> {
+    fn charge(&self, key: &K, count: NonZeroU32) -> Result<(), Exceeded> {
         let now = || self.limiter.clock().now();
         match self.limiter.check_key_n(key, count) {
             Ok(counted) => counted.map_err(|until| self.policy.exceeded(until.wait_time_from(now()))),
@@ -170,7 +188,6 @@ impl<K: Hash + Eq + Clone> Each<K> {
         }
     }
 
-    /// Takes `count` back that were counted.
     fn give_back(&self, key: &K, count: NonZeroU32) {
         let each = self.policy.quota.replenish_interval().max(Duration::from_nanos(1));
         self.table.give_back(key, (each * count.get()).as_nanos() as u64);
@@ -195,8 +212,8 @@ impl Pair {
             each: go_on(
                 each,
                 before.and_then(|before| before.each.as_ref()),
-                |limit| limit.policy,
-                Each::new,
+                |limit| limit.policy(),
+                PerClient::new,
             ),
             all: go_on(all, before.and_then(|before| before.all.as_ref()), |limit| limit.policy, All::new),
         }
@@ -204,10 +221,15 @@ impl Pair {
 
     fn check(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
         // First the client's own limit, so that one client alone does not use up what is for all.
-        if let (Some(each), Some(client)) = (&self.each, client) {
-            each.check(&group_of(client))?;
+        let of_client = self.each.as_ref().zip(client);
+        if let Some((each, client)) = &of_client {
+            each.charge(client, NonZeroU32::MIN)?;
         }
-        self.all.as_ref().map_or(Ok(()), |all| all.check())
+        let checked = self.all.as_ref().map_or(Ok(()), |all| all.check());
+        if let (Err(_), Some((each, client))) = (&checked, &of_client) {
+            each.give_back(client, NonZeroU32::MIN);
+        }
+        checked
     }
 }
 
@@ -302,8 +324,8 @@ impl Rules {
                     .pods_per_address_and_day
                     .map(|pods| Policy::per_day("pods-per-address-and-day", OF_A_DAY, pods.into())),
                 before.and_then(|before| before.pods_per_day.as_ref()),
-                |limit| limit.policy,
-                Each::new,
+                |limit| limit.policy(),
+                PerClient::new,
             ),
             kilobytes_per_day: go_on(
                 quotas.bytes_per_address_and_day.map(|bytes| Policy {
@@ -311,8 +333,8 @@ impl Rules {
                     ..Policy::per_day("bytes-per-address-and-day", OF_A_DAY, bytes.as_u64() / KILOBYTE)
                 }),
                 before.and_then(|before| before.kilobytes_per_day.as_ref()),
-                |limit| limit.policy,
-                Each::new,
+                |limit| limit.policy(),
+                PerClient::new,
             ),
             settings: settings.clone(),
             max_sockets: config.signal.max_sockets as usize,
@@ -466,9 +488,9 @@ mod tests {
         let taken = allocation_counter::measure(|| {
             let limits = Limits::new(&config);
             for n in 0..1_000_000_u64 {
-                let address = Some(IpAddr::V6(std::net::Ipv6Addr::from_bits(
-                    u128::from(n + (0x2001_0db8 << 32)) << 64,
-                )));
+                // Each in a /48 of its own, which is remembered too.
+                let bits = (0x2001_0000_0000 + u128::from(n)) << 80;
+                let address = Some(IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)));
                 for kind in [Kind::Upload, Kind::Read, Kind::Upgrade, Kind::Registration, Kind::Offer] {
                     let _ = limits.check(kind, address);
                 }
