@@ -329,9 +329,9 @@ settings! {
     limits: LimitSettings {
         /// Addresses and networks that no limit in this section holds for. A proxy on this host that `trusted_proxies` does not name looks like one client: so loopback is here by default.
         exempt: List<Network> = known("127.0.0.0/8, ::1/128");
-        /// Uploads in total.
+        /// Uploads in total, with the credentials and pod ids that are added for keys that own nothing yet.
         uploads: RateLimit = known("200/s burst 5000");
-        /// Uploads of one client address (IPv6: of one /64).
+        /// Uploads of one client address (IPv6: of one /64), with whatever else owners change.
         uploads_per_address: RateLimit = known("60/min burst 100");
         /// Uploads that one owner key signed.
         uploads_per_owner: RateLimit = known("30/min burst 100");

@@ -82,6 +82,7 @@ impl Add {
         let owns = app.owners.owns_anything(&key).await?;
         let client = Client::of(request, &app.live.load().trusted_proxies).address;
         if !owns {
+            app.limits.check(Kind::NewcomerChange, client)?;
             app.limits.check(Kind::NewcomerCredential, client)?;
         }
         app.limits.check(Kind::Credential, client)?;

@@ -59,7 +59,8 @@ async fn check(app: &App, kind: Kind, request: &mut Request) -> Result<(), HttpE
     tracing::debug!(limit = exceeded.name, "a request came too often");
     // A head of many fields takes a hundred kilobytes, and nothing of it is needed any more.
     let headers = mem::take(request.headers_mut());
-    let is_read_on = kind == Kind::Upload && !headers.contains_key(header::EXPECT);
+    let is_read_on =
+        matches!(kind, Kind::Upload | Kind::OwnerChange) && !headers.contains_key(header::EXPECT);
     drop(headers);
     hold(app, request).await;
     if is_read_on {
@@ -90,6 +91,8 @@ fn kind_of(app: &App, request: &Request) -> Option<Kind> {
         ("/signal", _) => Some(Kind::Upgrade),
         ("/pods", _) => Some(Kind::Upload),
         (_, &(Method::GET | Method::HEAD)) => Some(Kind::Read),
+        (_, &(Method::PUT | Method::DELETE)) => Some(Kind::OwnerChange),
+        (path, &Method::POST) if path.starts_with("/owner/") => Some(Kind::OwnerChange),
         _ => Some(Kind::Upload),
     }
 }

@@ -12,7 +12,10 @@ use super::{
     owner_request::{owner_path, signed_by},
 };
 use crate::{
-    net::client::network_of,
+    net::{
+        client::{Client, network_of},
+        limits::Kind,
+    },
     owner::pod_ids::NotClaimed,
     pods::{OwnerKey, PodIdRefused, RegistryError},
 };
@@ -28,7 +31,12 @@ impl Claim {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
         let (key, pod_id) = asked_for(app, request).await?;
-        let network = network_of(request, &app.live.load().trusted_proxies);
+        let config = app.live.load_full();
+        if !app.owners.owns_anything(&key).await? {
+            let client = Client::of(request, &config.trusted_proxies).address;
+            app.limits.check(Kind::NewcomerChange, client)?;
+        }
+        let network = network_of(request, &config.trusted_proxies);
         app.owners.claim(&pod_id, key, network).await?;
         tracing::info!(pod_id, owner_key = %key, "pod id claimed by its owner");
         response.status_code(StatusCode::NO_CONTENT);

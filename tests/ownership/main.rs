@@ -17,4 +17,5 @@ mod states;
 mod support;
 mod takeover;
 mod text;
+mod total;
 mod uploads;

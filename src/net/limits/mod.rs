@@ -28,6 +28,10 @@ pub type Key = [u8; 32];
 pub enum Kind {
     /// Pods that come in.
     Upload,
+    /// Requests of owners that change something: for an address as uploads, and not in total, which strangers can use up.
+    OwnerChange,
+    /// Those of them that add something for a key that owns nothing yet: as uploads in total.
+    NewcomerChange,
     /// Everything that is looked up.
     Read,
     /// Requests that become sockets.
@@ -221,15 +225,21 @@ impl Pair {
 
     fn check(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
         // First the client's own limit, so that one client alone does not use up what is for all.
-        let of_client = self.each.as_ref().zip(client);
-        if let Some((each, client)) = &of_client {
-            each.charge(client, NonZeroU32::MIN)?;
-        }
-        let checked = self.all.as_ref().map_or(Ok(()), |all| all.check());
-        if let (Err(_), Some((each, client))) = (&checked, &of_client) {
-            each.give_back(client, NonZeroU32::MIN);
-        }
-        checked
+        self.check_client(client)?;
+        self.check_total().inspect_err(|_| {
+            if let (Some(each), Some(client)) = (&self.each, client) {
+                each.give_back(&client, NonZeroU32::MIN);
+            }
+        })
+    }
+
+    fn check_client(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
+        let (Some(each), Some(client)) = (&self.each, client) else { return Ok(()) };
+        each.charge(&client, NonZeroU32::MIN)
+    }
+
+    fn check_total(&self) -> Result<(), Exceeded> {
+        self.all.as_ref().map_or(Ok(()), |all| all.check())
     }
 }
 
@@ -365,6 +375,8 @@ impl Limits {
             return Ok(());
         }
         let pair = match kind {
+            Kind::OwnerChange => return rules.uploads.check_client(client),
+            Kind::NewcomerChange => return rules.uploads.check_total(),
             Kind::Upload => &rules.uploads,
             Kind::Read => &rules.reads,
             Kind::Upgrade => &rules.upgrades,

@@ -80,6 +80,7 @@ mod tests {
             ("upgrades", of(Kind::Upgrade)),
             ("registrations", of(Kind::Registration)),
             ("offers", of(Kind::Offer)),
+            ("changes of owners", of(Kind::OwnerChange)),
             ("wrong credentials", of(Kind::WrongCredential)),
             ("credentials", of(Kind::Credential)),
             ("credentials of newcomers", of(Kind::NewcomerCredential)),
