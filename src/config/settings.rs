@@ -379,7 +379,7 @@ settings! {
         grace: Lifetime = Lifetime(Duration::from_hours(24));
         /// Deletes pods that were not fetched, uploaded or replaced for this long.
         unused_for: Option<Lifetime> = None;
-        /// Once pods take more bytes than this, those that were not used for longest are deleted until they take `low_water`.
+        /// Once pods take more bytes than this, those that were not used for longest are deleted until they take `low_water`; of those that were not used for `grace`, first the ones whose upload was not signed. Pods within `grace` count for neither: set `quotas.bytes`, too.
         high_water: Option<ByteSize> = None;
         /// Pods are deleted for `high_water` until they take no more bytes than this.
         low_water: Option<ByteSize> = None;
