@@ -186,8 +186,9 @@ pub fn records(
         .collect()
 }
 
-/// Takes over the bindings of a broker up to 0.1.0: all of them are owned pod ids. Those that an upload made count only
-/// with `signal.bind = "uploads"`. A broker up to 0.1.0 let a key have any number of them.
+/// Takes over the bindings of a broker up to 0.1.0 that a registration made: they are owned pod ids. An upload made others,
+/// which nobody had signed: anybody could bind a pod id with a copied manifest, or with a key of their own. A broker up to
+/// 0.1.0 let a key have any number of bindings.
 pub fn adopt_bindings(txn: &WriteTransaction) -> Result<(), redb::Error> {
     {
         let bindings = txn.open_table(BINDINGS)?;
@@ -198,9 +199,14 @@ pub fn adopt_bindings(txn: &WriteTransaction) -> Result<(), redb::Error> {
         }
         let mut tables = Tables::open(txn)?;
         let last_used = day_of(tables.number("seconds")?);
+        let mut released = 0;
         for entry in bindings.iter()? {
             let (pod_id, value) = entry?;
             let Binding { owner_pubkey, by } = decode(value.value())?;
+            if by == BoundBy::Upload {
+                released += 1;
+                continue;
+            }
             let state = PodIdState::Owned { owner_pubkey, by };
             let record = PodIdRecord { state, last_used };
             if tables.pod_ids.insert(pod_id.value(), encode(&record).as_slice())?.is_none() {
@@ -209,6 +215,11 @@ pub fn adopt_bindings(txn: &WriteTransaction) -> Result<(), redb::Error> {
                 tables.meta.insert("owned", owned + 1)?;
                 tables.owners.insert(&owner_pubkey.0, of_key + 1)?;
             }
+        }
+        if released > 0 {
+            tracing::info!(
+                "{released} pod ids are free again that an older broker bound by uploads which nobody signed"
+            );
         }
     }
     txn.delete_table(BINDINGS)?;
@@ -229,7 +240,7 @@ mod tests {
 
     /// As a broker of schema 2 left them.
     #[test]
-    fn bindings_of_an_older_broker_become_owned_pod_ids() {
+    fn bindings_of_an_older_broker_become_owned_pod_ids_if_a_key_was_proven() {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         let key = OwnerKey([7; 32]);
         let binding = |by: &str| {
@@ -244,16 +255,16 @@ mod tests {
             let mut bindings = txn.open_table(BINDINGS).unwrap();
             bindings.insert("uploaded", binding("upload").as_bytes()).unwrap();
             bindings.insert("registered", binding("registration").as_bytes()).unwrap();
-            for n in 2..MANY {
+            for n in 1..MANY {
                 bindings.insert(&*n.to_string(), binding("registration").as_bytes()).unwrap();
             }
         }
         txn.commit().unwrap();
         super::super::upgrade(&database, SystemTime::UNIX_EPOCH).unwrap();
-        let state = |by| PodIdState::Owned { owner_pubkey: key, by };
         let of = |pod_id| record(&database, pod_id).unwrap().map(|record| record.state);
-        assert_eq!(of("uploaded"), Some(state(BoundBy::Upload)));
-        assert_eq!(of("registered"), Some(state(BoundBy::Registration)));
+        let registered = PodIdState::Owned { owner_pubkey: key, by: BoundBy::Registration };
+        assert_eq!(of("registered"), Some(registered));
+        assert_eq!(of("uploaded"), None, "no signature proved the key");
         assert_eq!(records(&database, None, usize::MAX).unwrap().len() as u64, MANY);
         let txn = database.begin_write().unwrap();
         assert_eq!(Tables::open(&txn).unwrap().owned_by(&key).unwrap(), MANY);
