@@ -9,7 +9,7 @@ use std::{fmt::Display, io, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use gemmapod_signal::{
-    Config, ServerHandle, SignalServer, authority_pem,
+    Config, SelfSignedError, ServerHandle, SignalServer, authority_pem,
     config::TlsMode,
     telemetry::{self, LogHandle},
 };
@@ -105,6 +105,7 @@ fn print_authority(config: &Config) -> ExitCode {
             eprintln!("{}", cli::TRUST);
             ExitCode::SUCCESS
         }
+        Err(error @ SelfSignedError::Missing(_)) => complain(&error, USAGE),
         Err(error) => complain(&error, FAILURE),
     }
 }

@@ -2,7 +2,7 @@
 // be trusted outside of tests; none is told to overlook an error.
 
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { NO_TLS, command } from "./lib/broker.mjs";
 import { POD_ID, chat, servedPod } from "./lib/conversation.mjs";
@@ -54,6 +54,7 @@ async function selfSigned(scene) {
 tls = { mode = "self-signed", domains = ["localhost", "127.0.0.1"] }
 `,
   );
+  await mkdir(join(folder, "data"));
   await writeFile(ca, await command("ca", "--config", config));
   return { args: ["--config", config], ca };
 }

@@ -30,7 +30,9 @@ fn config(files: &Files, domains: &[&str]) -> String {
     file.to_str().unwrap().to_owned()
 }
 
+/// Before the broker's first start, too: its data directory is there.
 fn ca(files: &Files, domains: &[&str]) -> Output {
+    fs::create_dir_all(files.path("data")).unwrap();
     command().args(["ca", "--config", &config(files, domains)]).output().unwrap()
 }
 
@@ -170,6 +172,19 @@ fn ca_prints_the_authority_and_how_to_trust_it() {
     let other = ca(&files, &["other.example"]);
     assert_eq!(String::from_utf8(other.stdout).unwrap(), pem);
     assert!(String::from_utf8(other.stderr).unwrap().contains("cannot vouch for other.example"));
+}
+
+#[test]
+fn ca_makes_no_data_directory() {
+    let files = Files::new();
+    let output = command().args(["ca", "--config", &config(&files, DOMAINS)]).output().unwrap();
+    let sentence = format!(
+        "gemmapod-signal: there is no data directory {}; name that of a broker with --data-dir or data_dir, start the \
+         broker once, or make the directory\n",
+        files.path("data").display()
+    );
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(2), sentence));
+    assert!(output.stdout.is_empty() && !files.path("data").exists());
 }
 
 #[test]

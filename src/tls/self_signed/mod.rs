@@ -34,6 +34,9 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// The broker's own authority or certificate cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfSignedError {
+    /// There is no broker whose authority it could be.
+    #[error("there is no data directory {}; name that of a broker with --data-dir or data_dir, start the broker once, or make the directory", .0.display())]
+    Missing(PathBuf),
     /// Its directory cannot be used.
     #[error("{} cannot be used for the broker's own certificates: {source}; the broker's user must be able to read and write it", .directory.display())]
     Directory {
@@ -108,14 +111,17 @@ impl SelfSigned {
 }
 
 /// The certificate of the broker's own authority (`tls.mode = "self-signed"`) as PEM. The authority is made if there
-/// is none; one that is there is never replaced. A broker may be running with the same data directory.
+/// is none; one that is there is never replaced. A broker may be running with the same data directory, which is never made.
 ///
 /// # Errors
 ///
-/// The authority cannot be read or made.
+/// The data directory is missing, or the authority cannot be read or made.
 pub fn authority_pem(config: &Config) -> Result<String, SelfSignedError> {
-    let domains = &config.tls.domains;
-    let (keep, found) = open(&config.data_dir)?;
+    let (domains, data_dir) = (&config.tls.domains, &config.data_dir);
+    if !data_dir.try_exists().map_err(unusable(data_dir))? {
+        return Err(SelfSignedError::Missing(data_dir.clone()));
+    }
+    let (keep, found) = open(data_dir)?;
     let authority = match found {
         Some(authority) => authority,
         None => found_authority(&keep, domains, SystemTime::now())?,
