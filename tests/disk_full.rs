@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Duration};
 use gemmapod_signal::{RedbRegistry, Registry, RegistryError, VerifiedPod};
 use serde_json::{Value, json};
 
-use support::{SOON, mount::Tmpfs, pod::Pod, process::Broker, socket::Socket};
+use support::{SOON, mount::Tmpfs, pod::Pod, process::Broker, skipped, socket::Socket};
 
 async fn upload(broker: &Broker, html: String) -> (u16, Value) {
     let request =
@@ -182,6 +182,47 @@ async fn hits_that_find_no_room_change_nothing_and_can_be_written_later() {
     for (slug, hits) in hits {
         assert_eq!(registry.get_record(&slug).await.unwrap().unwrap().hits, hits);
     }
+}
+
+/// What finds room on a full disk, such as a hit or a deletion, does not make it one with room for pods.
+#[tokio::test]
+async fn a_small_write_does_not_end_the_problem_of_a_full_disk() {
+    let Some(disk) = Tmpfs::mount("a_small_write_does_not_end_the_problem_of_a_full_disk", 8 << 20) else {
+        return;
+    };
+    let registry = RedbRegistry::open(&disk.path().join("data")).unwrap();
+    let mut slugs = Vec::new();
+    for n in 0..300 {
+        let pod = verified(n, 10);
+        slugs.push(pod.record().slug);
+        registry.put_pod(pod).await.unwrap();
+    }
+    let hit = async || registry.bump_hits(&[(slugs[0], 1)], std::time::SystemTime::now()).await;
+    // The database has pages to spare then.
+    for slug in slugs.iter().skip(10).step_by(2) {
+        assert!(registry.delete(slug).await.unwrap());
+    }
+    hit().await.unwrap();
+    registry.check().await;
+    assert_eq!(registry.problem(), None);
+    let filler = disk.fill();
+    registry.check().await;
+    let mut written = 0;
+    for slug in &slugs[1..6] {
+        written += u32::from(hit().await.is_ok());
+        written += u32::from(registry.delete(slug).await.is_ok());
+        assert!(registry.problem().unwrap().contains("No space left on device"));
+        registry.check().await;
+        assert!(registry.problem().is_some(), "{slug} made little room");
+        assert!(matches!(registry.put_pod(verified(0, 100_000)).await, Err(RegistryError::Full(_))));
+    }
+    if written == 0 {
+        return skipped("the database had no page to spare for a small write");
+    }
+    fs::remove_file(filler).unwrap();
+    registry.check().await;
+    assert_eq!(registry.problem(), None);
+    registry.put_pod(verified(0, 100_000)).await.unwrap();
 }
 
 /// Whatever happens to the directory of blobs, the broker answers; once it is back, so are the pods.

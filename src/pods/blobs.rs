@@ -140,14 +140,16 @@ impl BlobFiles {
         Ok(())
     }
 
-    /// Looks whether there is room for blobs, and whether the directory can be written.
-    pub fn check(&self) -> io::Result<()> {
+    /// Looks whether there is room for `bytes` bytes of blobs, and whether the directory can be written.
+    pub fn check(&self, bytes: usize) -> io::Result<()> {
         // Without a name, and not synced: in most cases nothing of it reaches the disk.
         let file = tempfile::tempfile_in(&self.directory);
-        file.and_then(|mut file| file.write_all(&[0; 4096])).map_err(|error| match error.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            // Without the path, which is not for everybody.
-            None => error.kind().into(),
+        file.and_then(|mut file| file.write_all(&vec![0; bytes])).map_err(|error| {
+            match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                // Without the path, which is not for everybody.
+                None => error.kind().into(),
+            }
         })
     }
 

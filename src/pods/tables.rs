@@ -43,6 +43,10 @@ const PODS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pods");
 const HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("hits");
 const LAST_HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("last_hits");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// There for a moment, to see whether there is room.
+const TRIED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tried");
+/// Bytes in one row of it: some less than a page.
+const ROW: usize = 4000;
 
 /// The version of the tables that this broker writes.
 pub const SCHEMA: u64 = 3;
@@ -68,8 +72,20 @@ pub fn create(db: Database) -> Result<(), redb::Error> {
     Ok(db.close()?)
 }
 
-/// Writes something, and changes nothing.
-pub fn touch(db: &Database) -> Result<(), redb::Error> {
+/// Writes `bytes` bytes, and leaves nothing of them but room.
+pub fn try_room(db: &Database, bytes: usize) -> Result<(), redb::Error> {
+    let txn = begin(db)?;
+    {
+        let mut rows = txn.open_table(TRIED)?;
+        for row in 0..bytes.div_ceil(ROW) {
+            rows.insert(row as u64, [0; ROW].as_slice())?;
+        }
+    }
+    txn.commit()?;
+    let txn = begin(db)?;
+    txn.delete_table(TRIED)?;
+    txn.commit()?;
+    // What a transaction frees can be used once another one is done.
     let txn = begin(db)?;
     txn.open_table(META)?.insert("schema", SCHEMA)?;
     Ok(txn.commit()?)

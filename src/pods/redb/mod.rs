@@ -18,6 +18,8 @@ mod expiry;
 mod faults;
 mod file;
 #[cfg(test)]
+mod full;
+#[cfg(test)]
 mod lives;
 mod open;
 mod overlay;

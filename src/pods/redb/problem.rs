@@ -10,7 +10,7 @@ pub struct Problem(Mutex<Sentences>);
 
 #[derive(Default)]
 struct Sentences {
-    /// Since the last attempt to read or write, and until a write succeeds.
+    /// Since an attempt to read or write, and until a look at all of it finds nothing.
     access: Option<String>,
     /// For good: nothing is written to a damaged file.
     damage: Option<String>,
@@ -28,7 +28,7 @@ impl Problem {
         self.sentences().damage.clone()
     }
 
-    /// Returns whether the last attempt to read or write failed.
+    /// Returns whether an attempt to read or write failed, and no look has found since that all works.
     pub fn is_of_access(&self) -> bool {
         self.sentences().access.is_some()
     }
@@ -55,7 +55,7 @@ impl Problem {
         }
     }
 
-    /// Notes that something was written.
+    /// Notes that whatever the registry needs can be read and written.
     pub fn works(&self) {
         if self.sentences().access.take().is_some() {
             tracing::info!("the registry can be read and written again");

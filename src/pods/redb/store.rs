@@ -20,6 +20,10 @@ use crate::pods::{Quotas, blobs::BlobFiles};
 
 /// How often a read is made again because another one, or the writer, made the database unusable.
 const RETRIES: usize = 3;
+/// Bytes that are written to see whether blobs can be.
+const LITTLE: usize = 4 * 1024;
+/// The same after something could not be written: what a transaction of some uploads writes.
+const ROOM: usize = 256 * 1024;
 
 pub struct Store {
     database: RwLock<Access>,
@@ -123,11 +127,8 @@ impl Store {
             self.found_damage(error);
         }
         let done = done.map_err(registry_error);
-        match &done {
-            Ok(_) => self.problem.works(),
-            Err(error) => self.problem.cannot("written", error),
-        }
-        done
+        // One that works proves nothing of others: a hit needs no room.
+        done.inspect_err(|error| self.problem.cannot("written", error))
     }
 
     /// Opens the database for writing again, if redb refuses to write to it since an error.
@@ -221,7 +222,8 @@ impl Store {
         self.fall_back();
     }
 
-    /// Looks whether the registry can be read and written. Only where it could not be, something is written for that.
+    /// Looks whether the registry can be read and written. Only where it could not be, something is written to the database
+    /// for that, as much as an upload writes: nothing less shows that there is room again.
     pub fn check(&self) {
         if let Err(error) = self.read(tables::schema) {
             return self.problem.cannot("read", &error);
@@ -229,14 +231,16 @@ impl Store {
         if self.make_writable().is_err() {
             return;
         }
-        match self.blobs.check() {
-            Err(error) => self.problem.cannot("written", &error.into()),
-            Ok(()) if self.problem.is_of_access() => {
-                if let Err(error) = self.write(tables::touch) {
-                    tracing::debug!(%error, "the registry still cannot be written");
-                }
+        let has_problem = self.problem.is_of_access();
+        let bytes = if has_problem { ROOM } else { LITTLE };
+        if let Err(error) = self.blobs.check(bytes) {
+            return self.problem.cannot("written", &error.into());
+        }
+        if has_problem {
+            match self.write(|database| tables::try_room(database, bytes)) {
+                Ok(()) => self.problem.works(),
+                Err(error) => tracing::debug!(%error, "the registry still cannot be written"),
             }
-            Ok(()) => {}
         }
     }
 
