@@ -15,14 +15,12 @@ use crate::{
         limits::{Kind, Limits},
         network::ClientNetwork,
         path::normalize,
-        refusals::Refusals,
+        refusals::{HOLD, Refusals},
     },
     owner::admission::Registrant,
     signal::admission::{Admission, Key, Standing},
 };
 
-/// How long a refusal is held back.
-const HOLD: Duration = Duration::from_millis(250);
 /// Refusals that are held back at a time over HTTP/1.1: each takes some kilobytes. More are answered at once. Over HTTP/2
 /// the streams of a connection bound them.
 pub(super) const HELD: usize = 2048;

@@ -16,7 +16,7 @@ use salvo::{
     hyper::{Error, Request, Response, body::Incoming, service::Service},
     rt::tokio::{TokioIo, TokioTimer},
 };
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     heads::{BoundedHeads, HeadBudget, HeadLimits},
     pace::NetworkPace,
     places::Places,
-    refusals::Refusals,
+    refusals::{HOLD, Refusals},
     request_body,
     response_body::StreamBody,
     stream::{Stream, Version},
@@ -248,11 +248,11 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let head = match self.heads.admit(request.headers()) {
             Ok(head) => head,
-            Err(refused) => return refuse(&refused),
+            Err(refused) => return self.refuse(&refused),
         };
         let place = match self.places.request(MAX_STREAMS) {
             Ok(place) => place,
-            Err(refused) => return refuse(&refused),
+            Err(refused) => return self.refuse(&refused),
         };
         request.extensions_mut().insert(self.places.clone());
         request.extensions_mut().insert(self.refusals.clone());
@@ -269,13 +269,20 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
     }
 }
 
-fn refuse(error: &impl ToString) -> BoxFuture<'static, Result<Response<StreamBody>, Error>> {
-    let body = serde_json::json!({ "error": error.to_string() }).to_string();
-    let mut response = Response::new(ResBody::Once(body.into()));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    // Its stream has a task of its own only from here on.
-    Box::pin(async move { Ok(response.map(|body| StreamBody::new(body, None))) })
+impl<H> Http2<H> {
+    /// Refuses a request for which there is no room. No limit of rates has counted it.
+    fn refuse(&self, error: &impl ToString) -> BoxFuture<'static, Result<Response<StreamBody>, Error>> {
+        self.refusals.add();
+        let body = serde_json::json!({ "error": error.to_string() }).to_string();
+        let mut response = Response::new(ResBody::Once(body.into()));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        Box::pin(async move {
+            sleep(HOLD).await;
+            // Its stream has a task of its own only from here on.
+            Ok(response.map(|body| StreamBody::new(body, None)))
+        })
+    }
 }

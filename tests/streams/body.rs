@@ -95,14 +95,17 @@ async fn a_client_has_as_many_downloads_as_it_may_have_connections() {
 #[tokio::test]
 async fn a_client_has_as_many_answers_to_take_as_it_may_have_connections() {
     for transport in TRANSPORTS {
-        let settings = "[http]\nmax_connections_per_address = 40\nwrite_timeout = \"1s\"";
+        let settings = "[http]\nmax_connections_per_address = 40\nwrite_timeout = \"2s\"";
         let scene = Scene::with(transport, settings).await;
         let mut answers = Vec::new();
         for _ in 0..2 {
-            let mut client = scene.http2(0).await;
-            for _ in 0..32 {
-                answers.push(client.get("/health").await);
-            }
+            let client = scene.http2(0).await;
+            let asked = (0..32).map(async |_| {
+                let request = request(Method::GET, "/health").body(()).unwrap();
+                let mut sender = client.sender.clone().ready().await.unwrap();
+                head(sender.send_request(request, true).unwrap().0).await
+            });
+            answers.extend(join_all(asked).await);
         }
         let count = |status| answers.iter().filter(|answer| answer.status() == status).count();
         assert_eq!(

@@ -42,27 +42,31 @@ fn connect(stream: u8) -> Vec<u8> {
 
 /// Reads frames until one of `kind` comes.
 async fn until_frame(raw: &mut Raw, kind: u8) {
-    let reading = async {
-        loop {
-            let header: [u8; 9] = exactly(raw, 9).await.try_into().unwrap();
-            exactly(raw, u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize).await;
-            if header[3] == kind {
-                return;
-            }
-        }
-    };
-    timeout(SOON, reading).await.expect("a frame should have come");
+    assert!(comes(raw, kind).await, "the broker closed the connection");
 }
 
-async fn exactly(raw: &mut Raw, length: usize) -> Vec<u8> {
+/// Reads frames until one of `kind` comes, or the end of the connection. Returns whether one came.
+async fn comes(raw: &mut Raw, kind: u8) -> bool {
+    let reading = async {
+        while let Some(header) = exactly(raw, 9).await {
+            exactly(raw, u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize).await?;
+            if header[3] == kind {
+                return Some(());
+            }
+        }
+        None
+    };
+    timeout(SOON, reading).await.expect("a frame should have come").is_some()
+}
+
+async fn exactly(raw: &mut Raw, length: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut read = 0;
     while read < length {
-        let more = raw.read(&mut bytes[read..]).await.unwrap();
-        assert!(more > 0, "the broker closed the connection");
-        read += more;
+        let more = raw.read(&mut bytes[read..]).await.unwrap_or(0);
+        read += (more > 0).then_some(more)?;
     }
-    bytes
+    Some(bytes)
 }
 
 /// Sends `more` every 20 ms, if it is anything, until the broker closes the connection.
@@ -98,6 +102,20 @@ fn unfinished() -> [(&'static str, Vec<u8>, &'static [u8]); 4] {
             b"y",
         ),
     ]
+}
+
+/// Begins heads until one more finds no memory. Returns the connections that they are on.
+pub async fn spend_heads(scene: &Scene) -> Vec<Raw> {
+    let begun = [PREFACE, &frame(PING, 0, 0, &[0; 8]), &frame(HEADERS, 0, 1, &field(Err("x"), "y"))].concat();
+    let mut connections = Vec::new();
+    loop {
+        let mut raw = scene.http1().await;
+        raw.send_bytes(&begun).await;
+        if !comes(&mut raw, PING).await {
+            return connections;
+        }
+        connections.push(raw);
+    }
 }
 
 /// Whether the broker waits for the client or the client for a socket: a head has `head_timeout` from its beginning.

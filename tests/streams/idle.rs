@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use h2::Reason;
+use http::{Method, StatusCode, request::Builder};
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::sleep,
 };
 
 use crate::{
-    Scene, TRANSPORTS,
+    Scene, TRANSPORTS, Transport,
+    heads::spend_heads,
     support::{frames, http2::Http2, pod::Pod, raw::Raw},
 };
 
@@ -63,7 +65,7 @@ async fn a_connection_with_an_idle_socket_stays() {
 #[tokio::test]
 async fn a_client_that_is_gone_is_noticed() {
     let settings = "[http]\nmax_connections = 1\n[signal]\nping_interval = \"200ms\"";
-    let scene = Scene::with(crate::Transport::Plain, settings).await;
+    let scene = Scene::with(Transport::Plain, settings).await;
     let stream = TcpStream::connect(&scene.server.address).await.unwrap();
     // Its task is not run: it reads nothing any more.
     let (_sender, _connection) = h2::client::handshake(stream).await.unwrap();
@@ -131,15 +133,13 @@ async fn a_socket_whose_end_is_not_taken_leaves_an_idle_connection() {
 
 const ONE_READ: &str = "[limits]\nexempt = []\nreads_per_address = \"1/day burst 1\"";
 
-/// Asks for `/health` on 32 streams at a time, as `address` if a proxy does, until `most` were refused or the connection
-/// takes no further request. Returns how many were refused.
-async fn ask_on(client: &Http2, address: Option<&str>, most: usize) -> usize {
-    let request = || {
-        let request = crate::support::http2::request(http::Method::GET, "/health");
-        let request =
-            address.into_iter().fold(request, |request, address| request.header("x-forwarded-for", address));
-        request.body(()).unwrap()
-    };
+fn health() -> Builder {
+    crate::support::http2::request(Method::GET, "/health")
+}
+
+/// Sends `request` on 32 streams at a time, until `most` were refused or the connection takes no further one. Returns how
+/// many were refused, each with `status`.
+async fn ask_on(client: &Http2, request: impl Fn() -> Builder, status: StatusCode, most: usize) -> usize {
     let mut refused = 0;
     let asking = async {
         while refused < most
@@ -147,7 +147,7 @@ async fn ask_on(client: &Http2, address: Option<&str>, most: usize) -> usize {
         {
             let mut answers = Vec::new();
             while answers.len() < 32
-                && let Ok((answer, _)) = sender.send_request(request(), true)
+                && let Ok((answer, _)) = sender.send_request(request().body(()).unwrap(), true)
             {
                 answers.push(answer);
                 match sender.ready().await {
@@ -157,7 +157,7 @@ async fn ask_on(client: &Http2, address: Option<&str>, most: usize) -> usize {
             }
             for answer in answers {
                 let Ok(answer) = answer.await else { continue };
-                assert_eq!(answer.status(), 429);
+                assert_eq!(answer.status(), status);
                 refused += 1;
             }
         }
@@ -169,10 +169,39 @@ async fn ask_on(client: &Http2, address: Option<&str>, most: usize) -> usize {
 /// Who goes on asking over HTTP/2 is refused for a while, and then altogether.
 #[tokio::test]
 async fn too_many_refusals_end_a_connection() {
-    let scene = Scene::with(crate::Transport::Plain, ONE_READ).await;
+    let scene = Scene::with(Transport::Plain, ONE_READ).await;
     let mut client = scene.http2(1 << 16).await;
     assert_eq!(client.get("/health").await.status(), 200);
-    let refused = ask_on(&client, None, usize::MAX).await;
+    let refused = ask_on(&client, health, StatusCode::TOO_MANY_REQUESTS, usize::MAX).await;
+    assert!(refused > 128, "{refused} were refused");
+    client.closed().await;
+}
+
+/// So is who has no place for a request, which is before any rate is counted.
+#[tokio::test]
+async fn too_many_requests_without_a_place_end_a_connection() {
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, "[http]\nmax_connections_per_address = 2").await;
+        let mut reader = scene.http2(0).await;
+        let mut not_taken = Vec::new();
+        for _ in 0..32 {
+            not_taken.push(reader.get("/health").await);
+        }
+        let client = scene.http2(1 << 16).await;
+        let refused = ask_on(&client, health, StatusCode::SERVICE_UNAVAILABLE, usize::MAX).await;
+        assert!(refused > 128, "{transport:?}: {refused} were refused");
+        client.closed().await;
+    }
+}
+
+/// So is who sends heads for which there is no memory.
+#[tokio::test]
+async fn too_many_heads_without_memory_end_a_connection() {
+    let scene = Scene::with(Transport::Plain, "[http]\nhead_timeout = \"1h\"").await;
+    let client = scene.http2(1 << 16).await;
+    let large = || (0..100).fold(health(), |request, n| request.header(format!("x-{n}"), "y"));
+    let _unfinished = spend_heads(&scene).await;
+    let refused = ask_on(&client, large, StatusCode::SERVICE_UNAVAILABLE, usize::MAX).await;
     assert!(refused > 128, "{refused} were refused");
     client.closed().await;
 }
@@ -181,14 +210,14 @@ async fn too_many_refusals_end_a_connection() {
 #[tokio::test]
 async fn the_connection_of_a_trusted_proxy_outlives_refusals() {
     let settings = format!("trusted_proxies = [\"127.0.0.1\"]\n{ONE_READ}");
-    let scene = Scene::with(crate::Transport::Plain, &settings).await;
+    let scene = Scene::with(Transport::Plain, &settings).await;
     let mut client = scene.http2(1 << 16).await;
     assert_eq!(client.get("/health").await.status(), 200, "the proxy's own");
-    let first =
-        crate::support::http2::request(http::Method::GET, "/health").header("x-forwarded-for", "192.0.2.1");
+    let forwarded = || health().header("x-forwarded-for", "192.0.2.1");
     let mut sender = client.sender.clone();
-    let (answer, _) = sender.send_request(first.body(()).unwrap(), true).unwrap();
+    let (answer, _) = sender.send_request(forwarded().body(()).unwrap(), true).unwrap();
     assert_eq!(crate::support::http2::head(answer).await.status(), 200);
-    assert!(ask_on(&client, Some("192.0.2.1"), 600).await >= 600, "the connection was closed");
+    let refused = ask_on(&client, forwarded, StatusCode::TOO_MANY_REQUESTS, 600).await;
+    assert!(refused >= 600, "the connection was closed");
     assert_eq!(client.get("/health").await.status(), 429, "the proxy's own");
 }
