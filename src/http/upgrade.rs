@@ -59,13 +59,11 @@ impl Upgrade {
         };
         let counted = self.admit(client)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(not_an_upgrade)?;
+        let mut granted = Granted { on_upgrade, connection: None };
         let place = place(request)?;
         match accepted {
             Accepted::Connection(key) => {
-                // The socket has time-outs of its own. Those of HTTP/2 stay: other streams need them.
-                if let Some(connection) = request.extensions().get::<ConnCtrl>() {
-                    connection.relax_timeouts();
-                }
+                granted.connection = request.extensions().get::<ConnCtrl>().cloned();
                 response.status_code(StatusCode::SWITCHING_PROTOCOLS);
                 let headers = response.headers_mut();
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -84,9 +82,9 @@ impl Upgrade {
         match Presented::read(request.headers()) {
             Ok(None) => {
                 let admission = limit::SocketLimits::at_socket(&self.0, client, registrant);
-                self.serve(on_upgrade, places, admission, self.0.limits.network(client));
+                self.serve(granted, places, admission, self.0.limits.network(client));
             }
-            presented => self.serve_with_credential(on_upgrade, places, client, registrant, presented),
+            presented => self.serve_with_credential(granted, places, client, registrant, presented),
         }
         Ok(())
     }
@@ -104,15 +102,14 @@ impl Upgrade {
 
     fn serve(
         &self,
-        on_upgrade: OnUpgrade,
+        granted: Granted,
         places: Places,
         admission: Arc<dyn Admission>,
         network: Option<IpAddr>,
     ) {
         let hub = self.0.hub.clone();
         self.0.sockets.spawn(async move {
-            // A client that goes away before the upgrade is done is no news.
-            let Ok(upgraded) = on_upgrade.await else { return };
+            let Some(upgraded) = granted.taken().await else { return };
             socket::serve(places.stream(upgraded), hub, admission, network, |_| ()).await;
         });
     }
@@ -124,7 +121,7 @@ impl Upgrade {
     /// tell why.
     fn serve_with_credential(
         &self,
-        on_upgrade: OnUpgrade,
+        granted: Granted,
         places: Places,
         client: Option<IpAddr>,
         registrant: Registrant,
@@ -132,7 +129,7 @@ impl Upgrade {
     ) {
         let app = self.0.clone();
         let serve = async move {
-            let Ok(upgraded) = on_upgrade.await else { return };
+            let Some(upgraded) = granted.taken().await else { return };
             let stream = places.stream(upgraded);
             match credential(&app, client, presented).await {
                 Ok((credential, socket)) => {
@@ -174,6 +171,25 @@ async fn credential(
         return Err(exceeded.sentence.into());
     }
     Err(refused)
+}
+
+/// An upgrade whose answer is on its way to the client.
+struct Granted {
+    on_upgrade: OnUpgrade,
+    /// Of HTTP/1.1. That of HTTP/2 keeps its time-outs: other streams need them.
+    connection: Option<ConnCtrl>,
+}
+
+impl Granted {
+    /// Returns what was upgraded once the client has the answer, or `None` if it goes away before, which is no news.
+    async fn taken(self) -> Option<Upgraded> {
+        let upgraded = self.on_upgrade.await.ok()?;
+        // The socket has time-outs of its own, but the answer had those of HTTP.
+        if let Some(connection) = self.connection {
+            connection.relax_timeouts();
+        }
+        Some(upgraded)
+    }
 }
 
 /// What a socket counts as for as long as it is open.

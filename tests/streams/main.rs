@@ -17,7 +17,10 @@ mod stalled_uploads;
 mod support;
 mod turns;
 mod two_brokers;
+mod upgrades;
 mod uploads;
+
+use std::net::Ipv4Addr;
 
 use client::Client;
 use gemmapod_signal::{RedbRegistry, SignalServer};
@@ -83,10 +86,18 @@ impl Scene {
 
     /// Whether the broker has a place for one more connection.
     pub async fn serves(&self) -> bool {
+        self.serves_client(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// Whether it has one for `client`, which is this host.
+    pub async fn serves_client(&self, client: Ipv4Addr) -> bool {
         let request = b"GET /health HTTP/1.1\r\nHost: broker\r\n\r\n";
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((client, 0).into()).unwrap();
+        let stream = socket.connect(self.server.addresses[0]).await.unwrap();
         let mut raw = match &self.tls {
-            None => Raw::open(&self.server.address).await,
-            Some(client) => match client.connect(&self.server.address, "pods.example").await {
+            None => Raw::over(stream),
+            Some(client) => match client.over(stream, "pods.example").await {
                 Ok(stream) => Raw::on(stream),
                 Err(_) => return false,
             },

@@ -1,0 +1,64 @@
+//! Upgrades over HTTP/1.1 whose answer is not taken.
+
+use std::{net::Ipv4Addr, ops::Range, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::{
+    net::TcpSocket,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    Scene, TRANSPORTS, Transport,
+    support::{
+        SOON,
+        credential::basic,
+        raw::{Raw, UPGRADE},
+    },
+};
+
+/// Answers before that of the upgrade: with some of these, the buffers below HTTP have room for all of them, and for a part
+/// of the next alone.
+const COUNTS: Range<usize> = 20..600;
+
+/// Asks `count` times for `/health` and then for a WebSocket, and reads nothing.
+async fn ask(scene: &Scene, client: Ipv4Addr, count: usize, field: &str) -> Raw {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind((client, 0).into()).unwrap();
+    let mut raw = scene.http1_on(socket).await;
+    let protocol = "x".repeat(14_000);
+    let upgrade = UPGRADE.replace("\n\n", &format!("\n{field}Sec-WebSocket-Protocol: {protocol}\n\n"));
+    raw.send(&("GET /health HTTP/1.1\nHost: broker\n\n".repeat(count) + &upgrade)).await;
+    raw
+}
+
+/// Returns after how many answers the connection lived on.
+async fn live_on(transport: Transport, field: &str) -> Vec<usize> {
+    let settings = "[http]\nwrite_timeout = \"300ms\"\nmax_connections_per_address = 1\n\
+        [signal]\nfirst_frame_timeout = \"300ms\"\nping_interval = \"300ms\"";
+    let scene = &Scene::with(transport, settings).await;
+    let all = COUNTS.step_by(20).zip(1..).map(async |(count, host)| {
+        let client = Ipv4Addr::new(127, 0, 1, host);
+        let _stalled = ask(scene, client, count, field).await;
+        let freed = async {
+            while !scene.serves_client(client).await {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(SOON, freed).await.is_err().then_some(count)
+    });
+    join_all(all).await.into_iter().flatten().collect()
+}
+
+/// The time-outs of HTTP hold until its client has the answer, whoever it says that it is.
+#[tokio::test]
+async fn an_upgrade_whose_answer_is_not_taken_ends() {
+    let authorization = format!("Authorization: {}\n", basic("home", "secret"));
+    for transport in TRANSPORTS {
+        for field in ["", &authorization] {
+            let live_on = live_on(transport, field).await;
+            assert!(live_on.is_empty(), "{transport:?}, {field:?}: after so many answers: {live_on:?}");
+        }
+    }
+}
