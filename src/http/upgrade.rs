@@ -7,6 +7,7 @@ use salvo::{
     ConnCtrl, Request, Response, handler,
     http::{HeaderValue, Method, StatusCode, header},
     hyper::{
+        body::Body,
         ext::Protocol,
         upgrade::{OnUpgrade, Upgraded},
     },
@@ -280,6 +281,13 @@ fn accept(request: &Request) -> Result<Accepted, HttpError> {
     if is_stream {
         return Ok(Accepted::Stream);
     }
+    // The frames would come after it, which nobody reads.
+    if !request.body().is_end_stream() {
+        return Err(HttpError::new(
+            StatusCode::BAD_REQUEST,
+            "an upgrade to websocket has no body: send it without one",
+        ));
+    }
     let key = request
         .headers()
         .get(header::SEC_WEBSOCKET_KEY)
@@ -296,8 +304,17 @@ fn accept(request: &Request) -> Result<Accepted, HttpError> {
 /// where none of theirs is.
 fn first_subprotocol(request: &Request) -> Option<HeaderValue> {
     let values = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let mut names = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    names.find_map(|name| Some(name.trim()).filter(|name| !name.is_empty())?.parse().ok())
+    let mut names = values.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    names.find_map(|name| {
+        let name = name.trim_ascii();
+        is_token(name).then(|| HeaderValue::from_bytes(name).expect("a token fits a header"))
+    })
+}
+
+/// Whether `name` is a token (RFC 9110, section 5.6.2).
+fn is_token(name: &[u8]) -> bool {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !name.is_empty() && name.iter().all(fits)
 }
 
 fn not_an_upgrade() -> HttpError {

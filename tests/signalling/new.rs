@@ -6,6 +6,7 @@ use tokio_tungstenite::{client_async, tungstenite::client::IntoClientRequest};
 
 use crate::support::{
     frames::{answer, candidate, error, offer, offered, refusal, register, registered},
+    raw::{Raw, UPGRADE},
     server::TestServer,
     socket::Socket,
 };
@@ -127,4 +128,26 @@ async fn offers_subprotocols() {
     let (stream, answer) = client_async(request, tcp).await.unwrap();
     assert_eq!(answer.headers()["sec-websocket-protocol"], "x");
     Socket { stream }.register("pod").await;
+}
+
+/// What is no token is no name of a subprotocol (RFC 6455, section 4.1).
+#[tokio::test]
+async fn offers_what_is_no_subprotocol() {
+    let server = TestServer::start().await;
+    for (offered, accepted) in [
+        ("x, y", Some("x")),
+        ("", None),
+        (" ,\t, y", Some("y")),
+        ("v1.json+x_y~2", Some("v1.json+x_y~2")),
+        ("a b, a/b, \"a\", a=b, (a), a;b, a@b, a:b, [a], \u{e9}, y", Some("y")),
+        ("a b", None),
+        ("\u{e9}", None),
+    ] {
+        let field = format!("\nSec-WebSocket-Protocol: {offered}\n\n");
+        let mut raw = Raw::open(&server.address).await;
+        raw.send(&UPGRADE.replace("\n\n", &field)).await;
+        let answer = raw.head().await;
+        assert_eq!(answer.status, 101, "{offered}");
+        assert_eq!(answer.header("sec-websocket-protocol"), accepted, "{offered}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Upgrades over HTTP/1.1 whose answer is not taken.
+//! Upgrades over HTTP/1.1 whose answer is not taken, and those with a body.
 
 use std::{net::Ipv4Addr, ops::Range, time::Duration};
 
@@ -59,6 +59,33 @@ async fn an_upgrade_whose_answer_is_not_taken_ends() {
         for field in ["", &authorization] {
             let live_on = live_on(transport, field).await;
             assert!(live_on.is_empty(), "{transport:?}, {field:?}: after so many answers: {live_on:?}");
+        }
+    }
+}
+
+/// What comes after the head would be frames, and not a body.
+#[tokio::test]
+async fn an_upgrade_with_a_body_is_refused() {
+    for transport in TRANSPORTS {
+        let scene = Scene::with(transport, "").await;
+        for (fields, body, is_granted) in [
+            ("Content-Length: 0\n", "", true),
+            ("Content-Length: 5\n", "hello", false),
+            ("Content-Length: 5\n", "", false),
+            ("Content-Length: 5\nExpect: 100-continue\n", "", false),
+            ("Transfer-Encoding: chunked\n", "5\nhello\n0\n\n", false),
+            ("Transfer-Encoding: chunked\n", "0\n\n", false),
+        ] {
+            let at = format!("{transport:?} {fields:?} {body:?}");
+            let mut raw = scene.http1().await;
+            raw.send(&UPGRADE.replace("\n\n", &format!("\n{fields}\n{body}"))).await;
+            let answer = if is_granted { raw.head().await } else { raw.answer().await };
+            assert_eq!(answer.status, if is_granted { 101 } else { 400 }, "{at}: {answer:?}");
+            if !is_granted {
+                let sentence = "an upgrade to websocket has no body: send it without one";
+                assert_eq!(answer.json()["error"], sentence, "{at}");
+                assert_eq!(answer.header("connection"), Some("close"), "{at}");
+            }
         }
     }
 }
