@@ -32,6 +32,7 @@ mod net;
 pub mod owner;
 mod pods;
 mod printable;
+mod regular_file;
 mod server;
 mod signal;
 pub mod telemetry;

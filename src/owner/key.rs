@@ -10,7 +10,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde::Deserialize;
 
 use super::provider;
-use crate::pods::OwnerKey;
+use crate::{pods::OwnerKey, regular_file};
 
 /// Bytes of a key file that are read at most; real ones have 168.
 const MAX_FILE: u64 = 16 * 1024;
@@ -72,7 +72,7 @@ impl OwnerSecret {
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let unreadable = |source| KeyError::Unreadable { file: path.into(), source };
         // What is open is what is looked at, whatever the path names a moment later. A pipe does not block it.
-        let file = open(path).map_err(unreadable)?;
+        let file = regular_file::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
             return Err(KeyError::NotAFile(path.into()));
@@ -124,20 +124,6 @@ impl fmt::Debug for OwnerSecret {
 fn digits(text: &str) -> &str {
     let text = text.trim();
     text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text)
-}
-
-#[cfg(unix)]
-fn open(path: &Path) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-
-    /// `O_NONBLOCK` of Linux.
-    const NONBLOCK: i32 = 0o4000;
-    fs::OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path) -> io::Result<fs::File> {
-    fs::File::open(path)
 }
 
 /// The permission bits, if they let anybody but the file's owner do anything.

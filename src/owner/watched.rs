@@ -1,14 +1,13 @@
 //! A small file that is read again when it has changed.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Bytes of such a file.
-const MAX_FILE: u64 = 1 << 20;
+use crate::regular_file;
 
 /// What a file holds, as it was when it was looked at last.
 #[derive(Debug)]
@@ -66,12 +65,7 @@ impl<T> Watched<T> {
             return Ok(seen.value.clone());
         }
         *seen = None;
-        let text = if metadata.len() > MAX_FILE {
-            Err(io::Error::other(format!("it is larger than {MAX_FILE} bytes")))
-        } else {
-            fs::read_to_string(path)
-        };
-        let text = text.map_err(|error| unusable(error.to_string()))?;
+        let text = regular_file::read_text(path).map_err(|error| unusable(error.to_string()))?;
         let value = Arc::new((self.parse)(&text).map_err(unusable)?);
         *seen = Some(Seen { path: path.into(), stamp, value: value.clone() });
         Ok(value)
@@ -104,7 +98,7 @@ mod tests {
         assert_eq!(read(), Ok(2));
         fs::write(&path, "x").unwrap();
         assert_eq!(read(), Err("no number".into()));
-        fs::write(&path, "x".repeat(MAX_FILE as usize + 1)).unwrap();
+        fs::write(&path, "x".repeat((1 << 20) + 1)).unwrap();
         assert!(read().unwrap_err().contains("larger"));
         fs::remove_file(&path).unwrap();
         assert!(read().is_err());

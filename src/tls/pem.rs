@@ -1,7 +1,7 @@
 //! Reads certificates and keys from PEM files, and says what is wrong with them.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use tokio_rustls::rustls::pki_types::{
 };
 
 use super::x509::Wrong;
+use crate::regular_file;
 
 /// A file that certificates cannot be taken from.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +107,7 @@ pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Problem> {
-    let text = fs::read(file)?;
+    let text = regular_file::read(file)?;
     if text.trim_ascii().is_empty() { Err(Problem::Empty) } else { Ok(text) }
 }
 

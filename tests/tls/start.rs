@@ -1,6 +1,6 @@
 //! What is wrong with files at the start, as the operator reads it.
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink, process::Command};
 
 use rcgen::KeyPair;
 
@@ -162,8 +162,19 @@ fn missing_and_unreadable_files() {
     assert_eq!(complaint(&files), missing("pair.pem"));
     fs::write(files.path("pair.pem"), &pair.chain).unwrap();
     assert_eq!(complaint(&files), missing("pair.key"));
-    fs::create_dir(files.path("pair.key")).unwrap();
-    assert_eq!(complaint(&files), "DIR/pair.key cannot be read: Is a directory (os error 21)");
+    let key = files.path("pair.key");
+    let irregular = "cannot be read: it is a directory, a device or a pipe; expected a regular file";
+    fs::create_dir(&key).unwrap();
+    assert_eq!(complaint(&files), format!("DIR/pair.key {irregular}"));
+    fs::remove_dir(&key).unwrap();
+    fs::write(&key, vec![b' '; (1 << 20) + 1]).unwrap();
+    assert_eq!(complaint(&files), "DIR/pair.key cannot be read: it is larger than 1 MiB");
+    assert!(Command::new("mkfifo").arg(files.path("pipe")).status().unwrap().success());
+    for (name, target) in [("pair.key", "pipe"), ("pair.pem", "pipe"), ("pair.pem", "/dev/zero")] {
+        fs::remove_file(files.path(name)).unwrap();
+        symlink(target, files.path(name)).unwrap();
+        assert_eq!(complaint(&files), format!("DIR/{name} {irregular}"), "{target}");
+    }
 }
 
 #[test]

@@ -34,6 +34,7 @@ use super::{CertStore, source::Workshop, store::Certificate};
 use crate::{
     clock::{Clock, Deadline},
     config::{ChallengeKind, Config, Domain},
+    regular_file,
 };
 
 /// Orders that are under way at a time.
@@ -266,7 +267,8 @@ fn binding(config: &Config) -> Result<Option<(String, Vec<u8>)>, SetupError> {
         return Ok(None);
     };
     let wrong = |why: String| SetupError::Binding { path: Path::new(path).into(), why };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read ({error})")))?;
+    let text = regular_file::read_text(Path::new(path))
+        .map_err(|error| wrong(format!("cannot be read ({error})")))?;
     let key = BASE64_URL_SAFE_NO_PAD
         .decode(text.trim().trim_end_matches('='))
         .map_err(|_| wrong("holds something else".into()))?;
