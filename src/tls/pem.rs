@@ -1,15 +1,15 @@
 //! Reads certificates and keys from PEM files, and says what is wrong with them.
 
+mod sections;
+
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-use tokio_rustls::rustls::pki_types::{
-    CertificateDer, PrivateKeyDer,
-    pem::{Error as PemError, SectionKind, from_buf},
-};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use self::sections::sections;
 use super::x509::Wrong;
 use crate::regular_file;
 
@@ -39,11 +39,26 @@ pub enum Problem {
     #[error("is empty: expected PEM text, which begins with -----BEGIN")]
     Empty,
     /// Something in it begins like PEM, but is not.
-    #[error("is not whole PEM text ({0}): write it again from where it came")]
-    Broken(String),
+    #[error("is not whole PEM text (line {line}: {flaw}): write it again from where it came")]
+    Broken {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong there.
+        flaw: &'static str,
+    },
     /// A chain without certificates.
     #[error("holds no certificate: expected PEM text with -----BEGIN CERTIFICATE-----")]
     NoCertificate,
+    /// Certificates in another form.
+    #[error(
+        "holds {label:?} in line {line}, which is not read here: expected nothing but -----BEGIN CERTIFICATE-----"
+    )]
+    OtherForm {
+        /// What it calls itself.
+        label: String,
+        /// Counted from 1.
+        line: usize,
+    },
     /// A private key where everybody may look.
     #[error(
         "holds a private key: move the key to the file that `key` names, and leave only certificates here"
@@ -114,60 +129,104 @@ fn read(file: &Path) -> Result<Vec<u8>, Problem> {
 /// The certificates in PEM text.
 pub fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let mut chain = Vec::new();
-    for (kind, der) in sections(text)? {
-        match kind {
-            SectionKind::Certificate => chain.push(CertificateDer::from(der)),
-            kind if is_key(kind) => return Err(Problem::KeyInChain),
+    for section in sections(text)? {
+        match &*section.label {
+            // The second is what it was called once.
+            "CERTIFICATE" | "X509 CERTIFICATE" => chain.push(section.der("CERTIFICATE")?.into()),
+            label if label.ends_with(KEY) => return Err(Problem::KeyInChain),
+            label if may_hold_certificates(label) => {
+                return Err(Problem::OtherForm { line: section.line(), label: section.label });
+            }
             _ => {}
         }
     }
-    match chain.is_empty() {
-        true if is_encrypted(text) => Err(Problem::KeyInChain),
-        true => Err(Problem::NoCertificate),
-        false => Ok(chain),
-    }
+    if chain.is_empty() { Err(Problem::NoCertificate) } else { Ok(chain) }
 }
 
 /// The first private key in PEM text.
 pub fn key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
-    if is_encrypted(text) {
-        return Err(Problem::Encrypted);
-    }
     let mut problem = Problem::NoKey;
-    for (kind, der) in sections(text)? {
-        match kind {
-            SectionKind::PrivateKey => return Ok(PrivateKeyDer::Pkcs8(der.into())),
-            SectionKind::RsaPrivateKey => return Ok(PrivateKeyDer::Pkcs1(der.into())),
-            SectionKind::EcPrivateKey => return Ok(PrivateKeyDer::Sec1(der.into())),
-            SectionKind::Certificate => problem = Problem::CertificateForKey,
+    for section in sections(text)? {
+        match &*section.label {
+            "ENCRYPTED PRIVATE KEY" => return Err(Problem::Encrypted),
+            label if label.ends_with(KEY) && section.has_password() => return Err(Problem::Encrypted),
+            "PRIVATE KEY" => return Ok(PrivateKeyDer::Pkcs8(section.der(KEY)?.into())),
+            label @ "RSA PRIVATE KEY" => return Ok(PrivateKeyDer::Pkcs1(section.der(label)?.into())),
+            label @ "EC PRIVATE KEY" => return Ok(PrivateKeyDer::Sec1(section.der(label)?.into())),
+            label if label.ends_with(KEY) => return Err(Problem::UnknownKey),
+            label if may_hold_certificates(label) => problem = Problem::CertificateForKey,
             _ => {}
         }
     }
     Err(problem)
 }
 
-fn is_key(kind: SectionKind) -> bool {
-    matches!(kind, SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey)
+const KEY: &str = "PRIVATE KEY";
+
+/// Whether a section is one of certificates, by whatever name. Those that are asked for and revoked are none.
+fn may_hold_certificates(label: &str) -> bool {
+    label.contains("CERTIFICATE") && !label.ends_with("REQUEST")
+        || label.starts_with("PKCS")
+        || label == "CMS"
 }
 
-/// PKCS#8 says so in the label, OpenSSL's older way in a header that base64 does not have.
-fn is_encrypted(text: &[u8]) -> bool {
-    let holds = |mark: &[u8]| memchr::memmem::find(text, mark).is_some();
-    holds(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(b"Proc-Type: 4,ENCRYPTED")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn sections(mut text: &[u8]) -> Result<Vec<(SectionKind, Vec<u8>)>, Problem> {
-    let mut sections = Vec::new();
-    let broken = |error| {
-        Problem::Broken(match error {
-            PemError::MissingSectionEnd { .. } => "an -----END line is missing".into(),
-            PemError::IllegalSectionStart { .. } => "a -----BEGIN line is cut short".into(),
-            PemError::Base64Decode(_) => "base64 is damaged".into(),
-            other => other.to_string(),
-        })
-    };
-    while let Some(section) = from_buf(&mut text).map_err(broken)? {
-        sections.push(section);
+    fn section(label: &str) -> String {
+        format!("-----BEGIN {label}-----\nAQID\n-----END {label}-----\n")
     }
-    Ok(sections)
+
+    #[test]
+    fn certificates_are_taken_by_their_names_and_in_no_other_form() {
+        let leaf = section("CERTIFICATE");
+        let refused = |label| {
+            Err(format!(
+                "holds {label:?} in line 4, which is not read here: expected nothing but -----BEGIN CERTIFICATE-----"
+            ))
+        };
+        for (label, certificates) in [
+            ("CERTIFICATE", Ok(2)),
+            ("X509 CERTIFICATE", Ok(2)),
+            ("TRUSTED CERTIFICATE", refused("TRUSTED CERTIFICATE")),
+            ("PKCS7", refused("PKCS7")),
+            ("PKCS #7 SIGNED DATA", refused("PKCS #7 SIGNED DATA")),
+            ("CMS", refused("CMS")),
+            // They hold none.
+            ("DH PARAMETERS", Ok(1)),
+            ("X509 CRL", Ok(1)),
+            ("CERTIFICATE REQUEST", Ok(1)),
+            ("PUBLIC KEY", Ok(1)),
+        ] {
+            let found = chain(format!("{leaf}{}", section(label)).as_bytes());
+            assert_eq!(
+                found.map(|chain| chain.len()).map_err(|problem| problem.to_string()),
+                certificates,
+                "{label}"
+            );
+        }
+        for label in ["PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "OPENSSH PRIVATE KEY"] {
+            let found = chain(format!("{leaf}{}", section(label)).as_bytes());
+            assert!(matches!(found, Err(Problem::KeyInChain)), "{label}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_taken_by_its_name_and_told_what_else_it_is() {
+        let found = |text: String| key(text.as_bytes());
+        let after_parameters = format!("{}{}", section("EC PARAMETERS"), section("EC PRIVATE KEY"));
+        assert!(matches!(found(after_parameters), Ok(PrivateKeyDer::Sec1(_))));
+        let joined = format!("{}{}", section("CERTIFICATE").trim_end(), section("PRIVATE KEY"));
+        assert!(matches!(found(joined), Ok(PrivateKeyDer::Pkcs8(_))));
+        assert!(matches!(
+            found(format!("\u{feff}{}", section("RSA PRIVATE KEY"))),
+            Ok(PrivateKeyDer::Pkcs1(_))
+        ));
+        assert!(matches!(found(section("OPENSSH PRIVATE KEY")), Err(Problem::UnknownKey)));
+        assert!(matches!(found(section("X509 CERTIFICATE")), Err(Problem::CertificateForKey)));
+        let encrypted = section("RSA PRIVATE KEY").replace("AQID", "Proc-Type: 4,ENCRYPTED\n\nAQID");
+        assert!(matches!(found(encrypted), Err(Problem::Encrypted)));
+        assert!(matches!(found(section("PUBLIC KEY")), Err(Problem::NoKey)));
+    }
 }

@@ -5,9 +5,11 @@ use std::{fs, os::unix::fs::symlink, process::Command};
 use rcgen::KeyPair;
 
 use crate::{
-    certs::{Authority, Files, openssl, set_life},
+    certs::{Authority, Files, Pair, openssl, set_life},
+    client::Client,
     support::{
         process::{command, ended},
+        server::TestServer,
         skipped,
     },
 };
@@ -103,12 +105,28 @@ fn every_wrong_pair_has_its_sentence() {
         (
             half,
             &pair.key,
-            "DIR/pair.pem is not whole PEM text (an -----END line is missing): write it again from where it came",
+            "DIR/pair.pem is not whole PEM text (line 1: what begins there has no -----END line): write it again from where it came",
         ),
         (
             &damaged,
             &pair.key,
-            "DIR/pair.pem is not whole PEM text (base64 is damaged): write it again from where it came",
+            "DIR/pair.pem is not whole PEM text (line 1: what begins there is not in base64): write it again from where it came",
+        ),
+        (
+            &format!("{}{}", &pair.chain, middle.pem().replace("-----B", "----B")),
+            &pair.key,
+            &format!(
+                "DIR/pair.pem is not whole PEM text (line {}: there is base64 without a -----BEGIN line): write it again from where it came",
+                pair.chain.lines().count() + 2
+            ),
+        ),
+        (
+            &format!("{}{}", &pair.chain, middle.pem().replace(" CERT", " TRUSTED CERT")),
+            &pair.key,
+            &format!(
+                "DIR/pair.pem holds \"TRUSTED CERTIFICATE\" in line {}, which is not read here: expected nothing but -----BEGIN CERTIFICATE-----",
+                pair.chain.lines().count() + 1
+            ),
         ),
         (
             no_certificate,
@@ -202,4 +220,30 @@ fn a_file_that_may_not_be_read() {
         key.display()
     );
     assert_eq!((output.status.code(), stderr), (Some(1), sentence));
+}
+
+/// A client that knows the root alone needs every certificate of the chain.
+#[tokio::test]
+async fn a_chain_is_served_whole_however_it_was_put_together() {
+    let (root, files) = (Authority::named("Root"), Files::new());
+    let (client, middle) = (Client::trusting(&root.pem()), root.below("Middle"));
+    let Pair { chain: leaf, key } = middle.issue(&["pods.example"]);
+    let (issuer, joined) = (middle.pem(), leaf.trim_end());
+    for chain in [
+        format!("{leaf}{issuer}"),
+        format!("{joined}{issuer}"),
+        format!("\u{feff}{leaf}\u{feff}{issuer}"),
+        format!(" {leaf} {issuer}"),
+        format!("subject=CN = a server\n{leaf}# Middle\n# {issuer}"),
+        format!("{leaf}{}", issuer.replace(" CERTIFICATE", " X509 CERTIFICATE")),
+        format!("{leaf}{issuer}").replace('\n', "\r\n"),
+    ] {
+        for key in [key.clone(), format!("\u{feff}{key}"), format!("{joined}{key}")] {
+            fs::write(files.path("pair.pem"), &chain).unwrap();
+            fs::write(files.path("pair.key"), key).unwrap();
+            let server = TestServer::with(&files.toml(&["pair"])).await;
+            let connected = client.connect(&server.address, "pods.example").await;
+            assert!(connected.is_ok(), "{connected:?}: {chain}");
+        }
+    }
 }
