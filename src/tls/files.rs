@@ -1,8 +1,9 @@
 //! Certificates from PEM files that somebody else renews.
 //!
-//! The files are looked at every few seconds: device, inode, size and time of what their paths lead to now, so that
+//! The files are looked at every few seconds: device, inode, size and times of what their paths lead to now, so that
 //! links may change as well as files. A change is read once it has lasted from one look to the next, for a chain and
-//! its key are seldom replaced in one step; `reload` reads at once. A pair that is wrong changes nothing.
+//! its key are seldom replaced in one step; `reload` reads at once. A pair that is wrong changes nothing, and is read at
+//! each look: its files may become right without a change, as a certificate whose time begins does.
 
 use std::{
     fs,
@@ -48,6 +49,8 @@ struct Pair {
     files: CertificateFiles,
     /// What was last read, with success or without.
     read: Option<Identity>,
+    /// Why it was without.
+    problem: Option<String>,
     /// What the last look saw.
     seen: Identity,
     good: Option<Good>,
@@ -59,8 +62,17 @@ struct Good {
     warned: SystemTime,
 }
 
-/// What tells a file from the one that was at its place before.
-type Identity = [Option<(u64, u64, u64, i64, i64)>; 2];
+/// What tells the files of a pair from those that were in their places before.
+type Identity = [Option<FileIdentity>; 2];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    /// Other than the time of the content, nobody sets it, and it is that of permissions too.
+    changed: (i64, i64),
+}
 
 impl Files {
     /// Reads and shows all pairs, which must be right.
@@ -113,9 +125,9 @@ impl Files {
             changed |= place != Some(self.pairs.len());
             let mut pair = match place.and_then(|place| old[place].take()) {
                 Some(pair) => pair,
-                None => Pair { files, read: None, seen: [None; 2], good: None },
+                None => Pair { files, read: None, problem: None, seen: [None; 2], good: None },
             };
-            changed |= pair.look(at_once);
+            changed |= pair.look(at_once, SystemTime::now());
             self.pairs.push(pair);
         }
         if changed {
@@ -150,36 +162,52 @@ impl Pair {
     fn new(files: CertificateFiles) -> Result<Self, FileError> {
         let seen = identity(&files);
         let good = Good::read(&files, SystemTime::now())?;
-        Ok(Self { files, read: Some(seen), seen, good: Some(good) })
+        Ok(Self { files, read: Some(seen), problem: None, seen, good: Some(good) })
     }
 
-    /// Reads the pair if it is new; whether there is something new to show.
-    fn look(&mut self, at_once: bool) -> bool {
+    /// Reads the pair if it is new or was wrong; whether there is something new to show.
+    fn look(&mut self, at_once: bool, now: SystemTime) -> bool {
         let seen = identity(&self.files);
         let settled = seen == self.seen;
         self.seen = seen;
-        let wanted = at_once || self.read.is_none() || (settled && self.read != Some(seen));
+        let is_new = self.read != Some(seen) || self.problem.is_some();
+        let wanted = at_once || self.read.is_none() || (settled && is_new);
         if !wanted {
             return false;
         }
         self.read = Some(seen);
-        let chain = chain_of(&self.files).display();
-        match (Good::read(&self.files, SystemTime::now()), &mut self.good) {
-            (Ok(new), Some(old)) if new.is(old) => false,
-            (Ok(new), good) => {
-                tracing::info!(file = %chain, until = x509::date(new.facts.not_after), "a new certificate for {} is served", new.facts.title);
-                *good = Some(new);
-                true
+        match Good::read(&self.files, now) {
+            Ok(new) => {
+                self.problem = None;
+                self.take(new)
             }
-            (Err(error), Some(_)) => {
-                tracing::error!("the certificate that was served before stays: {error}");
-                false
-            }
-            (Err(error), None) => {
-                tracing::error!("a certificate is not served: {error}");
+            Err(error) => {
+                self.complain(error.to_string(), at_once);
                 false
             }
         }
+    }
+
+    /// Whether `new` is another one than that which is shown.
+    fn take(&mut self, new: Good) -> bool {
+        if self.good.as_ref().is_some_and(|old| new.is(old)) {
+            return false;
+        }
+        let until = x509::date(new.facts.not_after);
+        tracing::info!(file = %chain_of(&self.files).display(), until, "a new certificate for {} is served", new.facts.title);
+        self.good = Some(new);
+        true
+    }
+
+    /// Logs a problem that is new, or that somebody asks for.
+    fn complain(&mut self, problem: String, at_once: bool) {
+        if at_once || self.problem.as_ref() != Some(&problem) {
+            match self.good {
+                Some(_) => tracing::error!("the certificate that was served before stays: {problem}"),
+                None => tracing::error!("a certificate is not served: {problem}"),
+            }
+        }
+        self.problem = Some(problem);
     }
 }
 
@@ -212,7 +240,12 @@ fn chain_of(files: &CertificateFiles) -> &Path {
 fn identity(files: &CertificateFiles) -> Identity {
     [&files.chain, &files.key].map(|file| {
         let file = fs::metadata(file.as_deref()?).ok()?;
-        Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+        Some(FileIdentity {
+            inode: (file.dev(), file.ino()),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
     })
 }
 
@@ -227,5 +260,79 @@ fn end_of(facts: &Facts, now: SystemTime) -> Option<String> {
             left.as_secs() / DAY.as_secs()
         )),
         Ok(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A chain and its key for `name`, valid for a day from `begin` on.
+    fn made(name: &str, begin: SystemTime) -> [String; 2] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.into()]).unwrap();
+        (params.not_before, params.not_after) = (begin.into(), (begin + DAY).into());
+        [params.self_signed(&key).unwrap().pem(), key.serialize_pem()]
+    }
+
+    fn write(directory: &TempDir, made: &[String; 2]) -> CertificateFiles {
+        let paths = ["pair.pem", "pair.key"].map(|name| directory.path().join(name));
+        paths.iter().zip(made).for_each(|(path, text)| fs::write(path, text).unwrap());
+        let [chain, key] = paths.map(Some);
+        CertificateFiles { chain, key }
+    }
+
+    fn title(pair: &Pair) -> &str {
+        &pair.good.as_ref().unwrap().facts.title
+    }
+
+    #[test]
+    fn a_certificate_whose_time_begins_later_is_taken_then() {
+        let (directory, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let mut pair = Pair::new(write(&directory, &made("old.example", now - DAY / 2))).unwrap();
+        write(&directory, &made("new.example", now + DAY / 2));
+        for _ in 0..5 {
+            assert!(!pair.look(false, now));
+        }
+        assert_eq!(title(&pair), "old.example");
+        assert!(pair.problem.as_ref().unwrap().contains("is not valid before"), "{:?}", pair.problem);
+        assert!(pair.look(false, now + DAY));
+        assert_eq!((title(&pair), &pair.problem), ("new.example", &None));
+        assert!(!pair.look(false, now + DAY));
+    }
+
+    /// Tools that copy keep the time of the content.
+    #[test]
+    fn a_file_with_the_size_and_the_time_of_the_old_one_is_new_all_the_same() {
+        let (directory, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let old = made("old.example", now - DAY / 2);
+        let mut pair = Pair::new(write(&directory, &old)).unwrap();
+        // Signatures are of several lengths.
+        let same_size = |new: &[String; 2]| new.iter().map(String::len).eq(old.iter().map(String::len));
+        let new = std::iter::repeat_with(|| made("new.example", now - DAY / 2)).find(same_size).unwrap();
+        let changed = || {
+            fs::metadata(directory.path().join("pair.pem"))
+                .map(|file| (file.ctime(), file.ctime_nsec()))
+                .unwrap()
+        };
+        let before = changed();
+        // Clocks of file systems are coarse.
+        while changed() == before {
+            let times = ["pair.pem", "pair.key"].map(|name| {
+                let path = directory.path().join(name);
+                let modified = fs::metadata(&path).unwrap().modified().unwrap();
+                (path, modified)
+            });
+            write(&directory, &new);
+            for (path, modified) in times {
+                fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+            }
+        }
+        assert!(!pair.look(false, now), "it has not lasted for two looks");
+        assert!(pair.look(false, now));
+        assert_eq!(title(&pair), "new.example");
     }
 }

@@ -1,6 +1,10 @@
 //! New certificates in place of old ones, while connections are open.
 
-use std::{fs, os::unix::fs::symlink, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    time::Duration,
+};
 
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -8,6 +12,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use crate::{
     certs::{Authority, Files, Pair, set_life},
     client::{Client, first},
+    start::command_without_rights,
     support::{
         SOON,
         process::{Broker, command},
@@ -98,6 +103,28 @@ async fn a_broken_pair_keeps_the_old_one_and_the_others_go_on() {
         files.path("one.pem").display()
     );
     assert!(complaints[0].contains(&sentence), "{complaints:?}");
+}
+
+/// Permissions change no content, and no time of it.
+#[tokio::test]
+async fn a_key_that_may_be_read_at_last_is_read() {
+    let (authority, files) = (Authority::named("CA"), Files::new());
+    files.write("pair", &authority.issue(&["pods.example"]));
+    let mode = |name: &str, mode| {
+        fs::set_permissions(files.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let Some(mut command) = command_without_rights(&files) else { return };
+    command.args(["--config", &files.config(&["pair"])]);
+    let mut broker = tokio::task::spawn_blocking(move || Broker::spawn(&mut command)).await.unwrap();
+    let client = Client::trusting(&authority.pem());
+    let new = authority.issue(&["pods.example"]);
+    fs::write(files.path("new.key"), &new.key).unwrap();
+    mode("new.key", 0o000);
+    fs::rename(files.path("new.key"), files.path("pair.key")).unwrap();
+    fs::write(files.path("pair.pem"), &new.chain).unwrap();
+    broker.wait_for("cannot be read by this process: give its user the permission to read it");
+    mode("pair.key", 0o644);
+    until_shown(&client, &broker.address, "pods.example", &new).await;
 }
 
 #[test]

@@ -1,6 +1,13 @@
 //! What is wrong with files at the start, as the operator reads it.
 
-use std::{fs, os::unix::fs::symlink, process::Command};
+use std::{
+    fs,
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        process::CommandExt,
+    },
+    process::Command,
+};
 
 use rcgen::KeyPair;
 
@@ -195,25 +202,33 @@ fn missing_and_unreadable_files() {
     }
 }
 
+/// The binary as a user who may not read everything, but may reach `files`. Returns `None` if it cannot be run so.
+pub fn command_without_rights(files: &Files) -> Option<Command> {
+    let without_rights = || {
+        let mut command = command();
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65_534).gid(65_534);
+        }
+        command
+    };
+    fs::set_permissions(files.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    match without_rights().arg("--version").output() {
+        Ok(_) => Some(without_rights()),
+        Err(error) => {
+            skipped(&format!("the binary cannot be run as another user: {error}"));
+            None
+        }
+    }
+}
+
 #[test]
 fn a_file_that_may_not_be_read() {
-    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
-
     let (authority, files) = (Authority::named("CA"), Files::new());
     files.write("pair", &authority.issue(&["pods.example"]));
     let key = files.path("pair.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
-    let mut command = command();
-    command.args(["--config", &files.config(&["pair"])]);
-    if nix::unistd::geteuid().is_root() {
-        // Root may read everything: become nobody, who may still reach the directory and the binary.
-        fs::set_permissions(files.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        command.uid(65_534).gid(65_534);
-    }
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(error) => return skipped(&format!("the binary cannot be run as another user: {error}")),
-    };
+    let Some(mut command) = command_without_rights(&files) else { return };
+    let output = ended(command.args(["--config", &files.config(&["pair"])]));
     let stderr = String::from_utf8(output.stderr).unwrap();
     let sentence = format!(
         "gemmapod-signal: {} cannot be read by this process: give its user the permission to read it\n",
