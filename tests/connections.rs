@@ -129,19 +129,35 @@ async fn connections_of_a_trusted_proxy_are_not_counted() {
     }
 }
 
+/// Where one address may have more connections than there may be, it has half of them.
+#[tokio::test]
+async fn one_address_never_has_all_connections() {
+    let server = TestServer::with("[http]\nmax_connections = 4").await;
+    let open = |host| Raw::open_from([127, 0, 0, host].into(), &server.address);
+    let mut served = [open(1).await, open(1).await];
+    for raw in &mut served {
+        assert!(is_served(raw).await);
+    }
+    for _ in 0..4 {
+        assert!(!is_served(&mut open(1).await).await);
+    }
+    assert!(is_served(&mut open(2).await).await);
+}
+
 #[tokio::test]
 async fn a_connection_too_many_waits_and_is_then_served() {
     let server = TestServer::with("[http]\nmax_connections = 2").await;
-    let mut open = [Raw::open(&server.address).await, Raw::open(&server.address).await];
-    for raw in &mut open {
+    let open = |host| Raw::open_from([127, 0, 0, host].into(), &server.address);
+    let mut served = [open(1).await, open(2).await];
+    for raw in &mut served {
         assert!(is_served(raw).await);
     }
-    let mut waiting = [Raw::open(&server.address).await, Raw::open(&server.address).await];
+    let mut waiting = [open(3).await, open(4).await];
     for raw in &mut waiting {
         raw.send(HEALTH).await;
     }
     assert!(timeout(A_WHILE, waiting[0].answer()).await.is_err(), "it should wait");
-    drop(open);
+    drop(served);
     for raw in &mut waiting {
         assert_eq!(raw.answer().await.status, 200);
     }
@@ -154,9 +170,11 @@ async fn a_listener_to_which_nobody_comes_takes_no_room() {
          [http]\nmax_connections = 1",
     )
     .await;
-    for _ in 0..2 {
-        for address in &server.addresses {
-            assert!(is_served(&mut Raw::open(&address.to_string()).await).await);
+    // Of several clients: the connection of the last one need not have ended yet.
+    for host in [1, 2] {
+        for (address, network) in server.addresses.iter().zip(0..) {
+            let client = [127, 0, network, host].into();
+            assert!(is_served(&mut Raw::open_from(client, &address.to_string()).await).await);
         }
     }
 }

@@ -1,9 +1,15 @@
 //! Peers of a broker that cost as little as they can: they know the frames that they will get.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    net::Ipv4Addr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Message, Utf8Bytes, protocol::WebSocketConfig},
@@ -15,7 +21,17 @@ pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
     pub async fn connect(server: &Server) -> Self {
-        let tcp = TcpStream::connect(server.address).await.expect("the server accepts");
+        Self::over(TcpStream::connect(server.address).await.expect("the server accepts"), server).await
+    }
+
+    /// One whose own address is `client`: anything in 127.0.0.0/8 is this host.
+    pub async fn connect_from(client: Ipv4Addr, server: &Server) -> Self {
+        let socket = TcpSocket::new_v4().expect("TCP");
+        socket.bind((client, 0).into()).expect("a free port");
+        Self::over(socket.connect(server.address).await.expect("the server accepts"), server).await
+    }
+
+    async fn over(tcp: TcpStream, server: &Server) -> Self {
         tcp.set_nodelay(true).expect("TCP");
         let config = WebSocketConfig::default().read_buffer_size(4096);
         let url = format!("ws://{}/signal", server.address);

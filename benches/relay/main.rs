@@ -15,7 +15,7 @@ mod floor;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use tokio::time::sleep;
@@ -142,7 +142,9 @@ async fn idle(contender: &Contender) -> [f64; 2] {
     sleep(Duration::from_secs(1)).await;
     let (cpu, pss) = (server.cpu(), server.pss());
     let origins = (0..ORIGINS).map(async |n| {
-        let mut socket = Socket::connect(&server).await;
+        // No address may have all connections.
+        let client = Ipv4Addr::new(127, 0, 0, 1 + (n % 4) as u8);
+        let mut socket = Socket::connect_from(client, &server).await;
         socket.register(&format!("pod-{n}")).await;
         socket
     });

@@ -72,10 +72,10 @@ impl Contender {
             (_, Registry::Durable(dir)) => command.args(["-r", "redb", "-d"]).arg(dir),
         };
         if matches!(self.kind, Kind::Broker | Kind::Before) {
-            // All clients of a bench have one address. Where few files may be open, it has all places only if they are no more
-            // than there is room for.
-            let one_address = ["http.max_connections_per_address=20000", "http.max_connections=12000"];
-            command.args(one_address.iter().chain(settings).flat_map(|setting| ["--set", setting]));
+            // The clients of a bench have few addresses. Where few files may be open, each has half of all places only if they
+            // are no more than there is room for.
+            let few_addresses = ["http.max_connections_per_address=20000", "http.max_connections=12000"];
+            command.args(few_addresses.iter().chain(settings).flat_map(|setting| ["--set", setting]));
         }
         command
     }

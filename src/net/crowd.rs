@@ -22,10 +22,10 @@ pub struct Share {
 
 impl Share {
     /// Returns the share of a client that may have `limit` of `places` places. Its site may have a few times as many, but
-    /// never more than half of all.
+    /// neither ever has more than half of all.
     pub fn of(limit: u32, places: usize) -> Self {
         let half = u32::try_from(places / 2).unwrap_or(u32::MAX).max(1);
-        Self { of_client: limit, of_site: limit.saturating_mul(SITE_FACTOR).min(half) }
+        Self { of_client: limit.min(half), of_site: limit.saturating_mul(SITE_FACTOR).min(half) }
     }
 }
 
@@ -274,33 +274,34 @@ mod tests {
         assert!(lock(&crowd.by_client).is_empty() && lock(&crowd.by_site).is_empty());
     }
 
-    /// Counts connections of as many networks of one site as there are places; returns how many had one.
-    fn of_one_site(limit: u32, pool: Pool) -> usize {
+    /// Counts twice as many connections as there are places, of the clients that `address` names; returns how many had
+    /// one.
+    fn entered(limit: u32, pool: Pool, address: impl Fn(usize) -> String) -> usize {
         let crowd = Arc::<Crowd>::default();
-        let enter =
-            |n: usize| crowd.enter(format!("2001:db8:1:{n:x}::1").parse().unwrap(), pool.share(limit));
+        let enter = |n| crowd.enter(address(n).parse().unwrap(), pool.share(limit));
         (0..2 * pool.places).filter_map(enter).collect::<Vec<_>>().len()
     }
 
     #[test]
-    fn no_site_has_more_than_half_of_the_places() {
-        for (limit, wanted, there, of_site) in [
+    fn no_client_and_no_site_has_more_than_half_of_the_places() {
+        for (limit, wanted, there, of_client, of_site) in [
             // An address may have a quarter of what is there, and so would four /64s have all.
-            (1_000, 10_000, 640, 320),
-            (1_000, 10_000, 8, 4),
-            (u32::MAX, 10_000, 5_000, 2_500),
+            (1_000, 10_000, 640, 160, 320),
+            (1_000, 10_000, 8, 2, 4),
+            (u32::MAX, 10_000, 5_000, 1_250, 2_500),
             // The settings let one address have more than there is.
-            (1_000, 1_000, usize::MAX, 500),
-            (u32::MAX, 100, usize::MAX, 50),
-            (10, 1_000, usize::MAX, 40),
-            (1_000, 1, usize::MAX, 1),
-            (0, 100, usize::MAX, 0),
+            (1_000, 1_000, usize::MAX, 500, 500),
+            (u32::MAX, 100, usize::MAX, 50, 50),
+            (60, 100, usize::MAX, 50, 50),
+            (10, 1_000, usize::MAX, 10, 40),
+            (1_000, 3, usize::MAX, 1, 1),
+            (1_000, 1, usize::MAX, 1, 1),
+            (0, 100, usize::MAX, 0, 0),
         ] {
-            assert_eq!(
-                of_one_site(limit, Pool::of(wanted, there)),
-                of_site,
-                "{limit} of {wanted}, {there} there"
-            );
+            let (pool, at) = (Pool::of(wanted, there), format!("{limit} of {wanted}, {there} there"));
+            assert_eq!(entered(limit, pool, |_| "192.0.2.1".into()), of_client, "{at}");
+            assert_eq!(entered(limit, pool, |n| format!("2001:db8::{n:x}")), of_client, "{at}");
+            assert_eq!(entered(limit, pool, |n| format!("2001:db8:1:{n:x}::1")), of_site, "{at}");
         }
     }
 }

@@ -19,8 +19,9 @@ use super::{crowd::Counted, silent::Silent};
 /// A connection and its place among all connections, which it gives back at its end, after an upgrade too.
 pub struct Stream {
     transport: Transport,
-    _room: OwnedSemaphorePermit,
+    // Before the room, in which the next one of the same client may have waited.
     _counted: Option<Counted>,
+    _room: OwnedSemaphorePermit,
     /// When to give up, as long as nothing has come: browsers open connections ahead of need, and HTTP does not notice
     /// a stop until it knows its version.
     silent: Option<Silent>,

@@ -69,7 +69,7 @@ async fn a_client_that_is_gone_is_noticed() {
     let stream = TcpStream::connect(&scene.server.address).await.unwrap();
     // Its task is not run: it reads nothing any more.
     let (_sender, _connection) = h2::client::handshake(stream).await.unwrap();
-    let mut next = Raw::open(&scene.server.address).await;
+    let mut next = Raw::open_from([127, 0, 0, 2].into(), &scene.server.address).await;
     next.send("GET /health HTTP/1.1\nHost: broker\n\n").await;
     assert_eq!(next.answer().await.status, 200);
 }

@@ -2,13 +2,14 @@
 
 use http::StatusCode;
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 use crate::{
     Scene, TRANSPORTS,
     support::{
         frames,
         http2::{Http2, body},
-        socket::Socket,
+        raw::{Raw, UPGRADE},
     },
     until,
 };
@@ -48,13 +49,23 @@ async fn each_counts_as_a_connection_of_its_client() {
 
 #[tokio::test]
 async fn each_counts_among_all_connections() {
-    let scene = Scene::with(crate::Transport::Plain, "[http]\nmax_connections = 2").await;
+    let scene = Scene::with(crate::Transport::Plain, "[http]\nmax_connections = 4").await;
     let mut client = scene.http2(1 << 16).await;
     let socket = client.socket().await;
-    let (answer, _send) = client.connect().await;
+    assert!(refused(&mut client).await.starts_with("too many connections of your address are open"));
+    let other = TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let other = other.connect(scene.server.addresses[0]).await.unwrap();
+    let mut other = Http2::on(other, 1 << 16).await;
+    let mut third = Raw::open_from([127, 0, 0, 3].into(), &scene.server.address).await;
+    third.send("GET /health HTTP/1.1\nHost: broker\n\n").await;
+    assert_eq!(third.answer().await.status, 200);
+    let (answer, _send) = other.connect().await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     drop(socket);
-    Socket::connect(&scene.server.address).await.register("pod").await;
+    let mut next = Raw::open_from([127, 0, 0, 4].into(), &scene.server.address).await;
+    next.send(UPGRADE).await;
+    assert_eq!(next.status().await, StatusCode::SWITCHING_PROTOCOLS);
 }
 
 /// What a client may send before it is read is little, however many sockets it has on a connection.

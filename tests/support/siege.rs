@@ -28,8 +28,12 @@ use super::{
 pub const LIMIT: u64 = 400 << 20;
 /// Where the watcher ends the broker, to spare the machine.
 const RUIN: u64 = 2 << 30;
-/// Attackers come from many addresses; here all, and the bystander, have one.
-const ONE_ADDRESS: [&str; 2] = ["http.max_connections_per_address=20000", "pods.max_uploads_per_address=32"];
+/// Attackers come from many addresses; here all, and the bystander, have one, which has half of all connections.
+const ONE_ADDRESS: [&str; 3] = [
+    "http.max_connections=24000",
+    "http.max_connections_per_address=20000",
+    "pods.max_uploads_per_address=32",
+];
 /// How often memory is looked at. The kernel keeps the true peak; this only finds ruin in time.
 const SAMPLE: Duration = Duration::from_millis(20);
 /// How many looks at memory come before one at open files, which are counted one by one.

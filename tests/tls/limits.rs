@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    net::TcpSocket,
+    time::{sleep, timeout},
+};
 
 use crate::{
     certs::{Authority, Files},
@@ -92,7 +95,10 @@ async fn handshakes_and_sockets_take_their_place_among_the_connections_of_one_ad
 async fn a_connection_too_many_waits_with_its_handshake() {
     let (server, client, _files) = broker("[http]\nmax_connections = 1").await;
     let first = client.connect(&server.address, "pods.example").await.unwrap();
-    let second = client.connect(&server.address, "pods.example");
+    let other = TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let other = other.connect(server.addresses[0]).await.unwrap();
+    let second = client.over(other, "pods.example");
     tokio::pin!(second);
     assert!(timeout(SHORT, &mut second).await.is_err(), "there is no room for it yet");
     drop(first);

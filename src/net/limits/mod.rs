@@ -402,7 +402,7 @@ impl Limits {
         let share = Share::of(limit, rules.max_sockets);
         self.sockets.enter(address, share).map(Some).ok_or(Exceeded {
             name: "sockets-per-address",
-            quota: limit.into(),
+            quota: share.of_client.into(),
             unit: Some("concurrent-requests"),
             window: Duration::ZERO,
             wait: SOCKET_WAIT,
@@ -544,9 +544,12 @@ mod tests {
     }
 
     #[test]
-    fn no_site_has_more_than_half_of_all_sockets() {
+    fn no_client_and_no_site_has_more_than_half_of_all_sockets() {
         let limits = Limits::new(&settings("sockets_per_address = 50\n[signal]\nmax_sockets = 60"));
-        let open = |n| limits.socket(ip(&format!("2001:db8:1:{n:x}::1")));
-        assert_eq!((0..60).filter_map(|n| open(n).ok()).collect::<Vec<_>>().len(), 30);
+        let open = |address: String| limits.socket(ip(&address));
+        let of_site = (0..60).filter_map(|n| open(format!("2001:db8:1:{n:x}::1")).ok()).collect::<Vec<_>>();
+        let of_client = (0..60).filter_map(|_| open("192.0.2.1".into()).ok()).collect::<Vec<_>>();
+        assert_eq!((of_site.len(), of_client.len()), (30, 30));
+        assert_eq!(open("192.0.2.1".into()).unwrap_err().quota, 30);
     }
 }
