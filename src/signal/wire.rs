@@ -89,6 +89,14 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// Returns the frame as the other side of its session gets it; nothing if it carries no opaque value or is in no session.
+    pub fn relayed(&self) -> Option<String> {
+        match (&self.session_id, self.payload) {
+            (Id::Text(session_id), Some(payload)) => Some(relayed(self.kind, session_id, payload)),
+            _ => None,
+        }
+    }
+
     const UNKNOWN: Self = Self {
         kind: Kind::Unknown,
         pod_id: Id::Missing,
@@ -243,7 +251,7 @@ fn is_shallow(json: &str, max_depth: usize) -> bool {
 }
 
 /// A frame that carries an opaque value within a session: an offer, an answer, a candidate or a peer's error.
-pub fn relayed(kind: Kind, session_id: &str, payload: &RawValue) -> String {
+fn relayed(kind: Kind, session_id: &str, payload: &RawValue) -> String {
     let (tag, field) = match kind {
         Kind::Offer => ("offer", Some("sdp")),
         Kind::Answer => ("answer", Some("sdp")),

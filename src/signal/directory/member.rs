@@ -3,7 +3,6 @@
 use std::sync::{Arc, MutexGuard};
 
 use arc_swap::Guard;
-use serde_json::value::RawValue;
 
 use super::{
     super::{
@@ -45,6 +44,9 @@ impl Member {
                 return Handled::Done;
             }
         };
+        // All sockets wait for the lock: what the frame alone decides is done before.
+        let relayed = frame.relayed();
+        let counted = self.count(&frame, admission);
         let mut state = self.directory.lock();
         let waits = state.contests_any(self.id);
         match state.role(self.id) {
@@ -54,10 +56,10 @@ impl Member {
         }
         let handled = match frame.kind {
             Kind::Register => self.registration(state, &frame).map(Handled::Registers),
-            Kind::Offer => self.offer(state, &frame, admission),
-            Kind::Answer => self.answer(state, &frame),
-            Kind::Candidate => self.candidate(state, &frame),
-            Kind::Error => self.peer_error(state, &frame),
+            Kind::Offer => self.offer(relayed, counted, state, &frame),
+            Kind::Answer => self.answer(relayed, state, &frame),
+            Kind::Candidate => self.candidate(relayed, state, &frame),
+            Kind::Error => self.peer_error(relayed, state, &frame),
             Kind::Unknown => Ok(Handled::Done),
         };
         handled.unwrap_or_else(|refusal| {
@@ -173,11 +175,22 @@ impl Member {
         Ok(Registration { pod, token })
     }
 
+    /// Counts an offer that is well-formed.
+    fn count(&self, frame: &Frame<'_>, admission: &dyn Admission) -> Result<(), Refusal> {
+        let is_whole =
+            frame.payload.is_some() && self.pod_id(frame).is_ok() && self.session_id(frame).is_ok();
+        match frame.kind {
+            Kind::Offer if is_whole => admission.count_offer().map_err(Refusal::TooManyOffers),
+            _ => Ok(()),
+        }
+    }
+
     fn offer(
         &self,
+        relayed: Option<String>,
+        counted: Result<(), Refusal>,
         mut state: MutexGuard<'_, State>,
         frame: &Frame<'_>,
-        admission: &dyn Admission,
     ) -> Result<Handled, Refusal> {
         let named = self.pod_id(frame);
         let first_pod = state.visit(self.id, named.as_ref().ok().copied().flatten())?;
@@ -186,16 +199,15 @@ impl Member {
             None => first_pod.ok_or(Refusal::Required("podId"))?,
         };
         let session_id = self.session_id(frame)?;
-        let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
-        admission.count_offer().map_err(Refusal::TooManyOffers)?;
+        let offer = relayed.ok_or(Refusal::Required("sdp"))?;
+        counted?;
         let max_sessions = self.limits().sessions_per_socket;
         match state.open_session(self.id, session_id, &pod, max_sessions)? {
             Route::To(origin) => {
                 drop(state);
-                self.pass(origin, frame.kind, session_id, sdp)
+                self.pass(origin, frame.kind, session_id, offer)
             }
             Route::Waits => {
-                let offer = wire::relayed(frame.kind, session_id, sdp);
                 state.await_origin(self.id, session_id, pod, offer, max_sessions, self.offline_rules())?;
                 self.directory.offer_waits.notify_one();
                 Ok(Handled::Done)
@@ -203,22 +215,32 @@ impl Member {
         }
     }
 
-    fn answer(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
+    fn answer(
+        &self,
+        relayed: Option<String>,
+        mut state: MutexGuard<'_, State>,
+        frame: &Frame<'_>,
+    ) -> Result<Handled, Refusal> {
         let Role::Origin { .. } = state.role(self.id) else { return Err(Refusal::WrongRole) };
         let session_id = self.session_id(frame)?;
-        let sdp = frame.payload.ok_or(Refusal::Required("sdp"))?;
+        let answer = relayed.ok_or(Refusal::Required("sdp"))?;
         let Some(route) = state.route(self.id, session_id) else { return Ok(Handled::Done) };
-        let handled = self.send(state, route, frame.kind, session_id, sdp)?;
+        let handled = self.send(state, route, frame.kind, session_id, answer)?;
         self.directory.lock().note_answer(self.id, session_id);
         Ok(handled)
     }
 
-    fn candidate(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
+    fn candidate(
+        &self,
+        relayed: Option<String>,
+        mut state: MutexGuard<'_, State>,
+        frame: &Frame<'_>,
+    ) -> Result<Handled, Refusal> {
         if let Role::New = state.role(self.id) {
             return Err(Refusal::Uninitialized);
         }
         let session_id = self.session_id(frame)?;
-        let candidate = frame.payload.ok_or(Refusal::Required("candidate"))?;
+        let candidate = relayed.ok_or(Refusal::Required("candidate"))?;
         let Some(route) = state.route(self.id, session_id) else {
             return match state.role(self.id) {
                 Role::Visitor { .. } => Err(Refusal::OriginOffline),
@@ -229,48 +251,52 @@ impl Member {
         self.send(state, route, frame.kind, session_id, candidate)
     }
 
-    fn peer_error(&self, mut state: MutexGuard<'_, State>, frame: &Frame<'_>) -> Result<Handled, Refusal> {
-        let (Some(session_id), Some(error)) = (text_of(&frame.session_id), frame.payload) else {
+    fn peer_error(
+        &self,
+        relayed: Option<String>,
+        mut state: MutexGuard<'_, State>,
+        frame: &Frame<'_>,
+    ) -> Result<Handled, Refusal> {
+        let (Some(session_id), Some(error)) = (text_of(&frame.session_id), relayed) else {
             return Ok(Handled::Done);
         };
         let Some(route) = state.route(self.id, session_id) else { return Ok(Handled::Done) };
         self.send(state, route, frame.kind, session_id, error)
     }
 
-    /// Sends an opaque value on its route within a session.
+    /// Sends a frame on its route within a session.
     fn send(
         &self,
         mut state: MutexGuard<'_, State>,
         route: Route,
         kind: Kind,
         session_id: &str,
-        payload: &RawValue,
+        relayed: String,
     ) -> Result<Handled, Refusal> {
         match route {
             Route::To(peer) => {
                 // An origin does not lose a right between this and the push.
                 let state = (!peer.is_origin).then_some(state);
-                let handled = self.pass(peer, kind, session_id, payload);
+                let handled = self.pass(peer, kind, session_id, relayed);
                 drop(state);
                 handled
             }
             Route::Waits => {
-                let frame = wire::relayed(kind, session_id, payload);
-                state.wait_behind(self.id, session_id, frame, self.offline_rules())?;
+                state.wait_behind(self.id, session_id, relayed, self.offline_rules())?;
                 Ok(Handled::Done)
             }
         }
     }
 
-    /// Passes an opaque value on to the other side of a session. If there is no room for it, a visitor waits; an origin
+    /// Passes a frame on to the other side of a session. If there is no room for it, a visitor waits; an origin
     /// does not, because it has other visitors.
-    fn pass(&self, to: Peer, kind: Kind, session_id: &str, payload: &RawValue) -> Result<Handled, Refusal> {
+    fn pass(&self, to: Peer, kind: Kind, session_id: &str, relayed: String) -> Result<Handled, Refusal> {
         match kind {
             Kind::Offer => to.outbox.credit().grant_offer(),
             _ if to.is_origin => to.outbox.credit().grant_frame(),
             _ => {}
         }
-        match to.outbox.push(&to.share, wire::relayed(kind, session_id, payload)) {
+        match to.outbox.push(&to.share, relayed) {
             Pushed::Queued | Pushed::Closed => Ok(Handled::Done),
             Pushed::Full(frame) if to.is_origin => {
                 let waiting = Waiting::new(to.outbox, to.share, frame);

@@ -4,9 +4,11 @@ use std::{
     thread,
 };
 
+use async_trait::async_trait;
+
 use super::{
     super::{
-        admission::{AdmitAll, Standing},
+        admission::{Admission, AdmitAll, Key, Standing},
         budget::Budget,
         close::Close,
         socket::SocketHandle,
@@ -280,4 +282,46 @@ fn a_network_with_many_sessions_puts_nobody_off() {
     // After `registered` and one of the flood.
     assert!(at <= Some(2), "{at:?} of {}", frames.len());
     drop(flood);
+}
+
+/// Its table has a lock of its own.
+#[test]
+fn offers_are_counted_while_the_directory_is_free() {
+    struct Counts(Arc<Directory>, AtomicU64);
+
+    #[async_trait]
+    impl Admission for Counts {
+        async fn standing(&self, _: &str, _: Option<&str>) -> Result<Standing, String> {
+            unreachable!()
+        }
+
+        async fn registered(&self, _: &str, _: Option<Key>) -> Result<bool, String> {
+            unreachable!()
+        }
+
+        fn count_offer(&self) -> Result<(), &'static str> {
+            assert!(self.0.state.try_lock().is_ok(), "all sockets wait");
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Err("too many")
+        }
+
+        fn network(&self) -> ClientNetwork {
+            ClientNetwork::default()
+        }
+    }
+
+    let directory = Directory::new(SignalSettings::default());
+    let (visitor, counts) = (join(&directory), Counts(directory.clone(), AtomicU64::new(0)));
+    let handle = |frame: &str| visitor.handle(frame.as_bytes(), &counts);
+    let whole = r#"{"t":"offer","podId":"pod","sessionId":"s","sdp":"x"}"#;
+    assert!(matches!(handle(whole), Handled::TooMany));
+    for ill_formed in [
+        r#"{"t":"offer","podId":"pod","sessionId":"s"}"#,
+        r#"{"t":"offer","podId":"pod","sdp":"x"}"#,
+        r#"{"t":"offer","podId":1,"sessionId":"s","sdp":"x"}"#,
+        r#"{"t":"candidate","sessionId":"s","candidate":"x"}"#,
+    ] {
+        assert!(matches!(handle(ill_formed), Handled::Done), "{ill_formed}");
+    }
+    assert_eq!(counts.1.into_inner(), 1);
 }
