@@ -44,7 +44,10 @@ fn each_dependency_has_its_reason() {
     let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
     let named: BTreeSet<_> =
         rows.flat_map(|names| names.split(", ")).filter(|name| !matches!(*name, "crate" | "---")).collect();
-    assert_eq!(named, crates(&manifest, "dependencies"));
+    let targets = manifest["target"].as_table().unwrap().values();
+    let of_targets = targets.flat_map(|target| crates(target.as_table().unwrap(), "dependencies"));
+    let of_all = crates(&manifest, "dependencies").into_iter().chain(of_targets);
+    assert_eq!(named, of_all.collect());
     for name in &crates(&manifest, "dev-dependencies") - &crates(&manifest, "dependencies") {
         assert!(section.contains(name), "{name} is a dependency of tests without a reason");
     }
