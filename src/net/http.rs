@@ -16,7 +16,7 @@ use salvo::{
     hyper::{Error, Request, Response, body::Incoming, service::Service},
     rt::tokio::{TokioIo, TokioTimer},
 };
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -248,19 +248,25 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let head = match self.heads.admit(request.headers()) {
             Ok(head) => head,
-            Err(refused) => return self.refuse(&refused),
+            Err(refused) => return refuse(&self.refusals, &refused),
         };
         let place = match self.places.request(MAX_STREAMS) {
             Ok(place) => place,
-            Err(refused) => return self.refuse(&refused),
+            Err(refused) => return refuse(&self.refusals, &refused),
         };
         request.extensions_mut().insert(self.places.clone());
         request.extensions_mut().insert(self.refusals.clone());
         let response = self.handler.call(request.map(ReqBody::from));
-        let due = self.pace.as_ref().map(NetworkPace::count);
+        let (pace, refusals) = (self.pace.clone(), self.refusals.clone());
         Box::pin(async move {
-            if let Some(due) = due {
-                sleep_until(due).await;
+            if let Some(pace) = pace {
+                let mut waiting = WaitingRequest(Some(refusals.clone()));
+                let turn = pace.turn().await;
+                waiting.0 = None;
+                if let Err(refused) = turn {
+                    drop((response, head, place));
+                    return refuse(&refusals, &refused).await;
+                }
             }
             let response = response.await;
             drop(head);
@@ -269,20 +275,32 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
     }
 }
 
-impl<H> Http2<H> {
-    /// Refuses a request for which there is no room. No limit of rates has counted it.
-    fn refuse(&self, error: &impl ToString) -> BoxFuture<'static, Result<Response<StreamBody>, Error>> {
-        self.refusals.add();
-        let body = serde_json::json!({ "error": error.to_string() }).to_string();
-        let mut response = Response::new(ResBody::Once(body.into()));
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        Box::pin(async move {
-            sleep(HOLD).await;
-            // Its stream has a task of its own only from here on.
-            Ok(response.map(|body| StreamBody::new(body, None)))
-        })
+/// A request that waits for its turn. One that its client takes back counts as refused: no limit of rates has counted it.
+struct WaitingRequest(Option<Refusals>);
+
+impl Drop for WaitingRequest {
+    fn drop(&mut self) {
+        if let Some(refusals) = &self.0 {
+            refusals.add();
+        }
     }
+}
+
+/// Refuses a request for which there is no room. No limit of rates has counted it.
+fn refuse(
+    refusals: &Refusals,
+    error: &impl ToString,
+) -> BoxFuture<'static, Result<Response<StreamBody>, Error>> {
+    refusals.add();
+    let body = serde_json::json!({ "error": error.to_string() }).to_string();
+    let mut response = Response::new(ResBody::Once(body.into()));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    Box::pin(async move {
+        sleep(HOLD).await;
+        // Its stream has a task of its own only from here on.
+        Ok(response.map(|body| StreamBody::new(body, None)))
+    })
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
 
 use super::crowd::customer_of;
 
@@ -26,17 +29,37 @@ pub struct Pace {
     paid: Instant,
 }
 
-/// The paces of all networks that something may happen to.
+/// The paces of all networks. What is not paid for yet outlasts the clients.
 #[derive(Debug, Default)]
-pub struct NetworkPaces(Mutex<HashMap<IpAddr, Arc<Mutex<Pace>>>>);
+pub struct NetworkPaces(Mutex<Networks>);
 
-/// The pace that the clients of a network share, until the last of these is gone.
-#[derive(Debug)]
-pub struct NetworkPace {
-    all: Arc<NetworkPaces>,
-    network: IpAddr,
-    pace: Arc<Mutex<Pace>>,
+#[derive(Debug, Default)]
+struct Networks {
+    paces: HashMap<IpAddr, Arc<SharedPace>>,
+    /// With so many of them, those that are over are looked for.
+    sweep_at: usize,
 }
+
+#[derive(Debug)]
+struct SharedPace {
+    pace: Mutex<Pace>,
+    /// Of those who wait for a turn, and do it first come, first served.
+    queue: tokio::sync::Mutex<()>,
+    places: Semaphore,
+}
+
+/// The pace that the clients of a network share.
+#[derive(Clone, Debug)]
+pub struct NetworkPace(Arc<SharedPace>);
+
+/// As many wait for a turn already as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many requests of your network wait for their turn; send fewer at a time, or try again later")]
+pub struct QueueIsFull;
+
+/// Those of a network that may wait for a turn.
+const MAX_WAITING: usize = 256;
+const MIN_SWEEP: usize = 64;
 
 impl Pace {
     pub fn new(rate: Rate) -> Self {
@@ -46,35 +69,59 @@ impl Pace {
     /// Counts one. Returns when the next is due.
     pub fn count(&mut self) -> Instant {
         self.paid = self.paid.max(Instant::now()) + self.rate.interval;
+        self.due()
+    }
+
+    fn due(&self) -> Instant {
         self.paid.checked_sub(self.rate.burst).unwrap_or(self.paid)
     }
 }
 
 impl NetworkPaces {
-    /// Returns the pace of the network of `client`, which begins with `rate` if it is not there yet.
-    pub fn of(self: &Arc<Self>, client: IpAddr, rate: Rate) -> NetworkPace {
+    /// Returns the pace of the network of `client`, with `rate` from now on.
+    pub fn of(&self, client: IpAddr, rate: Rate) -> NetworkPace {
         let network = customer_of(client);
-        let mut paces = lock(&self.0);
-        let pace = paces.entry(network).or_insert_with(|| Arc::new(Mutex::new(Pace::new(rate))));
-        NetworkPace { all: self.clone(), network, pace: pace.clone() }
+        let mut networks = lock(&self.0);
+        if let Some(shared) = networks.paces.get(&network) {
+            lock(&shared.pace).rate = rate;
+            return NetworkPace(shared.clone());
+        }
+        if networks.paces.len() >= networks.sweep_at {
+            let now = Instant::now();
+            networks.paces.retain(|_, shared| Arc::strong_count(shared) > 1 || lock(&shared.pace).paid > now);
+            networks.sweep_at = (2 * networks.paces.len()).max(MIN_SWEEP);
+        }
+        let shared = SharedPace {
+            pace: Mutex::new(Pace::new(rate)),
+            queue: tokio::sync::Mutex::default(),
+            places: Semaphore::new(MAX_WAITING),
+        };
+        let shared = Arc::new(shared);
+        networks.paces.insert(network, shared.clone());
+        NetworkPace(shared)
     }
 }
 
 impl NetworkPace {
-    /// Counts one. Returns when the next of the same client is due: each waits for what was counted before, so that
-    /// all get their turn.
+    /// Counts one that has happened. Returns when the next of the same client is due: each waits for what was counted before,
+    /// so that all get their turn.
     pub fn count(&self) -> Instant {
-        lock(&self.pace).count()
+        lock(&self.0.pace).count()
     }
-}
 
-impl Drop for NetworkPace {
-    fn drop(&mut self) {
-        let mut paces = lock(&self.all.0);
-        // That of the map and this one: nobody else can get another one meanwhile.
-        if Arc::strong_count(&self.pace) == 2 {
-            paces.remove(&self.network);
-        }
+    /// Waits for a turn, and counts it. Who gives up before costs the others nothing.
+    ///
+    /// # Errors
+    ///
+    /// Too many of the network wait.
+    pub async fn turn(&self) -> Result<(), QueueIsFull> {
+        let shared = &self.0;
+        let _place = shared.places.try_acquire().map_err(|_| QueueIsFull)?;
+        let _first = shared.queue.lock().await;
+        let due = lock(&shared.pace).due();
+        sleep_until(due).await;
+        self.count();
+        Ok(())
     }
 }
 
@@ -84,15 +131,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const RATE: Rate = Rate { interval: Duration::from_millis(20), burst: Duration::from_millis(200) };
 
+    fn pace(all: &NetworkPaces, client: &str) -> NetworkPace {
+        all.of(client.parse().unwrap(), RATE)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn the_clients_of_a_network_share_its_rate_and_nothing_stays_behind() {
-        let all = Arc::<NetworkPaces>::default();
+    async fn the_clients_of_a_network_share_its_rate() {
+        let all = NetworkPaces::default();
         let clients = ["192.0.2.1", "192.0.2.1", "2001:db8:1:2::1", "2001:db8:1:3::1", "192.0.2.2"];
-        let paces = clients.map(|client| all.of(client.parse().unwrap(), RATE));
+        let paces = clients.map(|client| pace(&all, client));
         let waits = [0, 1, 0, 1, 2, 3, 4].map(|at| {
             let due = (0..10).fold(Instant::now(), |_, _| paces[at].count());
             (at, due.saturating_duration_since(Instant::now()))
@@ -104,7 +157,53 @@ mod tests {
         );
         tokio::time::advance(later * 4).await;
         assert_eq!(paces[0].count(), Instant::now() - later + RATE.interval, "after a rest");
-        drop(paces);
-        assert!(lock(&all.0).is_empty());
+    }
+
+    /// Whoever leaves and comes back finds what it has not paid for, and nothing stays for ever.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_paid_for_outlasts_the_clients() {
+        let all = NetworkPaces::default();
+        let due = (0..50).fold(Instant::now(), |_, _| pace(&all, "192.0.2.1").count());
+        for n in 0..10_000_u32 {
+            drop(pace(&all, &format!("198.51.{}.{}", n >> 8, n & 0xff)));
+        }
+        assert!(lock(&all.0).paces.len() <= 2 * MIN_SWEEP);
+        assert_eq!(pace(&all, "192.0.2.1").count(), due + RATE.interval);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        for n in 0..1_000_u32 {
+            drop(pace(&all, &format!("203.0.{}.{}", n >> 8, n & 0xff)));
+        }
+        assert!(!lock(&all.0).paces.contains_key(&"192.0.2.1".parse().unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_rate_holds_for_networks_that_are_there() {
+        let all = NetworkPaces::default();
+        let before = pace(&all, "192.0.2.1");
+        let slow = Rate { interval: Duration::from_secs(1), burst: Duration::ZERO };
+        assert_eq!(all.of("192.0.2.1".parse().unwrap(), slow).count(), Instant::now() + slow.interval);
+        assert_eq!(before.count(), Instant::now() + 2 * slow.interval);
+    }
+
+    /// Waits for as many turns as there are, and gives up all but the last.
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_its_turn_costs_the_others_nothing() {
+        let all = NetworkPaces::default();
+        let (impatient, patient) = (pace(&all, "192.0.2.1"), pace(&all, "192.0.2.1"));
+        for _ in 0..=10 {
+            assert_eq!(impatient.turn().now_or_never(), Some(Ok(())));
+        }
+        let begun = Instant::now();
+        for _ in 0..1_000 {
+            assert_eq!(impatient.turn().now_or_never(), None);
+        }
+        let mut waiting = (0..MAX_WAITING - 1).map(|_| Box::pin(impatient.turn())).collect::<Vec<_>>();
+        assert!(waiting.iter_mut().all(|turn| turn.now_or_never().is_none()));
+        let mut turn = Box::pin(patient.turn());
+        assert_eq!((&mut turn).now_or_never(), None);
+        assert_eq!(impatient.turn().now_or_never(), Some(Err(QueueIsFull)));
+        drop(waiting);
+        turn.await.unwrap();
+        assert_eq!(begun.elapsed(), RATE.interval);
     }
 }

@@ -139,6 +139,7 @@ impl Reservation {
         let taken = ledger.take(self.network, step, need);
         arrivals.set_waiting(self.id, taken.is_none());
         self.bytes += taken.unwrap_or_default();
+        arrivals.set_held(self.id, self.bytes);
         taken.is_some()
     }
 

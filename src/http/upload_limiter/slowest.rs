@@ -1,5 +1,5 @@
-//! Which upload is ended when others wait for memory: of the network that holds most, the one that would keep it longest
-//! at the pace at which it comes of late.
+//! Which upload is ended when others wait for memory: of the network that would keep most of it for longest, at the pace at
+//! which its uploads come of late, the one that keeps most.
 
 use std::{
     collections::HashMap,
@@ -17,6 +17,9 @@ use super::memory::Ledger;
 /// stillness later.
 const FADING: f64 = 8.0;
 
+/// Uploads that take longer than this many graces are all as slow as one another: it is what they hold that matters then.
+const LONG: u32 = 16;
+
 /// Uploads whose bodies arrive.
 #[derive(Default)]
 pub struct Arrivals {
@@ -29,6 +32,8 @@ pub struct Arrivals {
 /// An upload whose body arrives.
 pub struct Arrival {
     network: Option<IpAddr>,
+    /// Bytes of memory.
+    held: u64,
     pub pace: Arc<Pace>,
     /// Cancelled when the upload is to end.
     pub ended: CancellationToken,
@@ -43,6 +48,7 @@ impl Arrival {
         let fading = grace.div_f64(FADING).max(Duration::from_millis(1));
         Self {
             network,
+            held: 0,
             pace: Arc::new(Pace::new(fading)),
             ended: CancellationToken::new(),
             began: Instant::now(),
@@ -50,11 +56,12 @@ impl Arrival {
         }
     }
 
-    /// Returns how many seconds it still takes, or `None` if the upload holds no memory, waits, or began less than `grace`
-    /// ago.
-    fn seconds_left(&self, grace: Duration) -> Option<f64> {
+    /// Returns what it holds by how many seconds it still takes, or `None` if the upload holds no memory, waits, or began
+    /// less than `grace` ago.
+    fn burden(&self, grace: Duration) -> Option<f64> {
         let may_end = self.waiting_since.is_none() && self.began.elapsed() >= grace;
-        if may_end { self.pace.seconds_left() } else { None }
+        let left = self.pace.seconds_left().filter(|_| may_end)?;
+        Some(self.held as f64 * left.min((grace * LONG).as_secs_f64()))
     }
 }
 
@@ -119,6 +126,13 @@ impl Arrivals {
         self.ending = self.ending.filter(|ending| *ending != id);
     }
 
+    /// Notes how much memory an upload holds.
+    pub fn set_held(&mut self, id: u64, bytes: u64) {
+        if let Some(arrival) = self.by_id.get_mut(&id) {
+            arrival.held = bytes;
+        }
+    }
+
     /// Notes whether an upload waits for memory, which is no fault of its client.
     pub fn set_waiting(&mut self, id: u64, is_waiting: bool) {
         let Some(arrival) = self.by_id.get_mut(&id) else { return };
@@ -130,24 +144,28 @@ impl Arrivals {
         }
     }
 
-    /// Returns how many seconds each upload that may be ended still takes, with its id.
-    pub fn seconds_left(&self, grace: Duration) -> impl Iterator<Item = (f64, u64)> {
-        self.by_id.iter().filter_map(move |(id, arrival)| Some((arrival.seconds_left(grace)?, *id)))
+    /// Returns what each upload that may be ended holds, by how many seconds it still takes, with its id.
+    pub fn burdens(&self, grace: Duration) -> impl Iterator<Item = (f64, u64)> {
+        self.by_id.iter().filter_map(move |(id, arrival)| Some((arrival.burden(grace)?, *id)))
     }
 
-    /// Ends an upload of the network that holds most, for one of `waiting` that waits, unless that one holds more: it is
-    /// the reason then.
+    /// Ends an upload for one of `waiting` that waits, unless that one holds more than the network of the upload: it is the
+    /// reason then.
     pub fn end_slowest(&mut self, ledger: &Ledger, waiting: Option<IpAddr>, grace: Duration) {
         if self.ending.is_some() {
             return;
         }
-        let held = |id: &u64| ledger.held(self.by_id[id].network);
-        let most = self.seconds_left(grace).map(|(_, id)| held(&id)).max().unwrap_or_default();
-        if most < ledger.held(waiting) {
+        let mut by_network = HashMap::<_, f64>::new();
+        for (burden, id) in self.burdens(grace) {
+            *by_network.entry(self.by_id[&id].network).or_default() += burden;
+        }
+        let largest = |(_, one): &(_, f64), (_, other): &(_, f64)| one.total_cmp(other);
+        let Some((network, _)) = by_network.into_iter().max_by(largest) else { return };
+        if ledger.held(network) < ledger.held(waiting) {
             return;
         }
-        let left = self.seconds_left(grace).filter(|(_, id)| held(id) == most);
-        let Some((_, id)) = left.max_by(|(one, _), (other, _)| one.total_cmp(other)) else { return };
+        let of_network = self.burdens(grace).filter(|(_, id)| self.by_id[id].network == network);
+        let Some((_, id)) = of_network.max_by(|(one, _), (other, _)| one.total_cmp(other)) else { return };
         if let Some(slowest) = self.by_id.remove(&id) {
             tracing::debug!("an upload is ended: others wait for its memory");
             slowest.ended.cancel();

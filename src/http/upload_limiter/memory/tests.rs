@@ -116,7 +116,7 @@ async fn uploads_that_wait_or_have_just_begun_are_not_ended() {
     tokio::time::advance(WAIT / 5).await;
     assert!(!ended.is_cancelled() && !is_young.is_cancelled() && !waited.is_finished());
     assert!(
-        young.memory.lock().arrivals.seconds_left(Duration::ZERO).count() == 1,
+        young.memory.lock().arrivals.burdens(Duration::ZERO).count() == 1,
         "only the young one is looked at"
     );
     drop(held);
@@ -182,5 +182,37 @@ async fn the_one_that_would_take_longest_is_ended() {
     }
     assert!(!steady.ended().is_cancelled() && !nearly_done.ended().is_cancelled());
     drop((still, steady, nearly_done));
+    assert_eq!(waited.await.unwrap(), 2_000);
+}
+
+/// Some networks hold a little less than an upload that comes well, and trickle.
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_comes_well_is_not_ended_for_those_that_trickle() {
+    let memory = UploadMemory::new(9_000, WAIT);
+    let well = upload(&memory, client(1), 2_000, 1).await;
+    let mut trickle = Vec::new();
+    for n in 2..=4 {
+        trickle.push(upload(&memory, client(n), 1_900, 1_880).await);
+    }
+    let waited = tokio::spawn({
+        let memory = memory.clone();
+        async move { upload(&memory, client(5), 2_000, 0).await.bytes() }
+    });
+    let coming = async {
+        let mut tenths = tokio::time::interval(WAIT / 40);
+        for tenth in 1.. {
+            tenths.tick().await;
+            well.received(tenth * 50, 2_000);
+            trickle.iter().for_each(|trickle| trickle.received(1_880 + tenth / 10, 1_900));
+        }
+    };
+    let ended = trickle.iter().map(|upload| upload.ended()).collect::<Vec<_>>();
+    let first = futures_util::future::select_all(ended.iter().map(|ended| Box::pin(ended.cancelled())));
+    tokio::select! {
+        () = coming => unreachable!(),
+        _ = in_time(first) => {}
+    }
+    assert!(!well.ended().is_cancelled());
+    drop((well, trickle));
     assert_eq!(waited.await.unwrap(), 2_000);
 }
