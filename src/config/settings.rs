@@ -273,7 +273,7 @@ settings! {
         max_uploads: u32 = 32;
         /// Uploads of one client address (IPv6: of one /64, and four times as many of a /48) at the same time, from their first byte to their last; the others wait.
         max_uploads_per_address: u32 = 8;
-        /// Memory for the bodies of all running uploads together. An upload takes it as its body arrives, and keeps it until the pod is stored or refused. An upload waits while its client address (IPv6: its /48) would hold more than is left. Of the last third it takes at once what it needs to be complete: the rest of its `Content-Length`, or of `max_blob` where that is not known. When one has waited for a quarter of `upload_wait`, the slowest one of the address that holds most is answered with 503.
+        /// Memory for the bodies of all running uploads together. An upload takes it as its body arrives, and keeps it until the pod is stored or refused. An upload waits while its client address (IPv6: its /48) would hold more than is left. Of the last third it takes at once what it needs to be complete: the rest of its `Content-Length`, or of `max_blob` where that is not known. When one has waited for a quarter of `upload_wait`, one upload of the address whose uploads would hold the most memory for the longest is answered with 503.
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits in total, for others of its client, for memory and to be stored, before it is answered with 503.
         upload_wait: Duration = known("20s");
