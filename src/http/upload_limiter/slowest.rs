@@ -2,6 +2,7 @@
 //! which its uploads come of late, the one that keeps most.
 
 use std::{
+    cmp::Ordering,
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,8 +18,28 @@ use super::memory::Ledger;
 /// stillness later.
 const FADING: f64 = 8.0;
 
-/// Uploads that take longer than this many graces are all as slow as one another: it is what they hold that matters then.
+/// Of uploads that take longer than this many graces it is what they hold that matters most.
 const LONG: u32 = 16;
+
+/// What an upload, or all those of a network, would keep from the others.
+#[derive(Clone, Copy, Default)]
+pub struct Burden {
+    /// Bytes by the seconds for which they are kept, of which [`LONG`] graces count at most.
+    byte_seconds: f64,
+    /// Decides between two that are equal.
+    seconds: f64,
+}
+
+impl Burden {
+    fn add(&mut self, other: Self) {
+        self.byte_seconds += other.byte_seconds;
+        self.seconds += other.seconds;
+    }
+
+    fn total_cmp(&self, other: &Self) -> Ordering {
+        self.byte_seconds.total_cmp(&other.byte_seconds).then(self.seconds.total_cmp(&other.seconds))
+    }
+}
 
 /// Uploads whose bodies arrive.
 #[derive(Default)]
@@ -56,12 +77,11 @@ impl Arrival {
         }
     }
 
-    /// Returns what it holds by how many seconds it still takes, or `None` if the upload holds no memory, waits, or began
-    /// less than `grace` ago.
-    fn burden(&self, grace: Duration) -> Option<f64> {
+    /// Returns its burden, or `None` if the upload holds no memory, waits, or began less than `grace` ago.
+    fn burden(&self, grace: Duration) -> Option<Burden> {
         let may_end = self.waiting_since.is_none() && self.began.elapsed() >= grace;
-        let left = self.pace.seconds_left().filter(|_| may_end)?;
-        Some(self.held as f64 * left.min((grace * LONG).as_secs_f64()))
+        let seconds = self.pace.seconds_left().filter(|_| may_end)?;
+        Some(Burden { byte_seconds: self.held as f64 * seconds.min((grace * LONG).as_secs_f64()), seconds })
     }
 }
 
@@ -104,8 +124,10 @@ impl Pace {
 
     fn seconds_left(&self) -> Option<f64> {
         let of_late = self.lock();
-        let left = of_late.limit.saturating_sub(of_late.received) as f64;
-        (of_late.received > 0).then(|| left / self.rate(&of_late))
+        let left = of_late.limit.saturating_sub(of_late.received);
+        // The rate of one that stands still becomes 0.
+        let seconds = || if left == 0 { 0.0 } else { left as f64 / self.rate(&of_late) };
+        (of_late.received > 0).then(seconds)
     }
 
     fn lock(&self) -> MutexGuard<'_, OfLate> {
@@ -144,8 +166,8 @@ impl Arrivals {
         }
     }
 
-    /// Returns what each upload that may be ended holds, by how many seconds it still takes, with its id.
-    pub fn burdens(&self, grace: Duration) -> impl Iterator<Item = (f64, u64)> {
+    /// Returns the burden of each upload that may be ended, with its id.
+    pub fn burdens(&self, grace: Duration) -> impl Iterator<Item = (Burden, u64)> {
         self.by_id.iter().filter_map(move |(id, arrival)| Some((arrival.burden(grace)?, *id)))
     }
 
@@ -155,11 +177,11 @@ impl Arrivals {
         if self.ending.is_some() {
             return;
         }
-        let mut by_network = HashMap::<_, f64>::new();
+        let mut by_network = HashMap::<_, Burden>::new();
         for (burden, id) in self.burdens(grace) {
-            *by_network.entry(self.by_id[&id].network).or_default() += burden;
+            by_network.entry(self.by_id[&id].network).or_default().add(burden);
         }
-        let largest = |(_, one): &(_, f64), (_, other): &(_, f64)| one.total_cmp(other);
+        let largest = |(_, one): &(_, Burden), (_, other): &(_, Burden)| one.total_cmp(other);
         let Some((network, _)) = by_network.into_iter().max_by(largest) else { return };
         if ledger.held(network) < ledger.held(waiting) {
             return;
