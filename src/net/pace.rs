@@ -66,9 +66,9 @@ impl Pace {
         Self { rate, paid: Instant::now() }
     }
 
-    /// Counts one. Returns when the next is due.
-    pub fn count(&mut self) -> Instant {
-        self.paid = self.paid.max(Instant::now()) + self.rate.interval;
+    /// Counts one at `now`. Returns when the next is due.
+    pub fn count(&mut self, now: Instant) -> Instant {
+        self.paid = self.paid.max(now) + self.rate.interval;
         self.due()
     }
 
@@ -103,10 +103,10 @@ impl NetworkPaces {
 }
 
 impl NetworkPace {
-    /// Counts one that has happened. Returns when the next of the same client is due: each waits for what was counted before,
-    /// so that all get their turn.
-    pub fn count(&self) -> Instant {
-        lock(&self.0.pace).count()
+    /// Counts one that happens at `now`. Returns when the next of the same client is due: each waits for what was counted
+    /// before, so that all get their turn.
+    pub fn count(&self, now: Instant) -> Instant {
+        lock(&self.0.pace).count(now)
     }
 
     /// Waits for a turn, and counts it. Who gives up before costs the others nothing.
@@ -120,7 +120,7 @@ impl NetworkPace {
         let _first = shared.queue.lock().await;
         let due = lock(&shared.pace).due();
         sleep_until(due).await;
-        self.count();
+        self.count(Instant::now());
         Ok(())
     }
 }
@@ -147,7 +147,7 @@ mod tests {
         let clients = ["192.0.2.1", "192.0.2.1", "2001:db8:1:2::1", "2001:db8:1:3::1", "192.0.2.2"];
         let paces = clients.map(|client| pace(&all, client));
         let waits = [0, 1, 0, 1, 2, 3, 4].map(|at| {
-            let due = (0..10).fold(Instant::now(), |_, _| paces[at].count());
+            let due = (0..10).fold(Instant::now(), |_, _| paces[at].count(Instant::now()));
             (at, due.saturating_duration_since(Instant::now()))
         });
         let (now, later) = (Duration::ZERO, Duration::from_millis(200));
@@ -156,19 +156,19 @@ mod tests {
             [(0, now), (1, later), (0, later * 2), (1, later * 3), (2, now), (3, later), (4, now)]
         );
         tokio::time::advance(later * 4).await;
-        assert_eq!(paces[0].count(), Instant::now() - later + RATE.interval, "after a rest");
+        assert_eq!(paces[0].count(Instant::now()), Instant::now() - later + RATE.interval, "after a rest");
     }
 
     /// Whoever leaves and comes back finds what it has not paid for, and nothing stays for ever.
     #[tokio::test(start_paused = true)]
     async fn what_is_not_paid_for_outlasts_the_clients() {
         let all = NetworkPaces::default();
-        let due = (0..50).fold(Instant::now(), |_, _| pace(&all, "192.0.2.1").count());
+        let due = (0..50).fold(Instant::now(), |_, _| pace(&all, "192.0.2.1").count(Instant::now()));
         for n in 0..10_000_u32 {
             drop(pace(&all, &format!("198.51.{}.{}", n >> 8, n & 0xff)));
         }
         assert!(lock(&all.0).paces.len() <= 2 * MIN_SWEEP);
-        assert_eq!(pace(&all, "192.0.2.1").count(), due + RATE.interval);
+        assert_eq!(pace(&all, "192.0.2.1").count(Instant::now()), due + RATE.interval);
         tokio::time::advance(Duration::from_secs(60)).await;
         for n in 0..1_000_u32 {
             drop(pace(&all, &format!("203.0.{}.{}", n >> 8, n & 0xff)));
@@ -181,8 +181,11 @@ mod tests {
         let all = NetworkPaces::default();
         let before = pace(&all, "192.0.2.1");
         let slow = Rate { interval: Duration::from_secs(1), burst: Duration::ZERO };
-        assert_eq!(all.of("192.0.2.1".parse().unwrap(), slow).count(), Instant::now() + slow.interval);
-        assert_eq!(before.count(), Instant::now() + 2 * slow.interval);
+        assert_eq!(
+            all.of("192.0.2.1".parse().unwrap(), slow).count(Instant::now()),
+            Instant::now() + slow.interval
+        );
+        assert_eq!(before.count(Instant::now()), Instant::now() + 2 * slow.interval);
     }
 
     /// Waits for as many turns as there are, and gives up all but the last.

@@ -13,8 +13,8 @@ use crate::{
 pub struct SocketPace {
     own: Pace,
     of_network: Option<NetworkPace>,
-    /// When the next frame may be read.
-    next: Instant,
+    /// When the next frame may be read, unless that is at once.
+    next: Option<Instant>,
 }
 
 impl SocketPace {
@@ -27,25 +27,26 @@ impl SocketPace {
         Self {
             own: Pace::new(rate(limits.frames_per_second)),
             of_network: network.map(|network| all.of(network, rate(limits.frames_per_second_per_address))),
-            next: Instant::now(),
+            next: None,
         }
     }
 
     /// Reads the next frame when it is its turn. Cancel safe if `read` is.
-    pub async fn paced<T>(&self, read: impl Future<Output = T>) -> T {
-        if self.next > Instant::now() {
+    pub async fn paced<T>(&mut self, read: impl Future<Output = T>) -> T {
+        if let Some(next) = self.next {
             // In a box, because hardly any socket ever needs it.
-            Box::pin(sleep_until(self.next)).await;
+            Box::pin(sleep_until(next)).await;
+            self.next = None;
         }
         read.await
     }
 
     /// Counts a frame that was read.
     pub fn count(&mut self) {
-        self.next = self.own.count();
-        if let Some(network) = &self.of_network {
-            self.next = self.next.max(network.count());
-        }
+        let now = Instant::now();
+        let own = self.own.count(now);
+        let due = self.of_network.as_ref().map_or(own, |network| own.max(network.count(now)));
+        self.next = (due > now).then_some(due);
     }
 }
 
