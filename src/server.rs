@@ -40,7 +40,8 @@ use crate::{
     },
     tls::{
         self, CertStore,
-        source::{Source, TlsError, Workshop},
+        context::SourceContext,
+        source::{Source, TlsError},
     },
 };
 
@@ -151,9 +152,9 @@ impl Builder {
         let room = Arc::new(Semaphore::new(pool.places));
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
-        let workshop =
-            Workshop { live: live.clone(), store: store.clone(), http_challenges, clock: clock.clone() };
-        let certificates = Source::prepare(&workshop)?;
+        let context =
+            SourceContext { live: live.clone(), store: store.clone(), http_challenges, clock: clock.clone() };
+        let certificates = Source::prepare(&context)?;
         let tls = match certificates {
             Source::Off => None,
             _ => Some(Arc::new(tls::server_config(store).map_err(TlsError::from)?)),
@@ -162,8 +163,8 @@ impl Builder {
             live.clone(),
             registry,
             hub,
-            workshop.store,
-            workshop.http_challenges,
+            context.store,
+            context.http_challenges,
             clock,
             files.downloads,
         );

@@ -21,6 +21,7 @@ use crate::{
         replay::{Once, ReplayError},
         sender::Sender,
         signature::{self, VerifiedRequest},
+        signature_error::SignatureError,
     },
     pods::OwnerKey,
 };
@@ -112,7 +113,7 @@ fn verify(
     let path_and_query = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let parts = Parts { method: request.method(), origin, path_and_query, headers: request.headers() };
     signature::verify(&parts, has_body, app.clock.now()).map_err(|error| match error {
-        signature::SignatureError::BadSignature => {
+        SignatureError::BadSignature => {
             HttpError::NotSigned(format!("{error}; requests to this broker are signed for {origin}"))
         }
         error => HttpError::NotSigned(error.to_string()),

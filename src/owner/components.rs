@@ -5,7 +5,7 @@ use sfv::{BareItem, FieldType, InnerList, ListEntry};
 
 use super::{
     fields::{Combined, combined},
-    signature::SignatureError,
+    signature_error::SignatureError,
 };
 use crate::net::path::normalize;
 

@@ -17,6 +17,7 @@ mod provider;
 pub mod replay;
 pub mod sender;
 pub mod signature;
+pub mod signature_error;
 mod time;
 pub mod token;
 pub(crate) mod uploads;

@@ -4,6 +4,7 @@
 //! takes from there. Replacing a certificate touches no open connection.
 
 pub(crate) mod acme;
+pub(crate) mod context;
 pub(crate) mod files;
 pub(crate) mod http_challenges;
 pub(crate) mod pem;
@@ -20,10 +21,10 @@ use tokio_rustls::rustls::{
     version::{TLS12, TLS13},
 };
 
-pub(crate) use self::{http_challenges::HttpChallenges, store::CertStore};
-
-/// The protocol by which an ACME directory looks for a challenge (RFC 8737).
-pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
+pub(crate) use self::{
+    http_challenges::HttpChallenges,
+    store::{ACME_TLS_ALPN, CertStore},
+};
 
 /// The one provider of cryptography, for TLS, certificates and ACME alike.
 pub fn provider() -> Arc<CryptoProvider> {

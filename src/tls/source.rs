@@ -6,16 +6,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CertStore, HttpChallenges,
     acme::{Acme, SetupError},
+    context::SourceContext,
     files::Files,
     pem::FileError,
     self_signed::{SelfSigned, SelfSignedError},
 };
-use crate::{
-    clock::Clock,
-    config::{Live, TlsMode},
-};
+use crate::config::TlsMode;
 
 /// No certificates can be had.
 #[derive(Debug, thiserror::Error)]
@@ -46,23 +43,14 @@ pub enum Source {
     Acme(Box<Acme>),
 }
 
-/// What sources work on.
-#[derive(Clone)]
-pub struct Workshop {
-    pub live: Live,
-    pub store: Arc<CertStore>,
-    pub http_challenges: Arc<HttpChallenges>,
-    pub clock: Clock,
-}
-
 impl Source {
     /// Shows the certificates that are there already, and checks what must be right from the start.
-    pub fn prepare(workshop: &Workshop) -> Result<Self, TlsError> {
-        match workshop.live.load().tls_mode() {
+    pub fn prepare(context: &SourceContext) -> Result<Self, TlsError> {
+        match context.live.load().tls_mode() {
             TlsMode::Off => Ok(Self::Off),
-            TlsMode::Files => Ok(Self::Files(Files::prepare(workshop)?)),
-            TlsMode::SelfSigned => Ok(Self::SelfSigned(SelfSigned::prepare(workshop)?)),
-            TlsMode::Acme => Ok(Self::Acme(Box::new(Acme::prepare(workshop)?))),
+            TlsMode::Files => Ok(Self::Files(Files::prepare(context)?)),
+            TlsMode::SelfSigned => Ok(Self::SelfSigned(SelfSigned::prepare(context)?)),
+            TlsMode::Acme => Ok(Self::Acme(Box::new(Acme::prepare(context)?))),
         }
     }
 

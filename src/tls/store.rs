@@ -12,7 +12,8 @@ use tokio_rustls::rustls::{
     sign::CertifiedKey,
 };
 
-use super::ACME_TLS_ALPN;
+/// The protocol by which an ACME directory looks for a challenge (RFC 8737).
+pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
 
 /// A certificate with its key, and what is known of it.
 #[derive(Clone)]

@@ -32,7 +32,7 @@ use tokio_rustls::rustls::{
     time_provider::TimeProvider,
 };
 
-use super::SetupError;
+use super::setup_error::SetupError;
 use crate::{clock::Clock, tls::provider};
 
 /// A directory that does not answer within this time is taken for unreachable.

@@ -11,11 +11,12 @@ mod failure;
 mod keep;
 mod order;
 mod schedule;
+mod setup_error;
 mod store;
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -24,13 +25,13 @@ use tokio::{
     sync::{Notify, Semaphore},
     task::JoinSet,
 };
-use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 
+pub use self::setup_error::SetupError;
 use self::{
     account::Accounts, certificate::Held, directory::Directory, failure::Failure, order::Desk, store::Store,
 };
-use super::{CertStore, source::Workshop, store::Certificate};
+use super::{CertStore, context::SourceContext, store::Certificate};
 use crate::{
     clock::{Clock, Deadline},
     config::{ChallengeKind, Config, Domain},
@@ -39,30 +40,6 @@ use crate::{
 
 /// Orders that are under way at a time.
 const ORDERS: usize = 4;
-
-/// A setting of ACME names a file that is of no use.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The root certificate.
-    #[error("acme.root: {} {why}: it must be the PEM file of a root certificate that vouches for acme.directory", path.display())]
-    Root {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The key of the external account binding.
-    #[error("acme.eab_key_file: {} {why}: it must hold the key as the directory gave it, in base64url", path.display())]
-    Binding {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// TLS with the directory.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
-}
 
 /// The source of certificates for `tls.mode = "acme"`.
 pub struct Acme {
@@ -75,7 +52,7 @@ pub struct Acme {
     /// What was stored, in the order of `domains`.
     found: Mutex<Vec<Option<Held>>>,
     room: Semaphore,
-    workshop: Workshop,
+    context: SourceContext,
     /// The configuration that all of this was made from.
     config: Arc<Config>,
     reload: Arc<Notify>,
@@ -114,21 +91,21 @@ impl Shelf {
 
 impl Acme {
     /// Checks the files that the settings name, and shows the certificates that are stored.
-    pub fn prepare(workshop: &Workshop) -> Result<Self, SetupError> {
-        let acme = Self::new(workshop)?;
+    pub fn prepare(context: &SourceContext) -> Result<Self, SetupError> {
+        let acme = Self::new(context)?;
         acme.load(None);
         Ok(acme)
     }
 
-    fn new(workshop: &Workshop) -> Result<Self, SetupError> {
-        let config = workshop.live.load_full();
+    fn new(context: &SourceContext) -> Result<Self, SetupError> {
+        let config = context.live.load_full();
         let url = config.acme.directory.url().to_owned();
-        let clock = workshop.clock.clone();
+        let clock = context.clock.clone();
         let directory = Directory::new(config.acme.root.as_deref(), clock.clone())?;
         let store = Store::new(&config.data_dir, &url);
         let domains: Vec<_> = config.tls.domains.iter().filter_map(name).collect();
         let shelf =
-            Shelf { store: workshop.store.clone(), certificates: Mutex::new(vec![None; domains.len()]) };
+            Shelf { store: context.store.clone(), certificates: Mutex::new(vec![None; domains.len()]) };
         let accounts = Accounts {
             directory: directory.clone(),
             url,
@@ -142,12 +119,12 @@ impl Acme {
             store,
             directory,
             clock: clock.clone(),
-            shown: workshop.store.clone(),
-            http_challenges: workshop.http_challenges.clone(),
+            shown: context.store.clone(),
+            http_challenges: context.http_challenges.clone(),
         };
         let kinds = config.acme.challenges.to_vec();
         let (found, room) = (Mutex::default(), Semaphore::new(ORDERS));
-        let (workshop, reload, again) = (workshop.clone(), Arc::default(), Notify::new());
+        let (context, reload, again) = (context.clone(), Arc::default(), Notify::new());
         Ok(Self {
             accounts,
             desk,
@@ -157,7 +134,7 @@ impl Acme {
             domains,
             found,
             room,
-            workshop,
+            context,
             config,
             reload,
             again,
@@ -189,7 +166,7 @@ impl Acme {
 
     /// Orders and renews until `stop`, for the domains and with the directory that the configuration names.
     pub async fn run(self, stop: CancellationToken) {
-        let (workshop, reload) = (self.workshop.clone(), self.reload.clone());
+        let (context, reload) = (self.context.clone(), self.reload.clone());
         let mut acme = Arc::new(self);
         let mut tasks = acme.clone().keep_all();
         while stop.run_until_cancelled(reload.notified()).await.is_some() {
@@ -197,7 +174,7 @@ impl Acme {
                 acme.again.notify_waiters();
                 continue;
             }
-            match Self::new(&workshop) {
+            match Self::new(&context) {
                 Ok(next) => {
                     // What they were doing is taken up by the others. Only then is it read what they stored.
                     tasks.shutdown().await;
@@ -215,7 +192,7 @@ impl Acme {
     }
 
     fn is_outdated(&self) -> bool {
-        let now = self.workshop.live.load();
+        let now = self.context.live.load();
         (&now.acme, &now.tls.domains) != (&self.config.acme, &self.config.tls.domains)
     }
 

@@ -7,7 +7,7 @@
 use memchr::memmem;
 use tokio_rustls::rustls::pki_types::pem::{SectionKind, from_buf};
 
-use super::Problem;
+use super::problem::Problem;
 
 const DASHES: &[u8] = b"-----";
 /// The shortest line that is full of base64.

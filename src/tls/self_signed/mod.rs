@@ -20,7 +20,7 @@ use self::{
     authority::{Authority, Leaf},
     keep::Keep,
 };
-use super::{CertStore, source::Workshop, store::Certificate, x509};
+use super::{CertStore, context::SourceContext, store::Certificate, x509};
 use crate::{
     clock::Clock,
     config::{Config, Domain, Live},
@@ -74,8 +74,8 @@ pub struct SelfSigned {
 
 impl SelfSigned {
     /// Shows the host's certificate, and makes what is not there yet.
-    pub fn prepare(workshop: &Workshop) -> Result<Self, SelfSignedError> {
-        let Workshop { live, store, clock, .. } = workshop.clone();
+    pub fn prepare(context: &SourceContext) -> Result<Self, SelfSignedError> {
+        let SourceContext { live, store, clock, .. } = context.clone();
         let leaf = ensure(&live.load(), clock.now())?;
         let renew_at = leaf.renew_at;
         show(&store, leaf);

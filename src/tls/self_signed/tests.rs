@@ -14,7 +14,7 @@ use super::{LOOK, SelfSigned, authority::Authority, ensure};
 use crate::{
     clock::Clock,
     config::{Config, Domain, Live},
-    tls::{CertStore, source::Workshop},
+    tls::{CertStore, context::SourceContext},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,8 +27,8 @@ fn config(directory: &TempDir, domains: &str) -> Config {
     .unwrap()
 }
 
-fn workshop(config: Config) -> Workshop {
-    Workshop {
+fn context(config: Config) -> SourceContext {
+    SourceContext {
         live: Live::new(config),
         store: Arc::default(),
         http_challenges: Arc::default(),
@@ -66,42 +66,42 @@ fn renewal_is_due_after_two_thirds() {
 #[tokio::test(start_paused = true)]
 async fn a_running_broker_renews_and_follows_its_domains() {
     let directory = tempfile::tempdir().unwrap();
-    let workshop = workshop(config(&directory, "[\"pods.example\"]"));
-    let clock = workshop.clock.clone();
+    let context = context(config(&directory, "[\"pods.example\"]"));
+    let clock = context.clock.clone();
     let pass = async |time| {
         clock.pass(time);
         sleep(LOOK * 2).await;
     };
-    let source = SelfSigned::prepare(&workshop).unwrap();
+    let source = SelfSigned::prepare(&context).unwrap();
     let (reload, stop) = (source.reload_handle(), CancellationToken::new());
     let running = tokio::spawn(source.run(stop.clone()));
-    let first = shown(&workshop.store);
+    let first = shown(&context.store);
     pass(DAY * 59).await;
-    assert_eq!(shown(&workshop.store), first);
+    assert_eq!(shown(&context.store), first);
     pass(DAY * 2).await;
-    let second = shown(&workshop.store);
+    let second = shown(&context.store);
     assert_ne!(second, first);
     pass(DAY * 61).await;
-    let third = shown(&workshop.store);
+    let third = shown(&context.store);
     assert_ne!(third, second);
-    assert!(!workshop.store.is_public("pods.example"));
+    assert!(!context.store.is_public("pods.example"));
 
-    workshop.live.store(config(&directory, "[\"pods.example\", \"a.pods.example\"]"));
+    context.live.store(config(&directory, "[\"pods.example\", \"a.pods.example\"]"));
     reload.notify_one();
     pass(DAY).await;
-    assert_eq!(workshop.store.first().unwrap().names, ["pods.example", "a.pods.example"]);
+    assert_eq!(context.store.first().unwrap().names, ["pods.example", "a.pods.example"]);
 
     // What cannot be renewed stays, and is tried again.
-    let fourth = shown(&workshop.store);
+    let fourth = shown(&context.store);
     let (tls, aside) = (directory.path().join("tls"), directory.path().join("aside"));
     std::fs::rename(&tls, &aside).unwrap();
     std::fs::write(&tls, "in the way").unwrap();
     pass(DAY * 70).await;
-    assert_eq!(shown(&workshop.store), fourth);
+    assert_eq!(shown(&context.store), fourth);
     std::fs::remove_file(&tls).unwrap();
     std::fs::rename(&aside, &tls).unwrap();
     pass(DAY).await;
-    assert_ne!(shown(&workshop.store), fourth);
+    assert_ne!(shown(&context.store), fourth);
     stop.cancel();
     running.await.unwrap();
 }
