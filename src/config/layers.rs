@@ -2,19 +2,12 @@
 
 use std::collections::HashMap;
 
-use bytesize::ByteSize;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{
-    Config, ConfigError, RegistryKind, UploadPolicy,
-    error::Origin,
-    nearest::unknown,
-    net,
-    settings::{SETTINGS, Setting},
-};
+use super::{Config, ConfigError, error::Origin, nearest::unknown, setting::Setting, settings::SETTINGS};
 
 /// A configuration in the making: later layers win over earlier ones.
 #[derive(Default)]
@@ -116,7 +109,7 @@ impl Layers {
         }
     }
 
-    fn text(&mut self, setting: &'static Setting, text: &str, origin: Origin) {
+    fn text(&mut self, setting: &'static Setting<Config>, text: &str, origin: Origin) {
         match (setting.set_text)(&mut self.config, text) {
             Ok(()) => drop(self.origins.insert(setting.key, origin)),
             Err(problem) => self.wrong(origin, format!("{}: {problem}", setting.key)),
@@ -125,61 +118,6 @@ impl Layers {
 
     fn wrong(&mut self, origin: Origin, problem: String) {
         self.errors.push(ConfigError { origin, problem });
-    }
-}
-
-impl Config {
-    /// Settings that contradict one another: the key to blame, the other one, and the rest of the sentence.
-    pub(super) fn contradictions(&self) -> Vec<(&'static str, &'static str, String)> {
-        let Self { signal, pods, registry, .. } = self;
-        // A key, the other key that it is measured by, and what is wrong.
-        let mut wrong = Vec::new();
-        if signal.max_queue < signal.max_frame + ByteSize::kib(1) {
-            wrong.push((
-                "signal.max_queue",
-                "signal.max_frame",
-                "must be at least signal.max_frame and 1 KiB, or the largest frame could never be sent",
-            ));
-        }
-        if signal.max_queue_total < signal.max_queue {
-            wrong.push(("signal.max_queue_total", "signal.max_queue", "must be at least signal.max_queue"));
-        }
-        if signal.max_frame.as_u64() > 16 << 20 {
-            wrong.push(("signal.max_frame", "signal.max_frame", "must be 16 MiB or less"));
-        }
-        if pods.upload_memory.as_u64() / 3 < pods.max_blob.as_u64() {
-            wrong.push((
-                "pods.upload_memory",
-                "pods.max_blob",
-                "must be at least three times pods.max_blob, or one upload could leave too little to the others",
-            ));
-        }
-        if pods.max_manifest > pods.max_blob {
-            wrong.push(("pods.max_manifest", "pods.max_blob", "must be at most pods.max_blob"));
-        }
-        if *registry == RegistryKind::Memory && pods.memory_limit < pods.max_blob {
-            wrong.push(("pods.memory_limit", "pods.max_blob", "must be at least pods.max_blob"));
-        }
-        let uploads = &self.uploads;
-        if uploads.policy == UploadPolicy::Owners
-            && uploads.owners.is_empty()
-            && uploads.owners_file.is_none()
-        {
-            let problem = "is \"owners\", but uploads.owners and uploads.owners_file name nobody";
-            wrong.push(("uploads.policy", "uploads.owners", problem));
-        }
-        if uploads.policy == UploadPolicy::Token && uploads.tokens_file.is_none() {
-            let problem = "is \"token\", but uploads.tokens_file names no tokens";
-            wrong.push(("uploads.policy", "uploads.tokens_file", problem));
-        }
-        wrong.extend(self.tls_contradictions());
-        wrong.extend(self.isolation_contradictions());
-        wrong.extend(self.janitor_contradictions());
-        let mut wrong: Vec<_> =
-            wrong.into_iter().map(|(key, other, problem)| (key, other, problem.to_owned())).collect();
-        let listen = net::contradiction(&self.listen, &self.trusted_proxies);
-        wrong.extend(listen.map(|problem| ("listen", "trusted_proxies", problem)));
-        wrong
     }
 }
 

@@ -8,9 +8,9 @@ use toml::{
 };
 
 use super::{
-    kind::{Kind, describe as describe_setting},
+    kind::Kind,
     nearest::unknown,
-    settings::Setting,
+    setting::{Setting, describe as describe_setting},
     value::{Value, Wrong, describe},
 };
 

@@ -9,11 +9,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{
-    list::Entry,
-    settings::{LimitSettings, Listen, Setting},
-    value::{Value, expected, named_values},
-};
+use super::value::{Value, expected, named_values};
 
 /// An address that a listener is made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,13 +154,6 @@ impl Network {
     }
 }
 
-impl LimitSettings {
-    /// Whether `client` is one of those that no limit in this section holds for.
-    pub fn exempts(&self, client: IpAddr) -> bool {
-        self.exempt.iter().any(|network| network.contains(client))
-    }
-}
-
 impl Value for Network {
     const EXPECTED: &'static str = "an address or a network such as \"10.0.0.0/8\"";
 
@@ -175,61 +164,4 @@ impl Value for Network {
     fn to_toml(&self) -> Option<String> {
         Some(format!("\"{}\"", self.0))
     }
-}
-
-impl Entry for Listen {
-    const NAME: &'static str = "listen";
-    const SETTINGS: &'static [Setting<Self>] = Self::SETTINGS;
-
-    fn check(&self) -> Result<(), String> {
-        let Some(address) = &self.address else {
-            return Err("address is missing: expected an address such as \"0.0.0.0:443\"".into());
-        };
-        let is_unix = matches!(address, ListenAddress::Unix(_));
-        let is_ipv6 = matches!(address, ListenAddress::Tcp { host, .. } if host.contains(':'));
-        let wrong = [
-            (
-                self.tls && self.purpose == Purpose::Redirect,
-                "a listener with purpose = \"redirect\" cannot have tls = true: it leads from http to https",
-            ),
-            (self.group.is_some() && !is_unix, "group is for Unix sockets only"),
-            (self.mode != Self::default().mode && !is_unix, "mode is for Unix sockets only"),
-            (self.ipv6_only && !is_ipv6, "ipv6_only is for IPv6 addresses only, such as \"[::]:443\""),
-        ];
-        match wrong.into_iter().find(|(wrong, _)| *wrong) {
-            Some((_, sentence)) => Err(sentence.into()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What of several listeners does not go together: the rest of a sentence.
-pub fn contradiction(listens: &[Listen], trusted_proxies: &[TrustedProxy]) -> Option<String> {
-    let addresses: Vec<_> = listens.iter().filter_map(|listen| listen.address.as_ref()).collect();
-    let is_free = |address: &ListenAddress| matches!(address, ListenAddress::Tcp { port: 0, .. });
-    let twice = addresses
-        .iter()
-        .enumerate()
-        .find(|(at, address)| !is_free(address) && addresses[..*at].contains(*address));
-    if let Some((_, address)) = twice {
-        return Some(format!("names {address} twice"));
-    }
-    let ports = |wanted: &'static str| {
-        listens.iter().filter_map(move |listen| match &listen.address {
-            Some(ListenAddress::Tcp { host, port }) if host == wanted && !listen.ipv6_only => Some(*port),
-            _ => None,
-        })
-    };
-    if let Some(port) = ports("::").find(|port| *port != 0 && ports("0.0.0.0").any(|v4| v4 == *port)) {
-        return Some(format!(
-            "names [::]:{port}, which takes IPv4 too, beside 0.0.0.0:{port}: leave that out, or set ipv6_only = true"
-        ));
-    }
-    if trusted_proxies.is_empty() && listens.iter().any(|listen| listen.proxy_protocol) {
-        return Some(
-            "has proxy_protocol = true, but trusted_proxies names nobody whose header would be read".into(),
-        );
-    }
-    let only_redirects = listens.iter().all(|listen| listen.purpose == Purpose::Redirect);
-    (only_redirects && !listens.is_empty()).then(|| "has no listener with purpose = \"public\"".into())
 }

@@ -155,7 +155,7 @@ fn is_told(error: &ConfigError, text: &str) -> Result<(), TestCaseError> {
 }
 
 /// A file that says what `config` says of one setting.
-fn file_of(setting: &Setting, config: &Config) -> String {
+fn file_of(setting: &Setting<Config>, config: &Config) -> String {
     let Some(value) = (setting.to_toml)(config) else { return String::new() };
     match setting.split() {
         ("", name) => format!("{name} = {value}"),

@@ -15,7 +15,7 @@ const AT_START: &[&str] = &[
     "http.max_connections",
 ];
 
-impl Setting {
+impl Setting<Config> {
     /// Whether another value holds only after a restart.
     pub fn is_read_at_start(&self) -> bool {
         AT_START.contains(&self.key)
@@ -48,7 +48,7 @@ impl Config {
             applied.keep(self, &more);
             kept.extend(more);
         }
-        let waits = |setting: &&Setting| {
+        let waits = |setting: &&Setting<Config>| {
             kept.contains(&setting.key) && (setting.to_toml)(self) != (setting.to_toml)(new)
         };
         let waiting = SETTINGS.iter().filter(waits).map(|setting| setting.key).collect();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     /// What a key says in a configuration.
-    fn value(config: &Config, setting: &Setting) -> Option<String> {
+    fn value(config: &Config, setting: &Setting<Config>) -> Option<String> {
         (setting.to_toml)(config)
     }
 

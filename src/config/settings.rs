@@ -5,59 +5,20 @@ use std::{path::PathBuf, time::Duration};
 use crate::pods::OwnerKey;
 use bytesize::ByteSize;
 use salvo::http::HeaderValue;
-use toml::{Spanned, de::DeValue};
 
 use super::{
     access::{BindMode, Lifetime, UploadPolicy},
     grace::Grace,
-    kind::Kind,
     list::List,
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
+    pod_headers::{POD_CSP, POD_PERMISSIONS},
     rate::RateLimit,
+    setting::Setting,
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
     value::{
-        Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong,
-        known,
+        Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, known,
     },
 };
-
-/// One setting as the command line, the documentation and the checks see it; `T` is what it is a setting of.
-pub struct Setting<T: 'static = Config> {
-    /// The name in TOML, with its section: `signal.max_frame`.
-    pub key: &'static str,
-    /// The environment variable that sets it, where that is not derived from the key.
-    env: Option<&'static str>,
-    /// What it means, for people.
-    pub doc: &'static str,
-    /// Completes the sentence "expected …".
-    pub expected: &'static str,
-    pub(super) kind: Kind,
-    pub(super) to_toml: fn(&T) -> Option<String>,
-    pub(super) set_text: fn(&mut T, &str) -> Result<(), String>,
-    pub(super) set_toml: fn(&mut T, &Spanned<DeValue<'_>>) -> Result<(), Wrong>,
-    /// Takes the value over from another.
-    pub(super) copy: fn(&mut T, &T),
-}
-
-impl<T: Default> Setting<T> {
-    /// The environment variable that sets it.
-    pub fn env(&self) -> String {
-        match self.env {
-            Some(name) => name.into(),
-            None => format!("GEMMAPOD_SIGNAL_{}", self.key.replace('.', "_").to_ascii_uppercase()),
-        }
-    }
-
-    /// The default as TOML writes it, or nothing where the setting is not set by default.
-    pub fn default(&self) -> Option<String> {
-        (self.to_toml)(&T::default())
-    }
-
-    /// The section and the name within it; the section of a top-level key is empty.
-    pub fn split(&self) -> (&'static str, &'static str) {
-        self.key.split_once('.').unwrap_or(("", self.key))
-    }
-}
 
 macro_rules! setting {
     ($key:expr, [$($env:literal)?], $doc:expr, $ty:ty, $($field:ident).+) => {
@@ -127,7 +88,7 @@ macro_rules! settings {
         $( section! { $(#[doc = $section_doc])* $name { $( $(#[doc = $doc])* $key : $ty = $default; )* } } )*
 
         /// All settings, in the order of the documentation.
-        pub static SETTINGS: &[Setting] = &[
+        pub static SETTINGS: &[Setting<Config>] = &[
             $( setting!(stringify!($top), [$($top_env)?], concat!($($top_doc, "\n"),*), $top_ty, $top), )*
             $( $( setting!(
                 concat!(stringify!($section), ".", stringify!($key)),
@@ -290,9 +251,9 @@ settings! {
         /// The domain below which pods get hosts of their own, for `isolation = "subdomain"`. All names below it must lead to this broker, and its certificate must be for them.
         domain: Option<Domain> = None;
         /// The `Content-Security-Policy` of served pods.
-        content_security_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_CSP);
+        content_security_policy: HeaderValue = HeaderValue::from_static(POD_CSP);
         /// The `Permissions-Policy` of served pods.
-        permissions_policy: HeaderValue = HeaderValue::from_static(crate::http::POD_PERMISSIONS);
+        permissions_policy: HeaderValue = HeaderValue::from_static(POD_PERMISSIONS);
     }
 
     /// Whose uploads are taken.

@@ -4,11 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use salvo::http::uri::Uri;
 
-use super::{
-    list::Entry,
-    settings::{CertificateFiles, Setting},
-    value::{Value, expected, named_values},
-};
+use super::value::{Value, expected, named_values};
 
 /// Where certificates come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,16 +146,3 @@ named_values!(
     "\"tls-alpn-01\" or \"http-01\"",
     "tls-alpn-01" => ChallengeKind::TlsAlpn01, "http-01" => ChallengeKind::Http01
 );
-
-impl Entry for CertificateFiles {
-    const NAME: &'static str = "tls.certificates";
-    const SETTINGS: &'static [Setting<Self>] = Self::SETTINGS;
-
-    fn check(&self) -> Result<(), String> {
-        match (&self.chain, &self.key) {
-            (None, _) => Err("chain is missing: expected the path of a certificate chain (PEM)".into()),
-            (_, None) => Err("key is missing: expected the path of a private key (PEM)".into()),
-            (Some(_), Some(_)) => Ok(()),
-        }
-    }
-}

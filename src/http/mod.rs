@@ -45,10 +45,7 @@ use crate::{
     tls::{CertStore, HttpChallenges},
 };
 
-pub(crate) use self::{
-    download::{POD_CSP, POD_PERMISSIONS},
-    redirect::service as redirect_service,
-};
+pub(crate) use self::redirect::service as redirect_service;
 
 /// What the routes work on.
 pub(crate) struct App {
