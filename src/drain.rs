@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::App,
+    app::App,
     net::{front::Entrance, serving::StopServing},
     signal::farewell::Closing,
 };

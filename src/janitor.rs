@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    app::App,
     clock::Clock,
     config::{Config, JanitorSettings, Lifetime, RegistryKind},
-    http::App,
     pods::{Janitor, Moment, OpenError, RedbRegistry, Registry, RegistryError, Report, Rules},
 };
 

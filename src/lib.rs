@@ -23,6 +23,7 @@
 //! To keep pods elsewhere, implement [`Registry`]; to serve routes beside the broker's own, hand a
 //! [`salvo::Router`] to [`Builder::routes`].
 
+mod app;
 mod clock;
 pub mod config;
 mod drain;

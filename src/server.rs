@@ -18,11 +18,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    app::App,
     clock::Clock,
     config::{self, Config, Purpose, RegistryKind},
     drain::Drain,
-    http::{self, App},
-    janitor,
+    http, janitor,
     net::{
         client_places::ClientPlaces,
         crowd::Pool,

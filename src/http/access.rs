@@ -5,8 +5,7 @@ use std::sync::Arc;
 use salvo::{Depot, FlowCtrl, Request, Response, handler, http::StatusCode};
 use tracing::{Level, enabled};
 
-use super::App;
-use crate::net::client::Client;
+use crate::{app::App, net::client::Client};
 
 /// Logs requests with the address of their client, at level debug: no line of level info or above names a visitor.
 pub struct AccessLog(pub Arc<App>);

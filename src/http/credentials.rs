@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{
-    App,
-    error::{HttpError, render_json},
+    error::HttpError,
+    json::render_json,
     owner_request::{owner_path, signed_by},
 };
 use crate::{
+    app::App,
     net::{client::Client, limits::Kind},
     owner::{credentials::NewCredential, digest::Announced},
     pods::{AddedCredential, Credential, CredentialName, CredentialPodIds, Digest, OwnerKey},

@@ -13,15 +13,17 @@ use salvo::{
 };
 
 use super::{
-    App, compression,
+    compression,
     conditions::{Conditions, precondition_failed},
     downloads::DownloadPermit,
     error::HttpError,
     isolation, meta,
+    pod_path::slug_of,
 };
 use crate::{
+    app::App,
     config::Config,
-    net::{client::Client, path::normalize},
+    net::client::Client,
     pods::{Blob, PieceMemory, PodRecord, RegistryError, Slug},
 };
 
@@ -142,13 +144,6 @@ fn fence(response: &mut Response, record: &PodRecord, config: &Config) {
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert("x-pod-owner", owner);
     headers.insert(meta::POD_UPLOAD, HeaderValue::from_static(meta::upload_of(record)));
-}
-
-/// The slug in a path of the form `/SLUG` and `suffix`.
-pub fn slug_of(request: &Request, suffix: &str) -> Result<Slug, HttpError> {
-    let path = normalize(request.uri().path());
-    let slug = path.strip_prefix('/').and_then(|path| path.strip_suffix(suffix));
-    slug.and_then(|slug| slug.parse().ok()).ok_or(HttpError::NotFound)
 }
 
 /// The tags of a pod as it is and in gzip, which must differ as they are strong (RFC 9110, section 8.8.3.3).

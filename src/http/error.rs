@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use salvo::{
-    Depot, Request, Response, Writer, async_trait,
+    Depot, FlowCtrl, Request, Response, Writer, async_trait, handler,
     http::{
         HeaderValue, StatusCode, header,
         headers::{ContentRange, HeaderMapExt},
@@ -12,7 +11,7 @@ use salvo::{
 };
 use serde::Serialize;
 
-use super::not_found::render_not_found;
+use super::json::render_json;
 use crate::{
     net::limits::Exceeded,
     owner::{signature::ACCEPT_SIGNATURE, uploads::NotTaken},
@@ -172,21 +171,36 @@ struct ErrorBody<'a> {
     error: &'a str,
 }
 
-/// Writes `body` as the JSON of a response.
-pub fn render_json(response: &mut Response, body: &impl Serialize) {
-    send_json(response, json_of(body));
+/// Answers as the reference does: 404, whatever the method.
+pub struct NotFound;
+
+#[handler]
+impl NotFound {
+    async fn handle(&self, response: &mut Response) {
+        render_not_found(response);
+    }
 }
 
-/// Returns `body` as JSON.
-pub fn json_of(body: &impl Serialize) -> Bytes {
-    serde_json::to_vec(body).expect("the bodies of answers are plain data").into()
-}
-
-/// Writes JSON as a response.
-pub fn send_json(response: &mut Response, json: Bytes) {
+fn render_not_found(response: &mut Response) {
+    const BODY: &str = "404 Not Found";
+    response.status_code(StatusCode::NOT_FOUND);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CONTENT_LENGTH, json.len().into());
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    headers.insert(header::CONTENT_LENGTH, BODY.len().into());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response.body(json);
+    response.body(BODY);
+}
+
+/// Gives an error status without a body its sentence.
+pub struct Otherwise;
+
+#[handler]
+impl Otherwise {
+    async fn handle(&self, response: &mut Response, flow: &mut FlowCtrl) -> Result<(), HttpError> {
+        flow.skip_rest();
+        match response.status_code {
+            None | Some(StatusCode::NOT_FOUND) => Err(HttpError::NotFound),
+            Some(status) => Err(HttpError::new(status, status.canonical_reason().unwrap_or("error"))),
+        }
+    }
 }

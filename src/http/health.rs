@@ -8,10 +8,10 @@ use serde::Serialize;
 use tokio::time::{Duration, Instant};
 
 use super::{
-    App,
-    error::{HttpError, json_of, send_json},
+    error::HttpError,
+    json::{json_of, send_json},
 };
-use crate::{config::OriginsShown, net::path::normalize};
+use crate::{app::App, config::OriginsShown, net::path::normalize};
 
 /// Bytes of pod ids in one answer.
 const LIST_BYTES: usize = 64 * 1024;

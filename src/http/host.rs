@@ -8,8 +8,8 @@ use salvo::{
     http::{HeaderMap, StatusCode, Version, header, uri::Authority},
 };
 
-use super::{App, error::HttpError, upload::pass_over};
-use crate::net::host;
+use super::error::HttpError;
+use crate::{app::App, net::host};
 
 /// Lets requests through that name one valid host.
 pub struct ValidHost(pub Arc<App>);
@@ -20,7 +20,7 @@ impl ValidHost {
         let authority = request.uri().authority();
         let checked = check(request.version(), authority, request.headers());
         if checked.is_err() && !request.headers().contains_key(header::EXPECT) {
-            pass_over(&self.0, request.take_body());
+            self.0.refused_bodies.discard(request.take_body());
         }
         checked.map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))
     }

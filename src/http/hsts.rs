@@ -8,7 +8,7 @@ use salvo::{
     http::{HeaderValue, header, uri::Scheme},
 };
 
-use super::App;
+use crate::app::App;
 
 const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 

@@ -4,50 +4,23 @@
 //! `sandbox` a pod has an origin that nobody shares and that keeps nothing; with `subdomain` it has the host
 //! `LABEL.DOMAIN` to itself.
 
-use std::sync::Arc;
-
 use salvo::{
-    FlowCtrl, Request, Response, handler,
-    http::{HeaderValue, Method, StatusCode, header, uri::Authority},
+    Request, Response,
+    http::{HeaderValue, StatusCode, header, uri::Authority},
 };
 
-use super::{App, download, error::HttpError};
 use crate::{
     config::{Config, Isolation, PodSettings},
     net::client::Client,
-    pods::{Slug, label_of, slug_of_label},
+    pods::{Slug, label_of},
 };
 
 /// What a sandboxed pod may do. Without `allow-same-origin`, its origin is opaque.
 const SANDBOX: &str = "; sandbox allow-scripts allow-forms allow-modals allow-downloads allow-popups \
     allow-popups-to-escape-sandbox";
 
-/// Serves pods on hosts of their own, and nothing else there.
-pub struct PodHosts(pub Arc<App>);
-
-#[handler]
-impl PodHosts {
-    async fn handle(
-        &self,
-        request: &mut Request,
-        response: &mut Response,
-        flow: &mut FlowCtrl,
-    ) -> Result<(), HttpError> {
-        let Self(app) = self;
-        let config = app.live.load_full();
-        let Some(domain) = pod_domain(&config.pods) else { return Ok(()) };
-        let Some(label) = label(&Client::of(request, &config.trusted_proxies), &domain) else {
-            return Ok(());
-        };
-        flow.skip_rest();
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        let slug = slug_of_label(&label).filter(|_| is_read && request.uri().path() == "/");
-        download::serve(app, slug.ok_or(HttpError::NotFound)?, request, response).await
-    }
-}
-
 /// What stands before the pods' domain in the host that was asked for.
-fn label(client: &Client, domain: &str) -> Option<String> {
+pub fn label(client: &Client, domain: &str) -> Option<String> {
     let host = client.host.as_ref()?.host().to_ascii_lowercase();
     // A dot at the end makes a name absolute, and is no part of it.
     let host = host.strip_suffix('.').unwrap_or(&host);
@@ -55,7 +28,7 @@ fn label(client: &Client, domain: &str) -> Option<String> {
 }
 
 /// The domain below which each pod has its host, where it has one.
-fn pod_domain(settings: &PodSettings) -> Option<String> {
+pub fn pod_domain(settings: &PodSettings) -> Option<String> {
     (settings.isolation == Isolation::Subdomain).then(|| settings.domain.as_ref().map(ToString::to_string))?
 }
 

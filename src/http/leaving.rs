@@ -7,7 +7,7 @@ use salvo::{
     http::{HeaderValue, StatusCode, Version, header},
 };
 
-use super::App;
+use crate::app::App;
 
 /// Adds `Connection: close` to what is answered from when the broker begins to stop, so that connections end between
 /// two requests and not in one.

@@ -8,22 +8,19 @@ use salvo::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{App, error::HttpError, redirect::challenge_answer, upload::pass_over};
+use super::{challenge::challenge_answer, error::HttpError};
 use crate::{
+    app::App,
     net::{
         client::Client,
         limits::{Kind, Limits},
         network::ClientNetwork,
         path::normalize,
-        refusals::{HOLD, Refusals},
     },
     owner::admission::Registrant,
     signal::admission::{Admission, Key, Standing},
 };
 
-/// Refusals that are held back at a time over HTTP/1.1: each takes some kilobytes. More are answered at once. Over HTTP/2
-/// the streams of a connection bound them.
-pub(super) const HELD: usize = 2048;
 /// How long a registration waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -60,23 +57,11 @@ async fn check(app: &App, kind: Kind, request: &mut Request) -> Result<(), HttpE
     let is_read_on =
         matches!(kind, Kind::Upload | Kind::OwnerChange) && !headers.contains_key(header::EXPECT);
     drop(headers);
-    hold(app, request).await;
+    app.refusal_delay.hold(request).await;
     if is_read_on {
-        pass_over(app, request.take_body());
+        app.refused_bodies.discard(request.take_body());
     }
     Err(exceeded.into())
-}
-
-/// Holds a refusal back: who asks in a loop is answered a few times a second, and not as fast as it goes.
-async fn hold(app: &App, request: &Request) {
-    if let Some(refusals) = request.extensions().get::<Refusals>() {
-        // Counted before the client can reset the stream.
-        refusals.add();
-        return sleep(HOLD).await;
-    }
-    if let Ok(_held) = app.held.try_acquire() {
-        sleep(HOLD).await;
-    }
 }
 
 /// What a request counts as. Only an ACME directory that looks for its challenge counts as nothing: nobody else knows

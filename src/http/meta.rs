@@ -8,12 +8,11 @@ use salvo::{
 };
 use serde::Serialize;
 
-use super::{
-    App,
-    download::slug_of,
-    error::{HttpError, render_json},
+use super::{error::HttpError, json::render_json, pod_path::slug_of};
+use crate::{
+    app::App,
+    pods::{HitCounter, PodRecord},
 };
-use crate::pods::{HitCounter, PodRecord};
 
 /// Says whether the owner signed the upload, and so the page; if not, `x-pod-owner` is only whose manifest is in it.
 pub const POD_UPLOAD: HeaderName = HeaderName::from_static("x-pod-upload");

@@ -11,15 +11,17 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    App,
     conditions::{Conditions, precondition_failed},
-    download::{etags, slug_of},
-    error::{HttpError, render_json},
+    download::etags,
+    error::HttpError,
+    json::render_json,
     meta,
     owner_request::{owner_path, signed, signed_by},
+    pod_path::slug_of,
     upload::{self, SignedUpload},
 };
 use crate::{
+    app::App,
     net::client::network_of,
     owner::signature::VerifiedRequest,
     pods::{PodRecord, Slug},

@@ -8,8 +8,9 @@ use salvo::{
     http::{HeaderMap, header},
 };
 
-use super::{App, error::HttpError, upload::pass_over};
+use super::error::HttpError;
 use crate::{
+    app::App,
     config::Config,
     net::{
         client::{Client, network_of},
@@ -44,7 +45,7 @@ impl FromProgram {
         let config = self.0.live.load_full();
         let checked = check_sender(request.headers()).and_then(|()| check_host(request, &config));
         if checked.is_err() && !request.headers().contains_key(header::EXPECT) {
-            pass_over(&self.0, request.take_body());
+            self.0.refused_bodies.discard(request.take_body());
         }
         checked
     }

@@ -7,11 +7,11 @@ use percent_encoding::percent_decode_str;
 use salvo::{Request, Response, handler, http::StatusCode};
 
 use super::{
-    App,
     error::HttpError,
     owner_request::{owner_path, signed_by},
 };
 use crate::{
+    app::App,
     net::{
         client::{Client, network_of},
         limits::Kind,

@@ -7,11 +7,13 @@ use salvo::{
     http::{HeaderValue, StatusCode, header, uri::Authority},
 };
 
-use super::{App, access, error::HttpError, host, limit, not_found, readable};
-use crate::{
-    config::PublicUrl,
-    net::{client::Client, path::normalize},
+use super::{
+    access,
+    challenge::challenge_route,
+    error::{self, HttpError},
+    host, limit,
 };
+use crate::{app::App, config::PublicUrl, net::client::Client};
 
 /// All routes of a redirect listener.
 pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
@@ -22,32 +24,7 @@ pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
         .hoop(access::AccessLog(app.clone()))
         .hoop(limit::LimitReads(app.clone()))
         .hoop(host::ValidHost(app.clone()))
-        .catcher(salvo::catcher::Catcher::new(not_found::Otherwise))
-}
-
-/// The route at which an ACME directory looks for http-01.
-pub(crate) fn challenge_route(app: &Arc<App>) -> Router {
-    readable(".well-known/acme-challenge/{token}", Challenge(app.clone()))
-}
-
-/// Returns the answer to the http-01 challenge under a normalized path, or `None` if none is awaited there.
-pub(super) fn challenge_answer(app: &App, path: &str) -> Option<String> {
-    app.http_challenges.get(path.strip_prefix("/.well-known/acme-challenge/")?)
-}
-
-struct Challenge(Arc<App>);
-
-#[handler]
-impl Challenge {
-    async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
-        let path = normalize(request.uri().path());
-        let answer = challenge_answer(&self.0, &path).ok_or(HttpError::NotFound)?;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        headers.insert(header::CONTENT_LENGTH, answer.len().into());
-        response.body(answer);
-        Ok(())
-    }
+        .catcher(salvo::catcher::Catcher::new(error::Otherwise))
 }
 
 struct ToHttps {

@@ -16,8 +16,9 @@ use salvo::{
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{App, error::HttpError, limit, owner_request, small_writes::SmallWrites};
+use super::{error::HttpError, limit, owner_request, small_writes::SmallWrites};
 use crate::{
+    app::App,
     net::{
         client::{Client, network_of},
         crowd::Counted,

@@ -4,10 +4,8 @@ mod body;
 mod format;
 mod unescape;
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::StreamExt;
 use salvo::{
     Request, Response, handler,
     http::{
@@ -16,15 +14,11 @@ use salvo::{
     },
 };
 use serde::Serialize;
-use tokio::time::timeout;
 
 pub use self::format::Format;
-use super::{
-    App,
-    error::{HttpError, render_json},
-    owner_request,
-};
+use super::{error::HttpError, json::render_json, owner_request};
 use crate::{
+    app::App,
     config::{Config, Lifetime, UploadPolicy},
     net::{
         client::{Client, network_of},
@@ -37,12 +31,6 @@ use crate::{
     },
     pods::{OwnerKey, VerifiedPod},
 };
-
-/// How much of a refused body is read, and for how long.
-const PASS_OVER_BYTES: usize = 64 << 20;
-const PASS_OVER_TIME: Duration = Duration::from_secs(5);
-/// Refused bodies that are read at the same time.
-pub(super) const PASSING_OVER: usize = 256;
 
 pub struct Upload(pub Arc<App>);
 
@@ -94,7 +82,7 @@ pub fn answer(
         if refused.status() == StatusCode::REQUEST_TIMEOUT && request.version() < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        pass_over(app, body);
+        app.refused_bodies.discard(body);
     }
     render_json(response, &taken?);
     Ok(())
@@ -221,28 +209,6 @@ pub fn charge(app: &App, config: &Config, request: &Request, pod: &VerifiedPod) 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HttpError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "verification failed"))
-}
-
-/// Reads on for a while after a refusal: a client that is still sending could not read why it was refused if the
-/// connection were closed under it.
-pub(super) fn pass_over(app: &App, mut body: ReqBody) {
-    // Beyond these it is the client's loss.
-    let Ok(permit) = app.passing_over.clone().try_acquire_owned() else { return };
-    let mut left = PASS_OVER_BYTES;
-    let rest = async move {
-        while let Some(Ok(frame)) = body.next().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                // The rest waits in the client, which has as long to see the answer.
-                pending::<()>().await;
-            }
-        }
-    };
-    tokio::spawn(async move {
-        let _permit = permit;
-        // A client that goes on and on is cut off.
-        let _ = timeout(PASS_OVER_TIME, rest).await;
-    });
 }
 
 /// Scheme and host under which the pod will be found.

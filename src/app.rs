@@ -1,0 +1,107 @@
+//! What the handlers of requests share.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use arc_swap::ArcSwap;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    config::{Config, Live},
+    http::{
+        compression::Compression, downloads::Downloads, refusal_delay::RefusalDelay,
+        refused_body::RefusedBodies, upload_limiter::UploadLimiter,
+    },
+    net::{crowd::Pool, limits::Limits},
+    owner::{admission::Owners, credentials::Credentials, replay::Replay, uploads::UploadAccess},
+    pods::{HitCounter, Janitor, Registry},
+    signal::socket::Hub,
+    tls::{CertStore, HttpChallenges},
+};
+
+/// What the routes work on.
+pub struct App {
+    pub live: Live,
+    pub registry: Arc<dyn Registry>,
+    pub hits: Arc<HitCounter>,
+    pub hub: Hub,
+    /// Cancelled when the broker stops.
+    pub stop: CancellationToken,
+    /// Tasks of open sockets.
+    pub sockets: TaskTracker,
+    pub uploads: ArcSwap<UploadLimiter>,
+    pub compression: ArcSwap<Compression>,
+    pub downloads: Downloads,
+    pub limits: Arc<Limits>,
+    pub janitor: Janitor,
+    pub certificates: Arc<CertStore>,
+    pub http_challenges: Arc<HttpChallenges>,
+    pub clock: Clock,
+    /// Signed requests that were taken.
+    pub replay: Arc<Replay>,
+    pub owners: Arc<Owners>,
+    pub credentials: Credentials,
+    pub upload_access: Arc<UploadAccess>,
+    pub refused_bodies: RefusedBodies,
+    pub refusal_delay: RefusalDelay,
+    /// Whether the registry has not answered for too long.
+    pub is_registry_stuck: AtomicBool,
+}
+
+impl App {
+    pub fn new(
+        live: Live,
+        registry: Arc<dyn Registry>,
+        hub: Hub,
+        certificates: Arc<CertStore>,
+        http_challenges: Arc<HttpChallenges>,
+        clock: Clock,
+        downloads: Pool,
+    ) -> Arc<Self> {
+        let config = live.load();
+        registry.set_quotas(config.quotas());
+        let replay = Arc::new(Replay::new(clock.now()));
+        let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), hub.directory.clone());
+        Arc::new(Self {
+            credentials: Credentials::new(registry.clone(), clock.clone()),
+            registry,
+            clock,
+            replay,
+            owners,
+            upload_access: Arc::default(),
+            refused_bodies: RefusedBodies::default(),
+            refusal_delay: RefusalDelay::default(),
+            is_registry_stuck: AtomicBool::new(false),
+            hits: Arc::default(),
+            hub,
+            stop: CancellationToken::new(),
+            sockets: TaskTracker::new(),
+            uploads: ArcSwap::from_pointee(UploadLimiter::new(&config.pods)),
+            compression: ArcSwap::from_pointee(Compression::new(&config.pods)),
+            downloads: Downloads::new(downloads),
+            limits: Arc::new(Limits::new(&config)),
+            janitor: Janitor::default(),
+            certificates,
+            http_challenges,
+            live: live.clone(),
+        })
+    }
+
+    /// Puts another configuration in place, as far as that can be done while the broker runs.
+    pub fn reload(&self, config: Config) {
+        self.hub.directory.set_limits(config.signal.clone());
+        self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
+        self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
+        self.limits.reload(&config);
+        self.registry.set_quotas(config.quotas());
+        // What is in memory stays there, and goes on counting, unless its settings are others.
+        if !self.compression.load().fits(&config.pods) {
+            self.compression.store(Arc::new(Compression::new(&config.pods)));
+        }
+        if !self.uploads.load().fits(&config.pods) {
+            // Uploads that wait or run go on under the limits that they came in under.
+            self.uploads.store(Arc::new(UploadLimiter::new(&config.pods)));
+        }
+        self.live.store(config);
+    }
+}
