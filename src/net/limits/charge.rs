@@ -2,7 +2,12 @@
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
-use super::{Each, Exceeded, KILOBYTE, Key, Limit, Limits, PerClient};
+use super::{
+    each::{Each, Limit},
+    per_client::PerClient,
+    policy::Exceeded,
+    rules::{KILOBYTE, Key, Rules},
+};
 
 /// What one pod was charged. It stays charged unless it is given back: a client that goes away in the midst of a commit
 /// may have had its pod stored.
@@ -37,37 +42,14 @@ impl<L: Limit<K>, K: Clone> Entry<L, K> {
 }
 
 impl Charge {
-    /// Gives everything back if the pod was not stored.
-    pub fn keep_if(self, is_stored: bool) {
-        if !is_stored {
-            self.give_back();
-        }
-    }
-
-    fn give_back(self) {
-        let Self { owner, kilobytes, pods } = self;
-        owner.into_iter().for_each(Entry::give_back);
-        kilobytes.into_iter().chain(pods).for_each(Entry::give_back);
-    }
-}
-
-impl Limits {
-    /// Charges a pod of `bytes` bytes to the owner key that signed its upload, if one did, and to the client's day.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if one of them has had too many; then nothing is charged.
-    pub fn charge_pod(
-        &self,
+    /// Charges a pod to all that it is counted for, or to none.
+    pub fn of(
+        rules: &Rules,
         owner: Option<&Key>,
         client: Option<IpAddr>,
         bytes: u64,
-    ) -> Result<Charge, Exceeded> {
-        let rules = self.rules.load();
-        let mut charge = Charge::default();
-        if rules.is_exempt(client) {
-            return Ok(charge);
-        }
+    ) -> Result<Self, Exceeded> {
+        let mut charge = Self::default();
         let mut charge_all = || {
             if let Some(owner) = owner {
                 charge.owner = Entry::charge(rules.uploads_per_owner.as_ref(), owner, 1)?;
@@ -87,12 +69,25 @@ impl Limits {
             }
         }
     }
+
+    /// Gives everything back if the pod was not stored.
+    pub fn keep_if(self, is_stored: bool) {
+        if !is_stored {
+            self.give_back();
+        }
+    }
+
+    fn give_back(self) {
+        let Self { owner, kilobytes, pods } = self;
+        owner.into_iter().for_each(Entry::give_back);
+        kilobytes.into_iter().chain(pods).for_each(Entry::give_back);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::{config::Config, net::limits::Limits};
 
     const OWNER: Key = [1; 32];
 

@@ -3,25 +3,20 @@
 //! The limiters are governor's (GCRA); what they know of single clients lies in tables of fixed size ([`table`]).
 
 mod charge;
+mod each;
 mod per_client;
+mod policy;
+mod rules;
 mod table;
 
-use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-    state::{InMemoryState, NotKeyed},
-};
 
-pub use self::charge::Charge;
-use self::{per_client::PerClient, table::Table};
+use self::rules::Rules;
+pub use self::{charge::Charge, policy::Exceeded, rules::Key};
 use super::crowd::{Counted, Crowd, Share, group_of};
-use crate::config::{Config, LimitSettings, RateLimit};
-
-/// An Ed25519 public key.
-pub type Key = [u8; 32];
+use crate::config::Config;
 
 /// What is limited for one client and in total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,307 +48,6 @@ pub enum Kind {
 pub struct Limits {
     rules: ArcSwap<Rules>,
     sockets: Arc<Crowd>,
-}
-
-#[derive(Debug)]
-struct Rules {
-    settings: LimitSettings,
-    /// Of all clients together.
-    max_sockets: usize,
-    uploads: Pair,
-    reads: Pair,
-    upgrades: Pair,
-    registrations: Pair,
-    offers: Pair,
-    wrong_credentials: Pair,
-    credentials: Pair,
-    newcomer_credentials: Pair,
-    uploads_per_owner: Option<Arc<Each<Key>>>,
-    pods_per_day: Option<Arc<PerClient>>,
-    kilobytes_per_day: Option<Arc<PerClient>>,
-}
-
-/// One thing's limit for one client, and in total.
-#[derive(Clone, Debug)]
-struct Pair {
-    each: Option<Arc<PerClient>>,
-    all: Option<Arc<All>>,
-}
-
-/// A limit that a request came up against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exceeded {
-    /// What the limit is called in `RateLimit-Policy`.
-    pub name: &'static str,
-    /// How many it allows at once.
-    pub quota: u64,
-    /// What is counted, where that is not requests.
-    pub unit: Option<&'static str>,
-    /// In which time so many are allowed again.
-    pub window: Duration,
-    /// When the next one is.
-    pub wait: Duration,
-    /// A sentence for the client.
-    pub sentence: &'static str,
-}
-
-/// A limit that holds for each key apart.
-trait Limit<K> {
-    /// Counts `count` at once for `key`, or none.
-    fn charge(&self, key: &K, count: NonZeroU32) -> Result<(), Exceeded>;
-
-    /// Takes back `count` that were counted.
-    fn give_back(&self, key: &K, count: NonZeroU32);
-}
-
-/// A limit for each key.
-#[derive(Debug)]
-struct Each<K: Hash + Eq + Clone> {
-    policy: Policy,
-    limiter: RateLimiter<K, Table<K>, DefaultClock>,
-    /// What the limiter knows, for what is given back.
-    table: Table<K>,
-}
-
-/// A limit for all clients together.
-#[derive(Debug)]
-struct All {
-    policy: Policy,
-    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Policy {
-    name: &'static str,
-    sentence: &'static str,
-    quota: Quota,
-    /// What is counted, and how many of it are one for the limiter.
-    unit: Option<(&'static str, u64)>,
-}
-
-const DAY: Duration = Duration::from_hours(24);
-/// Quotas of bytes count in these: a limiter counts to four billion.
-const KILOBYTE: u64 = 1024;
-
-impl Policy {
-    fn new(name: &'static str, sentence: &'static str, rate: RateLimit) -> Option<Self> {
-        let RateLimit::Rate(rate) = rate else { return None };
-        let quota = Quota::with_period(rate.interval()).expect("a rate is finite").allow_burst(rate.burst());
-        Some(Self { name, sentence, quota, unit: None })
-    }
-
-    /// So much in a day; what is used is free again a day later.
-    fn per_day(name: &'static str, sentence: &'static str, count: u64) -> Self {
-        let count = u32::try_from(count.max(1)).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
-        let quota =
-            Quota::with_period(DAY / count.get()).expect("a day has enough nanoseconds").allow_burst(count);
-        Self { name, sentence, quota, unit: None }
-    }
-
-    /// Returns the policy of a limit that allows `factor` times as much.
-    fn times(self, factor: u32) -> Self {
-        let quota = Quota::with_period(self.quota.replenish_interval() / factor);
-        let quota = quota.expect("the fastest rate that can be set has nanoseconds to spare");
-        let burst =
-            self.quota.burst_size().saturating_mul(NonZeroU32::new(factor).unwrap_or(NonZeroU32::MIN));
-        Self { quota: quota.allow_burst(burst), ..self }
-    }
-
-    fn exceeded(&self, wait: Duration) -> Exceeded {
-        Exceeded {
-            name: self.name,
-            quota: u64::from(self.quota.burst_size().get()) * self.unit.map_or(1, |(_, size)| size),
-            unit: self.unit.map(|(name, _)| name),
-            window: self.quota.burst_size_replenished_in(),
-            wait,
-            sentence: self.sentence,
-        }
-    }
-}
-
-impl<K: Hash + Eq + Clone> Each<K> {
-    fn new(policy: Policy) -> Self {
-        Self::with_table(policy, Table::default())
-    }
-
-    fn with_table(policy: Policy, table: Table<K>) -> Self {
-        let limiter = RateLimiter::new(policy.quota, table.clone(), DefaultClock::default());
-        Self { policy, limiter, table }
-    }
-}
-
-impl<K: Hash + Eq + Clone> Limit<K> for Each<K> {
-    fn charge(&self, key: &K, count: NonZeroU32) -> Result<(), Exceeded> {
-        let now = || self.limiter.clock().now();
-        match self.limiter.check_key_n(key, count) {
-            Ok(counted) => counted.map_err(|until| self.policy.exceeded(until.wait_time_from(now()))),
-            // More than is ever allowed.
-            Err(_) => Err(self.policy.exceeded(DAY)),
-        }
-    }
-
-    fn give_back(&self, key: &K, count: NonZeroU32) {
-        let each = self.policy.quota.replenish_interval().max(Duration::from_nanos(1));
-        self.table.give_back(key, (each * count.get()).as_nanos() as u64);
-    }
-}
-
-impl All {
-    fn new(policy: Policy) -> Self {
-        Self { policy, limiter: RateLimiter::direct(policy.quota) }
-    }
-
-    fn check(&self) -> Result<(), Exceeded> {
-        let now = || self.limiter.clock().now();
-        self.limiter.check().map_err(|until| self.policy.exceeded(until.wait_time_from(now())))
-    }
-}
-
-impl Pair {
-    /// The limits of these policies; those of `before` go on where nothing changed.
-    fn new(each: Option<Policy>, all: Option<Policy>, before: Option<&Self>) -> Self {
-        Self {
-            each: go_on(
-                each,
-                before.and_then(|before| before.each.as_ref()),
-                |limit| limit.policy(),
-                PerClient::new,
-            ),
-            all: go_on(all, before.and_then(|before| before.all.as_ref()), |limit| limit.policy, All::new),
-        }
-    }
-
-    fn check(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
-        // First the client's own limit, so that one client alone does not use up what is for all.
-        self.check_client(client)?;
-        self.check_total().inspect_err(|_| {
-            if let (Some(each), Some(client)) = (&self.each, client) {
-                each.give_back(&client, NonZeroU32::MIN);
-            }
-        })
-    }
-
-    fn check_client(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
-        let (Some(each), Some(client)) = (&self.each, client) else { return Ok(()) };
-        each.charge(&client, NonZeroU32::MIN)
-    }
-
-    fn check_total(&self) -> Result<(), Exceeded> {
-        self.all.as_ref().map_or(Ok(()), |all| all.check())
-    }
-}
-
-fn go_on<L>(
-    policy: Option<Policy>,
-    before: Option<&Arc<L>>,
-    of: impl Fn(&L) -> Policy,
-    new: impl Fn(Policy) -> L,
-) -> Option<Arc<L>> {
-    let policy = policy?;
-    match before.filter(|before| of(before) == policy) {
-        Some(before) => Some(before.clone()),
-        None => Some(Arc::new(new(policy))),
-    }
-}
-
-impl Rules {
-    fn new(config: &Config, before: Option<&Self>) -> Self {
-        let (settings, quotas) = (&config.limits, &config.quotas);
-        let pair = |name: [_; 2], each, all, of: fn(&Self) -> &Pair| {
-            let each = Policy::new(
-                name[0],
-                "too many requests of this kind from your address; try again later",
-                each,
-            );
-            let all =
-                Policy::new(name[1], "this broker gets too many requests of this kind; try again later", all);
-            Pair::new(each, all, before.map(of))
-        };
-        let per_owner = Policy::new(
-            "uploads-per-owner",
-            "too many uploads of this owner key; try again later",
-            settings.uploads_per_owner,
-        );
-        let of_before = before.and_then(|before| before.uploads_per_owner.as_ref());
-        Self {
-            uploads: pair(
-                ["uploads-per-address", "uploads"],
-                settings.uploads_per_address,
-                settings.uploads,
-                |rules| &rules.uploads,
-            ),
-            reads: pair(
-                ["reads-per-address", "reads"],
-                settings.reads_per_address,
-                settings.reads,
-                |rules| &rules.reads,
-            ),
-            upgrades: pair(
-                ["upgrades-per-address", "upgrades"],
-                settings.upgrades_per_address,
-                settings.upgrades,
-                |rules| &rules.upgrades,
-            ),
-            registrations: pair(
-                ["registrations-per-address", "registrations"],
-                settings.registrations_per_address,
-                settings.registrations,
-                |rules| &rules.registrations,
-            ),
-            offers: Pair::new(
-                Policy::new(
-                    "offers-per-address",
-                    "too many offers from your address; try again later",
-                    settings.offers_per_address,
-                ),
-                None,
-                before.map(|rules| &rules.offers),
-            ),
-            wrong_credentials: Pair::new(
-                Some(WRONG_CREDENTIALS),
-                None,
-                before.map(|rules| &rules.wrong_credentials),
-            ),
-            credentials: Pair::new(
-                Some(Policy::per_day("credentials-per-address-and-day", OF_CREDENTIALS, CREDENTIALS_PER_DAY)),
-                None,
-                before.map(|rules| &rules.credentials),
-            ),
-            newcomer_credentials: Pair::new(
-                Some(Policy::per_day(
-                    "newcomer-credentials-per-address-and-day",
-                    OF_NEWCOMERS,
-                    NEWCOMER_CREDENTIALS_PER_DAY,
-                )),
-                None,
-                before.map(|rules| &rules.newcomer_credentials),
-            ),
-            uploads_per_owner: go_on(per_owner, of_before, |limit| limit.policy, Each::new),
-            pods_per_day: go_on(
-                quotas
-                    .pods_per_address_and_day
-                    .map(|pods| Policy::per_day("pods-per-address-and-day", OF_A_DAY, pods.into())),
-                before.and_then(|before| before.pods_per_day.as_ref()),
-                |limit| limit.policy(),
-                PerClient::new,
-            ),
-            kilobytes_per_day: go_on(
-                quotas.bytes_per_address_and_day.map(|bytes| Policy {
-                    unit: Some(("content-bytes", KILOBYTE)),
-                    ..Policy::per_day("bytes-per-address-and-day", OF_A_DAY, bytes.as_u64() / KILOBYTE)
-                }),
-                before.and_then(|before| before.kilobytes_per_day.as_ref()),
-                |limit| limit.policy(),
-                PerClient::new,
-            ),
-            settings: settings.clone(),
-            max_sockets: config.signal.max_sockets as usize,
-        }
-    }
-
-    fn is_exempt(&self, client: Option<IpAddr>) -> bool {
-        client.is_some_and(|client| self.settings.exempts(client))
-    }
 }
 
 impl Limits {
@@ -389,6 +83,21 @@ impl Limits {
         pair.check(client)
     }
 
+    /// Charges a pod of `bytes` bytes to the owner key that signed its upload, if one did, and to the client's day.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if one of them has had too many; then nothing is charged.
+    pub fn charge_pod(
+        &self,
+        owner: Option<&Key>,
+        client: Option<IpAddr>,
+        bytes: u64,
+    ) -> Result<Charge, Exceeded> {
+        let rules = self.rules.load();
+        if rules.is_exempt(client) { Ok(Charge::default()) } else { Charge::of(&rules, owner, client, bytes) }
+    }
+
     /// The network that stands for a client, or `None` if no limit holds for it.
     pub fn network(&self, client: Option<IpAddr>) -> Option<IpAddr> {
         client.filter(|_| !self.rules.load().is_exempt(client)).map(group_of)
@@ -411,24 +120,12 @@ impl Limits {
     }
 }
 
-/// Wrong credentials that a client may present without being held back.
-const WRONG_CREDENTIALS: Policy = Policy {
-    name: "wrong-credentials-per-address",
-    sentence: "too many wrong credentials from your address; try again later",
-    quota: Quota::per_minute(NonZeroU32::new(10).unwrap()),
-    unit: None,
-};
-const CREDENTIALS_PER_DAY: u64 = 100;
-const OF_CREDENTIALS: &str = "your address has made as many credentials in a day as it may; try again later";
-const NEWCOMER_CREDENTIALS_PER_DAY: u64 = 10;
-const OF_NEWCOMERS: &str = "your address has made as many credentials in a day as it may for keys that own nothing here; upload a signed pod of the key first (gemmapod-signal pods put)";
-const OF_A_DAY: &str = "your address has uploaded as much as it may in a day; try again later";
 /// When a client that has too many sockets may try again: nobody knows when one of them ends.
 const SOCKET_WAIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{policy::DAY, *};
 
     fn settings(toml: &str) -> Config {
         Config::from_toml(&format!("[limits]\n{toml}")).unwrap()

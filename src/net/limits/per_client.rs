@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, num::NonZeroU32};
 
-use super::{Each, Exceeded, Limit, Policy, Table};
+use super::{
+    each::{Each, Limit},
+    policy::{Exceeded, Policy},
+    table::Table,
+};
 use crate::net::{
     client_places::Network,
     crowd::{SITE_FACTOR, group_of, site_of},
