@@ -18,7 +18,10 @@ use crate::{
         path::normalize,
     },
     owner::admission::Registrant,
-    signal::admission::{Admission, Key, Standing},
+    signal::{
+        admission::Admission,
+        standing::{Key, Standing},
+    },
 };
 
 /// How long a registration waits for its turn.

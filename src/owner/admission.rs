@@ -34,8 +34,9 @@ use crate::{
     net::network::ClientNetwork,
     pods::{MAX_RECORDED, OwnerKey, PodIdRecord, Registry, RegistryError},
     signal::{
-        admission::{Admission, Key, Standing},
+        admission::Admission,
         directory::Directory,
+        standing::{Key, Standing},
     },
 };
 

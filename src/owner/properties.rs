@@ -27,11 +27,16 @@ use crate::{
     net::network::ClientNetwork,
     pods::{MemoryRegistry, RedbRegistry, Registry},
     signal::{
-        admission::{self, Admission},
+        admission::Admission,
         budget::Budget,
-        contest::Contest,
-        directory::{Admitted, Directory, Handled, Place},
+        directory::{
+            Directory,
+            contest::Contest,
+            handled::{Admitted, Handled},
+            place::Place,
+        },
         outbox::{Next, Outbox},
+        registration::register,
     },
 };
 
@@ -230,7 +235,7 @@ impl<'a> World<'a> {
         let Handled::Registers(registration) = place.handle(frame.to_string().as_bytes(), &*admission) else {
             panic!("it can be carried out");
         };
-        if let Admitted::Contests(contest) = admission::register(&place, &*admission, registration).await {
+        if let Admitted::Contests(contest) = register(&place, &*admission, registration).await {
             self.contests.push(contest);
         }
         self.hosts.push(Host { pod, victim, answers: true, place, outbox, closed: false });

@@ -2,20 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::directory::{Admitted, Member, Registration};
+use super::standing::{Key, Standing};
 use crate::net::network::ClientNetwork;
-
-/// What a registration is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// The pod id has no owner: a holder that is there keeps it. With the key that was proven, if any.
-    Open(Option<Key>),
-    /// The pod id is owned by this key, which was proven.
-    Owner(Key),
-}
-
-/// An owner key; nothing to this module but a name.
-pub type Key = [u8; 32];
 
 /// Decides about registrations and offers at one socket.
 #[async_trait]
@@ -46,30 +34,6 @@ pub trait Admission: Send + Sync {
 
     /// The network of the socket's client.
     fn network(&self) -> ClientNetwork;
-}
-
-impl Standing {
-    /// Returns the key that was proven, if any.
-    pub fn proof(&self) -> Option<Key> {
-        match self {
-            Self::Open(proof) => *proof,
-            Self::Owner(key) => Some(*key),
-        }
-    }
-}
-
-/// Carries out a registration of a socket, as far as `admission` allows, and has it recorded.
-pub async fn register(member: &Member, admission: &dyn Admission, registration: Registration) -> Admitted {
-    let Registration { pod, token } = registration;
-    member.begin_registration();
-    let standing = admission.standing(&pod, token.as_deref()).await;
-    let proof = standing.as_ref().ok().and_then(Standing::proof);
-    let admitted = member.admit(pod.clone(), standing, admission.network());
-    if let Admitted::Holds = admitted {
-        member.registered(&pod, admission.registered(&pod, proof).await);
-    }
-    member.end_registration();
-    admitted
 }
 
 /// Admits everything.

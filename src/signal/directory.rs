@@ -4,12 +4,7 @@
 //! for it in its [`Outbox`]; nothing else passes between the two.
 
 use std::{
-    net::IpAddr,
-    ops::Deref,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -19,16 +14,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::member::Member;
-pub use super::state::{Holder, Record};
 use super::{
-    contest::Contest,
-    outbox::{Outbox, Waiting},
-    state::{PodId, SocketId, State, Talk},
+    ids::{PodId, SocketId},
+    state::{State, holder::Holder, stop::Talk},
 };
 use crate::config::SignalSettings;
 
-mod member;
+pub mod contest;
+pub mod handled;
+pub mod member;
+pub mod place;
 
 /// All sockets, who they are and whom they talk to.
 #[derive(Debug)]
@@ -49,58 +44,6 @@ pub struct Live {
     pub sessions: usize,
 }
 
-/// A socket's place in the directory; dropping it is leaving.
-#[derive(Debug)]
-pub struct Place(Member);
-
-/// What came of a frame.
-#[derive(Debug)]
-#[must_use]
-pub enum Handled {
-    /// All that it asked for is done, or its sender was told why not.
-    Done,
-    /// It was a registration that could be carried out: it is to be admitted first.
-    Registers(Registration),
-    /// There is no room for it in the queue of the origin that it is for. Its sender is to be read no further until
-    /// there is.
-    Waits(Passing),
-    /// It was refused because its sender's network sends too many of its kind. Its sender is to be read no further for a
-    /// moment.
-    TooMany,
-}
-
-/// A frame that waits until its receiver has room for it.
-#[derive(Debug)]
-pub struct Passing {
-    /// Becomes ready when the frame need not wait any longer.
-    pub waiting: Waiting,
-    /// The session that it belongs to.
-    pub session_id: Box<str>,
-}
-
-/// A registration that the directory could carry out, once it is admitted.
-#[derive(Debug)]
-#[must_use = "a registration must be admitted or refused"]
-pub struct Registration {
-    /// The pod id.
-    pub pod: PodId,
-    /// The `ownerToken` of the frame.
-    pub token: Option<String>,
-}
-
-/// What came of a registration.
-#[derive(Debug)]
-#[must_use = "a contest must be decided"]
-pub enum Admitted {
-    /// The socket holds the pod id, and is told so once that is recorded: see [`Member::registered`].
-    Holds,
-    /// It waits for the pod id, and this contest begins with it: it is to be decided when the holder has had the time to
-    /// show that it is there.
-    Contests(Contest),
-    /// It waits together with others, was refused, or is being closed.
-    NotYet,
-}
-
 impl Directory {
     /// An empty directory.
     pub fn new(limits: SignalSettings) -> Arc<Self> {
@@ -110,14 +53,6 @@ impl Directory {
             offer_waits: Notify::new(),
             limits: ArcSwap::from_pointee(limits),
         })
-    }
-
-    /// Lets a socket in; what is meant for it goes into `outbox`. `network` is the client's, or `None` for a client that
-    /// no limit holds for.
-    pub fn join(self: &Arc<Self>, outbox: Arc<Outbox>, network: Option<IpAddr>) -> Place {
-        let id = self.next_socket.fetch_add(1, Ordering::Relaxed);
-        self.lock().join(id, outbox.clone(), network);
-        Place(Member::new(self.clone(), id, outbox))
     }
 
     /// The limits that hold now.
@@ -220,20 +155,6 @@ impl Directory {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Deref for Place {
-    type Target = Member;
-
-    fn deref(&self) -> &Member {
-        &self.0
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.leave();
     }
 }
 

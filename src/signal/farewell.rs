@@ -11,10 +11,7 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{
-    directory::Directory,
-    state::{SocketId, Talk},
-};
+use super::{directory::Directory, ids::SocketId, state::stop::Talk};
 
 /// The time between two closes, unless there are so many sockets that it must be less.
 const APART: Duration = Duration::from_millis(2);
@@ -122,11 +119,12 @@ mod tests {
         config::SignalSettings,
         net::network::ClientNetwork,
         signal::{
-            admission::{AdmitAll, Standing},
+            admission::AdmitAll,
             budget::Budget,
             close::Close,
-            directory::{Handled, Place},
+            directory::{handled::Handled, place::Place},
             outbox::Outbox,
+            standing::Standing,
         },
     };
 

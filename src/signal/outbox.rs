@@ -18,10 +18,10 @@ use super::{
     reply_credit::ReplyCredit,
 };
 
-mod waiting;
+mod line;
+pub mod waiting;
 
-use self::waiting::Line;
-pub use self::waiting::Waiting;
+use self::line::Line;
 
 /// So much of every queue is outside of the common budget: those who spend the budget shut nobody out who reads.
 const FREE: usize = 8 * 1024;

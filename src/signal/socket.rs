@@ -34,14 +34,20 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    admission::{self, Admission},
+    admission::Admission,
     budget::Budget,
     close::Close,
-    directory::{Admitted, Directory, Handled, Member, Passing, Place},
+    directory::{
+        Directory,
+        handled::{Admitted, Handled, Passing},
+        member::Member,
+        place::Place,
+    },
     intake::Intake,
     outbox::{Next, Outbox},
     pace::SocketPace,
     progress::{Progress, Taken},
+    registration::register,
     wire,
 };
 use crate::{config::SignalSettings, net::pace::NetworkPaces};
@@ -320,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let (member, admission) = (Member::clone(&self.place), self.admission.clone());
                 let takeover_timeout = self.takeover_timeout;
                 self.registering = Some(Box::pin(async move {
-                    let admitted = admission::register(&member, &*admission, registration).await;
+                    let admitted = register(&member, &*admission, registration).await;
                     if let Admitted::Contests(contest) = admitted {
                         tokio::spawn(contest.decide(takeover_timeout));
                     }

@@ -9,28 +9,26 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use self::{recent_holders::RecentHolders, waiting_offers::WaitingOffers};
+use self::{
+    holder::{Holder, Record},
+    recent_holders::RecentHolders,
+    waiting_offers::WaitingOffers,
+};
 use super::{
     close::Close,
-    contest::{Contests, Newcomer},
+    contests::{Contests, Newcomer},
+    ids::{PodId, SessionId, SocketId},
     outbox::Outbox,
     queue::{Share, Turns},
     wire,
 };
 
+pub mod holder;
 mod holders;
-mod offline;
+pub mod offline;
 pub(super) mod recent_holders;
-mod stop;
+pub mod stop;
 pub(super) mod waiting_offers;
-
-pub use self::{offline::OfflineRules, stop::Talk};
-
-pub use self::holders::{Holder, Record};
-
-pub type SocketId = u64;
-pub type PodId = Arc<str>;
-pub type SessionId = Arc<str>;
 
 /// All sockets. A session stands in both of its sides' roles or in neither, unless its offer waits for the origin: then
 /// it stands in the visitor's role and in `waiting_offers`.

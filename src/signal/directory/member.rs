@@ -5,17 +5,24 @@ use std::sync::{Arc, MutexGuard};
 use arc_swap::Guard;
 
 use super::{
-    super::{
-        admission::{Admission, Standing},
+    Directory,
+    contest::Contest,
+    handled::{Admitted, Handled, Passing, Registration},
+};
+use crate::{
+    config::SignalSettings,
+    net::network::ClientNetwork,
+    signal::{
+        admission::Admission,
         close::Close,
-        contest::{Contest, Newcomer},
-        outbox::{Outbox, Pushed, Waiting},
-        state::{OfflineRules, Peer, PodId, Refusal, Registered, Role, Route, SocketId, State},
+        contests::Newcomer,
+        ids::{PodId, SocketId},
+        outbox::{Outbox, Pushed, waiting::Waiting},
+        standing::Standing,
+        state::{Peer, Refusal, Registered, Role, Route, State, offline::OfflineRules},
         wire::{self, Frame, FrameError, Id, Kind},
     },
-    Admitted, Directory, Handled, Passing, Registration,
 };
-use crate::{config::SignalSettings, net::network::ClientNetwork};
 
 /// A socket by its number in the directory, which it may have left.
 #[derive(Clone, Debug)]

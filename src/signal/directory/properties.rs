@@ -14,13 +14,16 @@ use tokio::{runtime::Runtime, time::advance};
 
 use super::{
     super::{
-        admission::{AdmitAll, Standing},
+        admission::AdmitAll,
         budget::Budget,
         close::Close,
-        contest::Contest,
-        outbox::Next,
+        outbox::{Next, Outbox},
+        standing::Standing,
     },
+    contest::Contest,
+    handled::{Admitted, Handled, Passing, Registration},
     model::{Model, REFUSED, TAKEOVER_TIMEOUT_MS, Waiting as Expected},
+    place::Place,
     steps::{Ask, Id, Kind, Limits, PODS, Recorded, SOCKETS, Step, limits, render, step},
     *,
 };

@@ -1,5 +1,5 @@
 use std::{
-    sync::mpsc::channel,
+    sync::{atomic::Ordering, mpsc::channel},
     task::{Context, Poll, Waker},
     thread,
 };
@@ -8,11 +8,15 @@ use async_trait::async_trait;
 
 use super::{
     super::{
-        admission::{Admission, AdmitAll, Key, Standing},
+        admission::{Admission, AdmitAll},
         budget::Budget,
         close::Close,
+        outbox::Outbox,
         socket::SocketHandle,
+        standing::{Key, Standing},
     },
+    handled::{Admitted, Handled},
+    place::Place,
     *,
 };
 use crate::net::network::ClientNetwork;

@@ -4,7 +4,10 @@ use std::{collections::VecDeque, pin::Pin, task::Wake};
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{waiting::NoRoom, *};
+use super::{
+    waiting::{NoRoom, Waiting},
+    *,
+};
 
 const OUTBOXES: usize = 3;
 const SESSIONS: usize = 4;

@@ -2,7 +2,7 @@ use futures_util::FutureExt;
 use tokio::time::sleep;
 
 use super::{
-    waiting::{NoRoom, RETRY},
+    waiting::{NoRoom, RETRY, Waiting},
     *,
 };
 

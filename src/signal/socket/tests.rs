@@ -1,7 +1,7 @@
 use tokio::io::duplex;
 
 use super::*;
-use crate::signal::admission::{AdmitAll, Standing};
+use crate::signal::{admission::AdmitAll, standing::Standing};
 
 const SENDERS: usize = 10;
 const UNFINISHED: usize = 1 << 20;

@@ -4,42 +4,20 @@ use std::{collections::HashMap, iter, net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{PodId, Refusal, Registered, Role, SocketId, State};
-use crate::{
-    net::network::ClientNetwork,
-    signal::{
-        admission::{Key, Standing},
-        close::Close,
-        contest::{Check, Entered, Newcomer},
-        wire,
-    },
+use super::{
+    Refusal, Registered, Role, State,
+    holder::{Holder, Record},
+};
+use crate::signal::{
+    close::Close,
+    contests::{Check, Entered, Newcomer},
+    ids::{PodId, SocketId},
+    standing::Standing,
+    wire,
 };
 
 /// How many times a contested holder is pinged in the time after which it counts as silent.
 const PINGS: u32 = 4;
-
-/// The origin that holds a pod id.
-#[derive(Clone, Copy, Debug)]
-pub struct Holder {
-    pub socket: SocketId,
-    /// The owner key that it proved when it registered the pod id.
-    pub proof: Option<Key>,
-    /// The network of its client.
-    pub network: ClientNetwork,
-    /// What has become of the record of its registration.
-    pub record: Record,
-}
-
-/// How far the registration of a holder is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// It is being recorded: the holder has been told nothing, and no visitor gets through to it.
-    Pending,
-    /// It is on record.
-    Written,
-    /// There was no room for it, or the registry failed.
-    Missing,
-}
 
 impl State {
     /// Makes a socket that has room an origin, or one more pod its own. Where another holds the pod id, the owner

@@ -5,11 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    Exchange, Phase, PodId, Refusal, Role, Session, SessionId, Side, SocketId, State,
-    waiting_offers::WaitingOffer,
+use super::{Exchange, Phase, Refusal, Role, Session, Side, State, waiting_offers::WaitingOffer};
+use crate::signal::{
+    ids::{PodId, SessionId, SocketId},
+    outbox::Pushed,
+    queue::Share,
+    wire,
 };
-use crate::signal::{outbox::Pushed, queue::Share, wire};
 
 /// How long after the start any pod id may be one whose origin is on its way back: so long, too, was the last broker
 /// away at most if its hosts, which wait twice as long each time, still come within that time.
@@ -170,10 +172,11 @@ mod tests {
     use crate::{
         config::SignalSettings,
         signal::{
-            admission::{AdmitAll, Standing},
+            admission::AdmitAll,
             budget::Budget,
-            directory::{Directory, Handled, Place},
+            directory::{Directory, handled::Handled, place::Place},
             outbox::{Next, Outbox},
+            standing::Standing,
             state::recent_holders::REMEMBERED,
         },
     };

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::PodId;
+use crate::signal::ids::PodId;
 
 /// How long a pod id is remembered.
 pub const REMEMBERED: Duration = Duration::from_secs(120);

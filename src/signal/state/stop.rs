@@ -1,7 +1,7 @@
 //! What each socket is doing while the broker stops, and how it is closed.
 
-use super::{Phase, Refusal, Role, Session, Side, Socket, SocketId, State};
-use crate::signal::{close::Close, wire};
+use super::{Phase, Refusal, Role, Session, Side, Socket, State};
+use crate::signal::{close::Close, ids::SocketId, wire};
 
 /// What a socket is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{PodId, SessionId, SocketId};
+use crate::signal::ids::{PodId, SessionId, SocketId};
 
 /// Bookkeeping for one offer beside its frames.
 pub const OFFER_OVERHEAD: usize = 1024;

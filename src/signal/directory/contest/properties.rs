@@ -8,10 +8,12 @@ use tokio::time::sleep;
 use super::*;
 use crate::{
     config::SignalSettings,
+    net::network::ClientNetwork,
     signal::{
         budget::Budget,
-        directory::{Admitted, Place},
+        directory::{handled::Admitted, place::Place},
         outbox::{Next, Outbox},
+        standing::Standing,
     },
 };
 

@@ -2,22 +2,18 @@
 //! leaves, or has been silent for too long. Those of the holder's own owner stand by: they stay while the holder is
 //! there, which is asked again and again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{
-    admission::Standing,
-    directory::Directory,
-    state::{PodId, SocketId},
+    ids::{PodId, SocketId},
+    standing::Standing,
 };
 use crate::net::network::ClientNetwork;
 
 /// Newcomers that wait for one pod id.
 const MAX_NEWCOMERS: usize = 16;
-/// A holder has at least this time to answer, whatever `takeover_timeout` is.
-const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
-
 /// All contests, by the pod id that is contested.
 #[derive(Debug, Default)]
 pub struct Contests {
@@ -151,29 +147,3 @@ impl Contests {
         self.by_pod.len()
     }
 }
-
-/// A contest that has just begun.
-#[derive(Debug)]
-pub struct Contest {
-    pub(super) directory: Arc<Directory>,
-    pub(super) pod: PodId,
-    pub(super) number: u64,
-}
-
-impl Contest {
-    /// Pings the holder several times in each `patience`, and replaces it once it leaves a ping unanswered for that time, as
-    /// long as anybody waits.
-    pub async fn decide(self, patience: Duration) {
-        while let Some(next) = self.check_holder(Instant::now(), patience) {
-            sleep_until(next).await;
-        }
-    }
-
-    /// Looks at the holder. Returns when to look again, or `None` if the contest is over.
-    pub fn check_holder(&self, now: Instant, patience: Duration) -> Option<Instant> {
-        self.directory.check_holder(&self.pod, self.number, now, patience.max(SHORTEST_TIMEOUT))
-    }
-}
-
-#[cfg(test)]
-mod properties;
