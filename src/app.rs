@@ -13,7 +13,7 @@ use crate::{
         refused_body::RefusedBodies, upload_limiter::UploadLimiter,
     },
     net::{crowd::Pool, limits::Limits},
-    owner::{admission::Owners, credentials::Credentials, replay::Replay, uploads::UploadAccess},
+    owner::{credentials::Credentials, owners::Owners, replay::Replay, uploads::UploadAccess},
     pods::{HitCounter, Janitor, Registry},
     signal::socket::Hub,
     tls::{CertStore, HttpChallenges},

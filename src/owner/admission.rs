@@ -21,38 +21,25 @@ use tokio::time::timeout;
 
 use super::{
     audience::Reached,
-    new_records::NewRecords,
+    owners::{OTHER_OWNER, OWNED, Owners, other_owner},
     pod_ids::NotRecorded,
-    replay::{Once, Replay},
+    replay::Once,
     sender::Sender,
     time::seconds,
     token::{self, LEEWAY, VerifiedToken},
 };
 use crate::{
-    clock::Clock,
-    config::{BindMode, Live},
+    config::BindMode,
     net::network::ClientNetwork,
-    pods::{MAX_RECORDED, OwnerKey, PodIdRecord, Registry, RegistryError},
+    pods::{MAX_RECORDED, OwnerKey, RegistryError},
     signal::{
         admission::Admission,
-        directory::Directory,
         standing::{Key, Standing},
     },
 };
 
 /// How long a registry may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Knows to whom pod ids belong.
-pub struct Owners {
-    pub(super) registry: Arc<dyn Registry>,
-    pub(super) live: Live,
-    pub(super) clock: Clock,
-    pub(super) directory: Arc<Directory>,
-    /// One-time tokens that were taken.
-    tokens: Replay,
-    pub(super) new_records: NewRecords,
-}
 
 /// What is known of a socket before it registers anything.
 #[derive(Clone, Debug)]
@@ -104,18 +91,6 @@ struct AtSocket {
 }
 
 impl Owners {
-    /// Keeps states of pod ids in `registry`; `directory` knows who holds them.
-    pub fn new(
-        registry: Arc<dyn Registry>,
-        live: Live,
-        clock: Clock,
-        directory: Arc<Directory>,
-    ) -> Arc<Self> {
-        let tokens = Replay::of_tokens(clock.now());
-        let new_records = NewRecords::default();
-        Arc::new(Self { registry, live, clock, directory, tokens, new_records })
-    }
-
     /// Returns what decides about the registrations of one socket.
     pub fn at(self: &Arc<Self>, registrant: Registrant) -> Arc<dyn Admission> {
         Arc::new(AtSocket { owners: self.clone(), registrant })
@@ -186,18 +161,6 @@ impl Owners {
         }
     }
 
-    /// Returns the key that owns a pod id.
-    pub(super) async fn owner(
-        &self,
-        pod_id: &str,
-        mode: BindMode,
-    ) -> Result<Option<OwnerKey>, RegistryError> {
-        if mode == BindMode::Off {
-            return Ok(None);
-        }
-        Ok(self.registry.pod_id(pod_id).await?.and_then(|record| owner_of(&record, mode)))
-    }
-
     /// Takes a token that is good once. `is_owner` tells whether its key owns the pod id.
     fn take_once(
         &self,
@@ -223,23 +186,7 @@ impl Owners {
 
 const NO_AUDIENCE: &str =
     "public_url is not set, so that this broker cannot tell tokens that are made for it";
-const OWNED: &str =
-    "this pod id belongs to an owner key: register with a credential or an ownerToken of that key";
 const OTHER_POD_ID: &str = "the credential of this host is for other pod ids than this one";
-const OTHER_OWNER: &str =
-    "this pod id belongs to another owner key than the one of the credential or ownerToken";
-
-/// Returns what an origin is told that registers a pod id of another key.
-pub fn other_owner(has_proof: bool) -> &'static str {
-    if has_proof { OTHER_OWNER } else { OWNED }
-}
-
-/// Returns the key that owns a pod id with this record.
-pub fn owner_of(record: &PodIdRecord, mode: BindMode) -> Option<OwnerKey> {
-    let state = Some(record.state).filter(|state| mode == BindMode::Uploads || !state.is_by_upload());
-    state.and_then(|state| state.owner_key())
-}
-
 fn unreachable(error: &RegistryError) -> String {
     tracing::error!(%error, "the registry could not serve a registration");
     "this broker could not reach its registry".into()

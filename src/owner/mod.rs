@@ -10,6 +10,7 @@ pub mod digest;
 mod fields;
 pub mod key;
 mod new_records;
+pub(crate) mod owners;
 pub(crate) mod pod_ids;
 #[cfg(test)]
 mod properties;

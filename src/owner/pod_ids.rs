@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::{Owners, other_owner, owner_of},
+    owners::{Owners, other_owner, owner_of},
     sender::Sender,
 };
 use crate::{
@@ -55,10 +55,6 @@ pub enum NotClaimed {
 }
 
 impl Owners {
-    fn mode(&self) -> BindMode {
-        self.live.load().signal.bind
-    }
-
     /// Records that an origin holds a pod id, after it proved `proof`.
     pub(super) async fn record(
         &self,
@@ -165,16 +161,6 @@ impl Owners {
         {
             self.directory.evict(holder.socket, pod_id, other_owner(holder.proof.is_some()));
         }
-    }
-
-    /// Returns whether a key owns a stored pod or a pod id.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the registry fails.
-    pub async fn owns_anything(&self, key: &OwnerKey) -> Result<bool, RegistryError> {
-        let has_pods = self.registry.usage(Some(key)).await?.pods > 0;
-        Ok(has_pods || self.registry.owned_pod_ids(key).await? > 0)
     }
 
     /// Makes a pod id free that belongs to a key that signed for it.

@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::{runtime, time::Instant};
 
 use super::{
-    admission::{Owners, Registrant, SocketProof},
+    admission::{Registrant, SocketProof},
     audience::Reached,
     key::OwnerSecret,
+    owners::Owners,
     token::{self, TokenRequest},
 };
 use crate::{
