@@ -9,10 +9,10 @@ use crate::{
     clock::Clock,
     config::{Config, Live},
     http::{
-        compression::Compression, downloads::Downloads, refusal_delay::RefusalDelay,
-        refused_body::RefusedBodies, upload_limiter::UploadLimiter,
+        compression::Compression, downloads::Downloads, drain_body::BodyDrain, tarpit::Tarpit,
+        upload_limiter::UploadLimiter,
     },
-    net::{crowd::Pool, limits::Limits},
+    net::{connection_limiter::ConnectionCapacity, limits::Limits},
     owner::{credentials::Credentials, owners::Owners, replay::Replay, uploads::UploadAccess},
     pods::{HitCounter, Janitor, Registry},
     signal::socket::Hub,
@@ -42,8 +42,8 @@ pub struct App {
     pub owners: Arc<Owners>,
     pub credentials: Credentials,
     pub upload_access: Arc<UploadAccess>,
-    pub refused_bodies: RefusedBodies,
-    pub refusal_delay: RefusalDelay,
+    pub body_drain: BodyDrain,
+    pub tarpit: Tarpit,
     /// Whether the registry has not answered for too long.
     pub is_registry_stuck: AtomicBool,
 }
@@ -56,7 +56,7 @@ impl App {
         certificates: Arc<CertStore>,
         http_challenges: Arc<HttpChallenges>,
         clock: Clock,
-        downloads: Pool,
+        downloads: ConnectionCapacity,
     ) -> Arc<Self> {
         let config = live.load();
         registry.set_quotas(config.quotas());
@@ -69,8 +69,8 @@ impl App {
             replay,
             owners,
             upload_access: Arc::default(),
-            refused_bodies: RefusedBodies::default(),
-            refusal_delay: RefusalDelay::default(),
+            body_drain: BodyDrain::default(),
+            tarpit: Tarpit::default(),
             is_registry_stuck: AtomicBool::new(false),
             hits: Arc::default(),
             hub,
@@ -91,7 +91,7 @@ impl App {
     pub fn reload(&self, config: Config) {
         self.hub.directory.set_limits(config.signal.clone());
         self.hub.budget.set_limit(config.signal.max_queue_total.as_u64() as usize);
-        self.hub.intake.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
+        self.hub.read_budget.set_limit(config.signal.max_unfinished_total.as_u64() as usize);
         self.limits.reload(&config);
         self.registry.set_quotas(config.quotas());
         // What is in memory stays there, and goes on counting, unless its settings are others.

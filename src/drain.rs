@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    net::{front::Entrance, serving::StopServing},
-    signal::farewell::Closing,
+    net::{acceptor::AcceptContext, serving::StopServing},
+    signal::shutdown::Closing,
 };
 
 /// How long a connection that was let in before the stop has to send its request.
@@ -23,7 +23,7 @@ const SPREAD: Duration = Duration::from_secs(3);
 /// What a stop has to do with.
 pub struct Drain {
     pub app: Arc<App>,
-    pub entrance: Entrance,
+    pub accept_context: AcceptContext,
     /// Of each server: cancelled when it has got all connections that there will be.
     pub handed_over: [CancellationToken; 2],
     pub servers: [StopServing; 2],
@@ -47,7 +47,7 @@ impl Drain {
         };
         let _ = tokio::join!(self.settle(end, &settled), timeout_at(end, close_sockets));
         // Only now, as the process stays for the negotiations anyway: a browser may still use what it has opened.
-        self.entrance.silent.give_up();
+        self.accept_context.silent.give_up();
         for server in &self.servers {
             server.stop_by(end);
         }
@@ -66,9 +66,9 @@ impl Drain {
             };
             // Unfinished ones are given up.
             let _ = timeout(HANDSHAKES, handshakes).await;
-            if !self.entrance.is_empty() {
+            if !self.accept_context.is_empty() {
                 sleep(SETTLE).await;
-                while self.entrance.silent.may_speak() {
+                while self.accept_context.silent.may_speak() {
                     sleep(LOOK).await;
                 }
             }

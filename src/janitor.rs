@@ -8,7 +8,7 @@ use crate::{
     app::App,
     clock::Clock,
     config::{Config, JanitorSettings, Lifetime, RegistryKind},
-    pods::{Janitor, Moment, OpenError, RedbRegistry, Registry, RegistryError, Report, Rules},
+    pods::{Janitor, JanitorReport, JanitorRules, Moment, OpenError, RedbRegistry, Registry, RegistryError},
 };
 
 /// How often it looks whether it is due.
@@ -38,10 +38,10 @@ impl JanitorError {
     }
 }
 
-fn rules(settings: &JanitorSettings) -> Rules {
+fn rules(settings: &JanitorSettings) -> JanitorRules {
     let Lifetime(grace) = settings.grace;
     let water = settings.high_water.zip(settings.low_water);
-    Rules {
+    JanitorRules {
         grace,
         unused_for: settings.unused_for.map(|Lifetime(time)| time),
         water: water.map(|(high, low)| (high.as_u64(), low.as_u64())),
@@ -85,7 +85,7 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
 /// # Errors
 ///
 /// The registry cannot be opened, or fails.
-pub async fn tidy(config: &Config, dry: bool) -> Result<Report, JanitorError> {
+pub async fn run_janitor(config: &Config, dry: bool) -> Result<JanitorReport, JanitorError> {
     if config.registry == RegistryKind::Memory {
         return Err(JanitorError::Memory);
     }

@@ -46,16 +46,17 @@ pub use salvo;
 pub use self::{
     clock::Clock,
     config::Config,
-    janitor::{JanitorError, tidy},
+    janitor::{JanitorError, run_janitor},
     net::listener::BindError,
     pods::{
         AddedCredential, Blob, BoundBy, Credential, CredentialLimits, CredentialName, CredentialPodIds,
-        Digest, Holder, MemoryRegistry, NetworkTag, NotACredentialName, NotCredentialPodIds, OpenError,
-        OwnerKey, PodIdChange, PodIdChanged, PodIdRecord, PodIdRefused, PodIdState, PodRecord, QuotaExceeded,
-        Quotas, RedbRegistry, Registry, RegistryError, Rejected, Report, Slug, Usage, VerifiedPod,
+        Digest, Holder, InvalidPod, JanitorReport, MemoryRegistry, NetworkTag, NotACredentialName,
+        NotCredentialPodIds, OpenError, OwnerKey, PodIdChange, PodIdChanged, PodIdRecord, PodIdRefused,
+        PodIdState, PodRecord, QuotaExceeded, Quotas, RedbRegistry, Registry, RegistryError, Slug, Usage,
+        VerifiedPod,
     },
     server::{Builder, ServeError, ServerHandle, SignalServer, StartError},
-    signal::directory::Live,
+    signal::directory::Stats,
     tls::{
         acme::SetupError,
         pem::FileError,

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Some(Command::Credentials(args)) => print_or_complain(credential_commands::credentials(args)),
         Some(Command::Pods(args)) => print_or_complain(owner_commands::pods(args)),
         Some(Command::Janitor { dry_run, flags }) => match flags.config() {
-            Ok(config) => tidy(&config, dry_run),
+            Ok(config) => run_janitor(&config, dry_run),
             Err(error) => complain(&error, USAGE),
         },
         None => match cli.flags.config() {
@@ -110,13 +110,13 @@ fn print_authority(config: &Config) -> ExitCode {
     }
 }
 
-fn tidy(config: &Config, dry_run: bool) -> ExitCode {
+fn run_janitor(config: &Config, dry_run: bool) -> ExitCode {
     telemetry::init(&config.log);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, FAILURE),
     };
-    match runtime.block_on(gemmapod_signal::tidy(config, dry_run)) {
+    match runtime.block_on(gemmapod_signal::run_janitor(config, dry_run)) {
         Ok(report) if dry_run => println!("nothing is deleted in this dry run; else: {report}"),
         Ok(report) => println!("{report}"),
         Err(error) => return complain(&error, if error.is_usage() { USAGE } else { FAILURE }),

@@ -24,9 +24,9 @@ use crate::{
     drain::Drain,
     http, janitor,
     net::{
-        client_places::ClientPlaces,
-        crowd::Pool,
-        front::{Entrance, Front},
+        acceptor::{AcceptContext, Acceptor},
+        client_permits::ClientPermits,
+        connection_limiter::ConnectionCapacity,
         heads::HeadBudget,
         listener::{self, BindError, Listener},
         serving::{HttpServer, StopServing},
@@ -35,12 +35,12 @@ use crate::{
     pods::{MemoryRegistry, OpenError, RedbRegistry, Registry, RegistryError},
     signal::{
         budget::Budget,
-        directory::{Directory, Live},
+        directory::{Directory, Stats},
         socket::Hub,
     },
     tls::{
         self, CertStore,
-        context::SourceContext,
+        context::CertContext,
         source::{Source, TlsError},
     },
 };
@@ -61,7 +61,7 @@ pub struct SignalServer {
     app: Arc<App>,
     routes: Vec<Router>,
     listeners: Vec<Listener>,
-    entrance: Entrance,
+    accept_context: AcceptContext,
     certificates: Source,
 }
 
@@ -144,8 +144,8 @@ impl Builder {
         let hub = Hub {
             directory: Directory::new(config.signal.clone()),
             budget: Budget::new(config.signal.max_queue_total.as_u64() as usize),
-            intake: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
-            paces: Arc::default(),
+            read_budget: Budget::new(config.signal.max_unfinished_total.as_u64() as usize),
+            throttles: Arc::default(),
         };
         let files = OpenFiles::of(&config);
         let pool = files.connections;
@@ -153,7 +153,7 @@ impl Builder {
         let live = config::Live::new(config);
         let (store, http_challenges) = (Arc::<CertStore>::default(), Arc::default());
         let context =
-            SourceContext { live: live.clone(), store: store.clone(), http_challenges, clock: clock.clone() };
+            CertContext { live: live.clone(), store: store.clone(), http_challenges, clock: clock.clone() };
         let certificates = Source::prepare(&context)?;
         let tls = match certificates {
             Source::Off => None,
@@ -168,27 +168,27 @@ impl Builder {
             clock,
             files.downloads,
         );
-        let entrance = Entrance {
+        let accept_context = AcceptContext {
             live,
             tls,
             room,
             pool,
-            crowd: Arc::default(),
+            connection_limiter: Arc::default(),
             requests: Arc::default(),
-            paces: Arc::default(),
-            turns: Arc::new(ClientPlaces::new(1)),
+            throttles: Arc::default(),
+            turns: Arc::new(ClientPermits::new(1)),
             stop: app.stop.clone(),
             silent: SilentConnections::default(),
         };
-        Ok(SignalServer { app, routes, listeners, entrance, certificates })
+        Ok(SignalServer { app, routes, listeners, accept_context, certificates })
     }
 }
 
 /// How the files that the process may open are shared out: what exceeds a share waits or is refused, while uploads and the
 /// registry still find one.
 struct OpenFiles {
-    connections: Pool,
-    downloads: Pool,
+    connections: ConnectionCapacity,
+    downloads: ConnectionCapacity,
 }
 
 impl OpenFiles {
@@ -200,8 +200,8 @@ impl OpenFiles {
 
     fn share(files: usize, connections: usize) -> Self {
         Self {
-            connections: Pool::of(connections, files / 8 * 5),
-            downloads: Pool::of(connections, files / 4),
+            connections: ConnectionCapacity::of(connections, files / 8 * 5),
+            downloads: ConnectionCapacity::of(connections, files / 4),
         }
     }
 }
@@ -240,7 +240,7 @@ impl SignalServer {
     ///
     /// The registry could not be closed.
     pub async fn serve(self) -> Result<(), ServeError> {
-        let Self { app, routes, listeners, entrance, certificates } = self;
+        let Self { app, routes, listeners, accept_context, certificates } = self;
         for listener in &listeners {
             tracing::info!(registry = app.registry.name(), "listening on {}", listener.url());
         }
@@ -249,12 +249,13 @@ impl SignalServer {
         let https_port = https_port.map_or(443, |address| address.port());
         let (public, redirect): (Vec<_>, Vec<_>) =
             listeners.into_iter().partition(|listener| listener.listen.purpose == Purpose::Public);
-        let (public, redirect) = (Front::open(public, &entrance), Front::open(redirect, &entrance));
+        let (public, redirect) =
+            (Acceptor::open(public, &accept_context), Acceptor::open(redirect, &accept_context));
         let handed_over = [public.handed_over(), redirect.handed_over()];
         let servers = [StopServing::default(), StopServing::default()];
         let heads = HeadBudget::default();
-        let serving = |front, has_sockets, stop: &StopServing| HttpServer {
-            front,
+        let serving = |acceptor, has_sockets, stop: &StopServing| HttpServer {
+            acceptor,
             live: app.live.clone(),
             has_sockets,
             heads: heads.clone(),
@@ -278,7 +279,7 @@ impl SignalServer {
         let owners = app.owners.clone();
         let promotions =
             AbortOnDropHandle::new(tokio::spawn(async move { owners.record_promotions().await }));
-        let drain = Drain { app: app.clone(), entrance, handed_over, servers }.run();
+        let drain = Drain { app: app.clone(), accept_context, handed_over, servers }.run();
         // Among the workers of the runtime: the thread that waits for this would be woken for each connection.
         let serving = [
             public.serve(http::service(&app, routes)),
@@ -348,8 +349,8 @@ impl ServerHandle {
     }
 
     /// How many pod ids and sessions are live.
-    pub fn live(&self) -> Live {
-        self.app.hub.directory.live()
+    pub fn stats(&self) -> Stats {
+        self.app.hub.directory.stats()
     }
 
     /// Has the source of certificates look again at once: files are read, `tls.domains` is compared. What is wrong
@@ -365,7 +366,7 @@ mod tests {
 
     #[test]
     fn no_address_can_have_all_files() {
-        let pool = |places, of_address| Pool { places, of_address };
+        let pool = |places, of_address| ConnectionCapacity { places, of_address };
         for (files, connections, expected) in [
             (usize::MAX, 10_000, [pool(10_000, u32::MAX), pool(10_000, u32::MAX)]),
             (20_000, 10_000, [pool(10_000, u32::MAX), pool(5_000, 1_250)]),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gemmapod_signal::{Live, ServerHandle};
+use gemmapod_signal::{ServerHandle, Stats};
 use sd_notify::NotifyState;
 use tokio::time::interval;
 
@@ -12,7 +12,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// Tells that the broker is ready, then feeds the watchdog and keeps the status up to date.
 pub async fn keep_informed(server: ServerHandle) {
     notify(&[NotifyState::Ready]);
-    let look = || (server.is_stopping(), server.live());
+    let look = || (server.is_stopping(), server.stats());
     feed(sd_notify::watchdog_enabled(), look, notify).await;
 }
 
@@ -21,13 +21,13 @@ pub async fn keep_informed(server: ServerHandle) {
 /// It is fed from a task of the runtime that serves, and after the directory answered: where either hangs, it starves.
 async fn feed(
     watchdog: Option<Duration>,
-    look: impl Fn() -> (bool, Live),
+    look: impl Fn() -> (bool, Stats),
     tell: impl Fn(&[NotifyState<'_>]),
 ) {
     let mut ticks = interval(watchdog.map_or(STATUS_INTERVAL, |period| (period / 2).min(STATUS_INTERVAL)));
     loop {
         ticks.tick().await;
-        let (stopping, Live { origins, sessions }) = look();
+        let (stopping, Stats { origins, sessions }) = look();
         let draining = if stopping { "draining; " } else { "" };
         let status = format!("{draining}origins: {origins}, sessions: {sessions}");
         match watchdog {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     /// Feeds a watchdog in `runtime`; what it gets.
-    fn fed(runtime: &Runtime, look: impl Fn() -> (bool, Live) + Send + 'static) -> Receiver<String> {
+    fn fed(runtime: &Runtime, look: impl Fn() -> (bool, Stats) + Send + 'static) -> Receiver<String> {
         let (sender, fed) = channel();
         runtime.spawn(feed(Some(WATCHDOG), look, move |states| {
             let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
@@ -111,7 +111,7 @@ mod tests {
         let directory = lock.clone();
         let fed = fed(&runtime, move || {
             let _answers = hold(&directory);
-            (false, Live { origins: 3, sessions: 1 })
+            (false, Stats { origins: 3, sessions: 1 })
         });
         assert_eq!(fed.recv_timeout(SOON).unwrap(), "WATCHDOG=1\nSTATUS=origins: 3, sessions: 1");
         let held = hold(&lock);
@@ -140,7 +140,7 @@ mod tests {
         let server = runtime.block_on(builder.bind()).unwrap();
         let (address, handle) = (server.local_addrs()[0], server.handle());
         runtime.spawn(server.serve());
-        let fed = fed(&runtime, move || (handle.is_stopping(), handle.live()));
+        let fed = fed(&runtime, move || (handle.is_stopping(), handle.stats()));
         fed.recv_timeout(SOON).expect("it should be fed");
         let held = hold(&lock);
         // More than enough to find each thread.

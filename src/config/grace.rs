@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    kind::Kind,
+    kind::ValueKind,
     value::{Value, expected},
 };
 
@@ -17,7 +17,7 @@ impl Grace {
 
 impl Value for Grace {
     const EXPECTED: &'static str = "a time such as \"8s\", or \"0s\" for none";
-    const KIND: Kind = Kind::Duration;
+    const KIND: ValueKind = ValueKind::Duration;
 
     fn from_text(text: &str) -> Result<Self, String> {
         match humantime::parse_duration(text) {

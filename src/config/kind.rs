@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 /// How a setting is written.
 #[derive(Clone, Copy)]
-pub enum Kind {
+pub enum ValueKind {
     /// `true` or `false`.
     Boolean,
     /// A TCP port; 0 is any free one.
@@ -22,12 +22,12 @@ pub enum Kind {
     /// One of these names.
     OneOf(&'static [&'static str]),
     /// A list of such values.
-    List(&'static Kind),
+    List(&'static ValueKind),
     /// A list of tables, and the settings of each.
     Tables(fn() -> Vec<Json>),
 }
 
-impl Kind {
+impl ValueKind {
     pub(super) fn json(self) -> Json {
         match self {
             Self::Boolean => json!("boolean"),

@@ -8,10 +8,10 @@ use toml::{
 };
 
 use super::{
-    kind::Kind,
+    kind::ValueKind,
     nearest::unknown,
     setting::{Setting, describe as describe_setting},
-    value::{Value, Wrong, describe},
+    value::{Value, ValueError, describe},
 };
 
 /// A list of plain values: a TOML array, as text too, or text with commas between the values.
@@ -34,7 +34,7 @@ impl<T> Deref for List<T> {
 
 impl<T: Value> Value for List<T> {
     const EXPECTED: &'static str = T::EXPECTED;
-    const KIND: Kind = Kind::List(&T::KIND);
+    const KIND: ValueKind = ValueKind::List(&T::KIND);
 
     fn from_text(text: &str) -> Result<Self, String> {
         // An IPv6 address in brackets is no TOML.
@@ -47,9 +47,9 @@ impl<T: Value> Value for List<T> {
         Ok(Self(parts.map(T::from_text).collect::<Result<_, _>>()?))
     }
 
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, ValueError> {
         let array = value.get_ref().as_array().ok_or_else(|| {
-            Wrong::from(format!(
+            ValueError::from(format!(
                 "expected a list of values, each {}, found {}",
                 T::EXPECTED,
                 describe(value.get_ref())
@@ -79,7 +79,7 @@ pub trait Entry: Default + 'static {
 
 impl<E: Entry> Value for Vec<E> {
     const EXPECTED: &'static str = "a list of tables";
-    const KIND: Kind = Kind::Tables(|| E::SETTINGS.iter().map(describe_setting).collect());
+    const KIND: ValueKind = ValueKind::Tables(|| E::SETTINGS.iter().map(describe_setting).collect());
 
     /// As TOML writes the list on one line.
     fn from_text(text: &str) -> Result<Self, String> {
@@ -88,8 +88,8 @@ impl<E: Entry> Value for Vec<E> {
         Self::from_toml(&value).map_err(|wrong| wrong.problem)
     }
 
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
-        let tables = || Wrong::from(format!("expected tables, written as [[{}]]", E::NAME));
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, ValueError> {
+        let tables = || ValueError::from(format!("expected tables, written as [[{}]]", E::NAME));
         let array = value.get_ref().as_array().ok_or_else(tables)?;
         let read = |item: &Spanned<DeValue<'_>>| {
             let table = item.get_ref().as_table().ok_or_else(|| tables().at(item.span().start))?;
@@ -111,15 +111,15 @@ impl<E: Entry> Value for Vec<E> {
     }
 }
 
-fn entry<E: Entry>(table: &DeTable<'_>) -> Result<E, Wrong> {
+fn entry<E: Entry>(table: &DeTable<'_>) -> Result<E, ValueError> {
     let mut entry = E::default();
     for (key, value) in table {
         let setting = E::SETTINGS.iter().find(|setting| setting.key == key.get_ref());
         let Some(setting) = setting else {
             let known = E::SETTINGS.iter().map(|setting| setting.key);
-            return Err(Wrong::from(unknown(key.get_ref(), known)).at(key.span().start));
+            return Err(ValueError::from(unknown(key.get_ref(), known)).at(key.span().start));
         };
-        (setting.set_toml)(&mut entry, value).map_err(|wrong| Wrong {
+        (setting.set_toml)(&mut entry, value).map_err(|wrong| ValueError {
             problem: format!("{}: {}", setting.key, wrong.problem),
             ..wrong.at(value.span().start)
         })?;

@@ -30,7 +30,7 @@ pub use self::{
     access::{BindMode, Lifetime, UploadPolicy},
     error::{ConfigError, Origin},
     grace::Grace,
-    kind::Kind,
+    kind::ValueKind,
     layers::Layers,
     list::{Entry, List},
     live::Live,
@@ -45,7 +45,8 @@ pub use self::{
     },
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
     value::{
-        Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value, Wrong,
+        Hostname, Isolation, LogFormat, LogLevel, OriginsShown, PublicUrl, RegistryKind, Text, Value,
+        ValueError,
     },
 };
 

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 use toml::{Spanned, de::DeValue};
 
-use super::{kind::Kind, value::Wrong};
+use super::{kind::ValueKind, value::ValueError};
 
 /// One setting as the command line, the documentation and the checks see it; `T` is what it is a setting of.
 pub struct Setting<T: 'static> {
@@ -15,10 +15,10 @@ pub struct Setting<T: 'static> {
     pub doc: &'static str,
     /// Completes the sentence "expected …".
     pub expected: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: ValueKind,
     pub(super) to_toml: fn(&T) -> Option<String>,
     pub(super) set_text: fn(&mut T, &str) -> Result<(), String>,
-    pub(super) set_toml: fn(&mut T, &Spanned<DeValue<'_>>) -> Result<(), Wrong>,
+    pub(super) set_toml: fn(&mut T, &Spanned<DeValue<'_>>) -> Result<(), ValueError>,
     /// Takes the value over from another.
     pub(super) copy: fn(&mut T, &T),
 }

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use salvo::http::{HeaderValue, uri::Uri};
 use toml::{Spanned, de::DeValue};
 
-use super::kind::Kind;
+use super::kind::ValueKind;
 
 /// A type that a setting can have.
 ///
@@ -16,13 +16,13 @@ pub trait Value: Sized {
     /// Completes the sentence "expected …".
     const EXPECTED: &'static str;
     /// How it is written.
-    const KIND: Kind = Kind::Text;
+    const KIND: ValueKind = ValueKind::Text;
 
     /// Reads the value from `text`; the error is a sentence.
     fn from_text(text: &str) -> Result<Self, String>;
 
     /// Reads the value from a TOML value.
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, ValueError> {
         match value.get_ref() {
             DeValue::String(text) => Ok(Self::from_text(text)?),
             other => Err(expected::<Self>(&describe(other)).into()),
@@ -35,20 +35,20 @@ pub trait Value: Sized {
 
 /// What is wrong with a value and, where that is known, the offset in the file at which it is wrong.
 #[derive(Debug)]
-pub struct Wrong {
+pub struct ValueError {
     /// A sentence.
     pub problem: String,
     /// Bytes from the begin of the file.
     pub offset: Option<usize>,
 }
 
-impl From<String> for Wrong {
+impl From<String> for ValueError {
     fn from(problem: String) -> Self {
         Self { problem, offset: None }
     }
 }
 
-impl Wrong {
+impl ValueError {
     /// The same at `offset`, unless it is known to be elsewhere.
     pub fn at(self, offset: usize) -> Self {
         Self { offset: self.offset.or(Some(offset)), ..self }
@@ -85,7 +85,7 @@ pub(super) fn describe(value: &DeValue<'_>) -> String {
 }
 
 /// Lets a kind be written as a bare TOML integer too.
-fn integer_or_text<T: Value>(value: &Spanned<DeValue<'_>>) -> Result<T, Wrong> {
+fn integer_or_text<T: Value>(value: &Spanned<DeValue<'_>>) -> Result<T, ValueError> {
     match value.get_ref() {
         DeValue::Integer(number) if number.radix() == 10 => {
             Ok(T::from_text(&number.as_str().replace('_', ""))?)
@@ -97,13 +97,13 @@ fn integer_or_text<T: Value>(value: &Spanned<DeValue<'_>>) -> Result<T, Wrong> {
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
-    const KIND: Kind = Kind::Boolean;
+    const KIND: ValueKind = ValueKind::Boolean;
 
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
     }
 
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, ValueError> {
         value.get_ref().as_bool().ok_or_else(|| expected::<Self>(&describe(value.get_ref())).into())
     }
 
@@ -115,13 +115,13 @@ impl Value for bool {
 /// A setting that need not be set.
 impl<T: Value> Value for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
-    const KIND: Kind = T::KIND;
+    const KIND: ValueKind = T::KIND;
 
     fn from_text(text: &str) -> Result<Self, String> {
         T::from_text(text).map(Some)
     }
 
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, ValueError> {
         T::from_toml(value).map(Some)
     }
 
@@ -133,13 +133,13 @@ impl<T: Value> Value for Option<T> {
 /// A TCP port; 0 lets the system choose one.
 impl Value for u16 {
     const EXPECTED: &'static str = "a port from 0 to 65535";
-    const KIND: Kind = Kind::Port;
+    const KIND: ValueKind = ValueKind::Port;
 
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| expected::<Self>(&format!("{text:?}")))
     }
 
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, ValueError> {
         integer_or_text(value)
     }
 
@@ -151,7 +151,7 @@ impl Value for u16 {
 /// A number of things, at least one.
 impl Value for u32 {
     const EXPECTED: &'static str = "a whole number from 1 to 1000000000";
-    const KIND: Kind = Kind::Number;
+    const KIND: ValueKind = ValueKind::Number;
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text.parse() {
@@ -160,7 +160,7 @@ impl Value for u32 {
         }
     }
 
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, ValueError> {
         integer_or_text(value)
     }
 
@@ -172,7 +172,7 @@ impl Value for u32 {
 /// A number of bytes, at least one and less than 1 TiB.
 impl Value for ByteSize {
     const EXPECTED: &'static str = "a size such as \"256 KiB\" or a number of bytes";
-    const KIND: Kind = Kind::Size;
+    const KIND: ValueKind = ValueKind::Size;
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text.parse::<ByteSize>() {
@@ -182,7 +182,7 @@ impl Value for ByteSize {
         }
     }
 
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, ValueError> {
         integer_or_text(value)
     }
 
@@ -198,7 +198,7 @@ impl Value for ByteSize {
 /// A length of time from one millisecond to a day.
 impl Value for Duration {
     const EXPECTED: &'static str = "a time such as \"30s\", \"5m\" or \"500ms\"";
-    const KIND: Kind = Kind::Duration;
+    const KIND: ValueKind = ValueKind::Duration;
 
     fn from_text(text: &str) -> Result<Self, String> {
         match humantime::parse_duration(text) {
@@ -215,7 +215,7 @@ impl Value for Duration {
 
 impl Value for PathBuf {
     const EXPECTED: &'static str = "the path of a file or directory";
-    const KIND: Kind = Kind::Path;
+    const KIND: ValueKind = ValueKind::Path;
 
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains('\0') {
@@ -353,7 +353,7 @@ macro_rules! named_values {
     ($type:ty, $expected:literal, $($name:literal => $value:path),*) => {
         impl $crate::config::Value for $type {
             const EXPECTED: &'static str = $expected;
-            const KIND: $crate::config::kind::Kind = $crate::config::kind::Kind::OneOf(&[$($name),*]);
+            const KIND: $crate::config::kind::ValueKind = $crate::config::kind::ValueKind::OneOf(&[$($name),*]);
 
             fn from_text(text: &str) -> Result<Self, String> {
                 match text {
@@ -381,7 +381,7 @@ pub enum RegistryKind {
 
 impl Value for RegistryKind {
     const EXPECTED: &'static str = "\"redb\" (on disk) or \"memory\" (lost at the end)";
-    const KIND: Kind = Kind::OneOf(&["redb", "memory"]);
+    const KIND: ValueKind = ValueKind::OneOf(&["redb", "memory"]);
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     app::App,
-    net::{client::Client, limits::Kind},
+    net::{client::Client, limits::RequestKind},
     owner::{credentials::NewCredential, digest::Announced},
     pods::{AddedCredential, Credential, CredentialName, CredentialPodIds, Digest, OwnerKey},
 };
@@ -50,7 +50,7 @@ struct Asked {
 /// What is told of a credential: nothing of its secret.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct CredentialInfo {
     name: CredentialName,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_ids: Option<CredentialPodIds>,
@@ -58,11 +58,11 @@ struct Told {
 }
 
 #[derive(Serialize)]
-struct Page {
-    credentials: Vec<Told>,
+struct CredentialsPage {
+    credentials: Vec<CredentialInfo>,
 }
 
-impl From<Credential> for Told {
+impl From<Credential> for CredentialInfo {
     fn from(credential: Credential) -> Self {
         let Credential { name, pod_ids, created_at, .. } = credential;
         Self { name, pod_ids, created_at: humantime::format_rfc3339_millis(created_at).to_string() }
@@ -83,16 +83,16 @@ impl Add {
         let owns = app.owners.owns_anything(&key).await?;
         let client = Client::of(request, &app.live.load().trusted_proxies).address;
         if !owns {
-            app.limits.check(Kind::NewcomerChange, client)?;
-            app.limits.check(Kind::NewcomerCredential, client)?;
+            app.limits.check(RequestKind::NewcomerChange, client)?;
+            app.limits.check(RequestKind::NewcomerCredential, client)?;
         }
-        app.limits.check(Kind::Credential, client)?;
+        app.limits.check(RequestKind::Credential, client)?;
         let new = NewCredential { name, secret_hash: secret_sha256, pod_ids };
         let (added, credential) = app.credentials.add(key, new, owns).await?;
         refusal(added, &credential.name, owns)?;
         tracing::info!(owner = %key, name = %credential.name, "credential added");
         response.status_code(StatusCode::CREATED);
-        render_json(response, &Told::from(credential));
+        render_json(response, &CredentialInfo::from(credential));
         Ok(())
     }
 }
@@ -105,7 +105,10 @@ impl List {
         signed_by(app, request, key, false).await?;
         let credentials = app.credentials.list(&key).await?;
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        render_json(response, &Page { credentials: credentials.into_iter().map(Told::from).collect() });
+        render_json(
+            response,
+            &CredentialsPage { credentials: credentials.into_iter().map(CredentialInfo::from).collect() },
+        );
         Ok(())
     }
 }

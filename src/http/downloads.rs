@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::HttpError;
 use crate::{
     net::{
-        client_places::{ClientPlaces, Place},
-        crowd::{Counted, Crowd, Pool},
+        client_permits::{ClientPermit, ClientPermits},
+        connection_limiter::{ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
     },
     pods::PieceMemory,
 };
@@ -25,33 +25,33 @@ const OPENED_AT_A_TIME: usize = 4;
 /// them share one, and never all.
 pub struct Downloads {
     all: Arc<Semaphore>,
-    pool: Pool,
-    by_client: Arc<Crowd>,
-    opening: ClientPlaces,
+    pool: ConnectionCapacity,
+    by_client: Arc<ConnectionLimiter>,
+    opening: ClientPermits,
     /// What they all read into.
     pub pieces: PieceMemory,
 }
 
 /// The place of one download; dropping it is its end.
 pub struct DownloadPermit {
-    _of_client: Option<Counted>,
+    _of_client: Option<ConnectionPermit>,
     _of_all: OwnedSemaphorePermit,
 }
 
 impl Downloads {
     /// Lets as many downloads run at a time as `pool` has places.
-    pub fn new(pool: Pool) -> Self {
+    pub fn new(pool: ConnectionCapacity) -> Self {
         Self {
             all: Arc::new(Semaphore::new(pool.places)),
             pool,
             by_client: Arc::default(),
-            opening: ClientPlaces::new(OPENED_AT_A_TIME),
+            opening: ClientPermits::new(OPENED_AT_A_TIME),
             pieces: PieceMemory::new(),
         }
     }
 
     /// Waits until a download of `client` may be looked up and opened. It may be for as long as the place is kept.
-    pub async fn open(&self, client: Option<IpAddr>) -> Option<Place> {
+    pub async fn open(&self, client: Option<IpAddr>) -> Option<ClientPermit> {
         self.opening.enter(client).await
     }
 

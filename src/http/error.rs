@@ -15,7 +15,7 @@ use super::json::render_json;
 use crate::{
     net::limits::Exceeded,
     owner::{signature::ACCEPT_SIGNATURE, uploads::NotTaken},
-    pods::{QuotaExceeded, RegistryError, Rejected},
+    pods::{InvalidPod, QuotaExceeded, RegistryError},
 };
 
 /// A refused request.
@@ -47,7 +47,7 @@ pub enum HttpError {
     #[error("404 Not Found")]
     NotFound,
     #[error(transparent)]
-    Rejected(#[from] Rejected),
+    InvalidPod(#[from] InvalidPod),
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
@@ -66,8 +66,8 @@ impl HttpError {
             Self::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Rejected(Rejected::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Rejected(_) => StatusCode::BAD_REQUEST,
+            Self::InvalidPod(InvalidPod::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::InvalidPod(_) => StatusCode::BAD_REQUEST,
             Self::Registry(RegistryError::Quota(
                 QuotaExceeded::OwnerPods(_) | QuotaExceeded::OwnerBytes(_),
             )) => StatusCode::FORBIDDEN,
@@ -192,10 +192,10 @@ fn render_not_found(response: &mut Response) {
 }
 
 /// Gives an error status without a body its sentence.
-pub struct Otherwise;
+pub struct FallbackErrors;
 
 #[handler]
-impl Otherwise {
+impl FallbackErrors {
     async fn handle(&self, response: &mut Response, flow: &mut FlowCtrl) -> Result<(), HttpError> {
         flow.skip_rest();
         match response.status_code {

@@ -38,7 +38,7 @@ struct Shared {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct HealthBody<'a> {
     ok: bool,
     /// Why pods cannot be read or written at present.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,7 +89,7 @@ impl Health {
 
     fn make(&self) -> Shared {
         let directory = &self.app.hub.directory;
-        let live = directory.live();
+        let live = directory.stats();
         let mut origins_omitted = None;
         let origins = match self.app.live.load().health.origins {
             OriginsShown::List => {
@@ -104,7 +104,7 @@ impl Health {
         let is_stuck = self.app.is_registry_stuck.load(Ordering::Relaxed);
         let problem = self.app.registry.problem();
         let problem = problem.or_else(|| is_stuck.then(|| STUCK.into()));
-        let body = Body {
+        let body = HealthBody {
             ok: problem.is_none(),
             problem: problem.as_deref(),
             origins,

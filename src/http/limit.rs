@@ -13,14 +13,14 @@ use crate::{
     app::App,
     net::{
         client::Client,
-        limits::{Kind, Limits},
+        limits::{Limits, RequestKind},
         network::ClientNetwork,
         path::normalize,
     },
     owner::admission::Registrant,
     signal::{
         admission::Admission,
-        standing::{Key, Standing},
+        entitlement::{Entitlement, Key},
     },
 };
 
@@ -47,39 +47,39 @@ impl LimitReads {
     async fn handle(&self, request: &mut Request) -> Result<(), HttpError> {
         let Self(app) = self;
         let Some(_) = kind_of(app, request) else { return Ok(()) };
-        check(app, Kind::Read, request).await
+        check(app, RequestKind::Read, request).await
     }
 }
 
-async fn check(app: &App, kind: Kind, request: &mut Request) -> Result<(), HttpError> {
+async fn check(app: &App, kind: RequestKind, request: &mut Request) -> Result<(), HttpError> {
     let client = Client::of(request, &app.live.load().trusted_proxies);
     let Err(exceeded) = app.limits.check(kind, client.address) else { return Ok(()) };
     tracing::debug!(limit = exceeded.name, "a request came too often");
     // A head of many fields takes a hundred kilobytes, and nothing of it is needed any more.
     let headers = mem::take(request.headers_mut());
-    let is_read_on =
-        matches!(kind, Kind::Upload | Kind::OwnerChange) && !headers.contains_key(header::EXPECT);
+    let is_read_on = matches!(kind, RequestKind::Upload | RequestKind::OwnerChange)
+        && !headers.contains_key(header::EXPECT);
     drop(headers);
-    app.refusal_delay.hold(request).await;
+    app.tarpit.hold(request).await;
     if is_read_on {
-        app.refused_bodies.discard(request.take_body());
+        app.body_drain.drain(request.take_body());
     }
     Err(exceeded.into())
 }
 
 /// What a request counts as. Only an ACME directory that looks for its challenge counts as nothing: nobody else knows
 /// the token.
-fn kind_of(app: &App, request: &Request) -> Option<Kind> {
+fn kind_of(app: &App, request: &Request) -> Option<RequestKind> {
     let (method, path) = (request.method(), normalize(request.uri().path()));
     match (&*path, method) {
         (path, &(Method::GET | Method::HEAD)) if challenge_answer(app, path).is_some() => None,
-        (_, &Method::OPTIONS) => Some(Kind::Read),
-        ("/signal", _) => Some(Kind::Upgrade),
-        ("/pods", _) => Some(Kind::Upload),
-        (_, &(Method::GET | Method::HEAD)) => Some(Kind::Read),
-        (_, &(Method::PUT | Method::DELETE)) => Some(Kind::OwnerChange),
-        (path, &Method::POST) if path.starts_with("/owner/") => Some(Kind::OwnerChange),
-        _ => Some(Kind::Upload),
+        (_, &Method::OPTIONS) => Some(RequestKind::Read),
+        ("/signal", _) => Some(RequestKind::Upgrade),
+        ("/pods", _) => Some(RequestKind::Upload),
+        (_, &(Method::GET | Method::HEAD)) => Some(RequestKind::Read),
+        (_, &(Method::PUT | Method::DELETE)) => Some(RequestKind::OwnerChange),
+        (path, &Method::POST) if path.starts_with("/owner/") => Some(RequestKind::OwnerChange),
+        _ => Some(RequestKind::Upload),
     }
 }
 
@@ -100,15 +100,15 @@ impl SocketLimits {
 
 #[salvo::async_trait]
 impl Admission for SocketLimits {
-    async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
+    async fn entitlement(&self, pod_id: &str, token: Option<&str>) -> Result<Entitlement, String> {
         let end = Instant::now() + PATIENCE;
-        while let Err(exceeded) = self.limits.check(Kind::Registration, self.client) {
+        while let Err(exceeded) = self.limits.check(RequestKind::Registration, self.client) {
             if Instant::now() + exceeded.wait > end {
                 return Err("too many registrations; try again later".into());
             }
             sleep(exceeded.wait).await;
         }
-        self.admission.standing(pod_id, token).await
+        self.admission.entitlement(pod_id, token).await
     }
 
     async fn registered(&self, pod_id: &str, proof: Option<Key>) -> Result<bool, String> {
@@ -116,7 +116,7 @@ impl Admission for SocketLimits {
     }
 
     fn count_offer(&self) -> Result<(), &'static str> {
-        self.limits.check(Kind::Offer, self.client).map_err(|exceeded| {
+        self.limits.check(RequestKind::Offer, self.client).map_err(|exceeded| {
             tracing::debug!(limit = exceeded.name, "an offer came too often");
             exceeded.sentence
         })

@@ -27,7 +27,7 @@ pub struct Meta(pub Arc<App>);
 /// What is known of a pod. The last two are left out where they are not set.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Body {
+pub struct PodMeta {
     id: String,
     name: String,
     owner_pubkey: String,
@@ -41,7 +41,7 @@ pub struct Body {
     expires: Option<String>,
 }
 
-impl Body {
+impl PodMeta {
     /// With the hits that are not written yet.
     pub fn of(record: PodRecord, hits: &HitCounter) -> Self {
         let hits = hits.total(&record);
@@ -69,7 +69,7 @@ impl Meta {
             return Err(HttpError::NotFound);
         }
         let upload = HeaderValue::from_static(upload_of(&record));
-        let body = Body::of(record, &self.0.hits);
+        let body = PodMeta::of(record, &self.0.hits);
         let headers = response.headers_mut();
         headers.insert(POD_UPLOAD, upload);
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));

@@ -2,12 +2,14 @@
 
 mod access;
 mod challenge;
+mod close_on_shutdown;
 pub(crate) mod compression;
 mod conditions;
 mod cors;
 mod credentials;
 mod download;
 pub(crate) mod downloads;
+pub(crate) mod drain_body;
 mod error;
 mod get_or_head;
 mod health;
@@ -15,7 +17,6 @@ mod host;
 mod hsts;
 mod isolation;
 mod json;
-mod leaving;
 mod limit;
 mod meta;
 mod owned;
@@ -24,9 +25,8 @@ mod pod_hosts;
 mod pod_ids;
 mod pod_path;
 mod redirect;
-pub(crate) mod refusal_delay;
-pub(crate) mod refused_body;
 mod small_writes;
+pub(crate) mod tarpit;
 mod upgrade;
 mod upload;
 pub(crate) mod upload_limiter;
@@ -49,11 +49,11 @@ fn owner_routes(app: &Arc<App>) -> Router {
                 .push(Router::new().put(owned::Replace(app.clone())))
                 .push(Router::new().delete(owned::Delete(app.clone()))),
         )
-        .push(get_or_head("owner/{key}/pods", owned::Mine(app.clone())))
+        .push(get_or_head("owner/{key}/pods", owned::ListOwned(app.clone())))
         .push(
             Router::with_path("owner/{key}/pod-ids/{**pod_id}")
-                .push(Router::new().put(pod_ids::Claim(app.clone())))
-                .push(Router::new().delete(pod_ids::Release(app.clone()))),
+                .push(Router::new().put(pod_ids::ClaimPodId(app.clone())))
+                .push(Router::new().delete(pod_ids::ReleasePodId(app.clone()))),
         )
         .push(get_or_head("owner/{key}/credentials", credentials::List(app.clone())))
         .push(
@@ -84,11 +84,11 @@ pub(crate) fn service(app: &Arc<App>, others: Vec<Router>) -> Service {
         .push(Router::with_path("{**path}").goal(error::NotFound));
     Service::new(router)
         .hoop(access::AccessLog(app.clone()))
-        .hoop(leaving::SayGoodbye(app.clone()))
+        .hoop(close_on_shutdown::CloseOnShutdown(app.clone()))
         .hoop(hsts::Hsts(app.clone()))
         .hoop(cors::AnyOriginUploads)
         .hoop(limit::Limit(app.clone()))
         .hoop(host::ValidHost(app.clone()))
         .hoop(pod_hosts::PodHosts(app.clone()))
-        .catcher(salvo::catcher::Catcher::new(error::Otherwise))
+        .catcher(salvo::catcher::Catcher::new(error::FallbackErrors))
 }

@@ -39,7 +39,7 @@ pub struct Delete(pub Arc<App>);
 pub struct Replace(pub Arc<App>);
 
 /// `GET|HEAD /owner/:key/pods`.
-pub struct Mine(pub Arc<App>);
+pub struct ListOwned(pub Arc<App>);
 
 #[handler]
 impl Delete {
@@ -122,20 +122,20 @@ impl Replace {
 #[derive(Serialize)]
 struct Owned {
     #[serde(flatten)]
-    meta: meta::Body,
+    meta: meta::PodMeta,
     /// `signed`, or `unsigned` for a page that anybody may have put around a copy of the owner's manifest.
     upload: &'static str,
 }
 
 #[derive(Serialize)]
-struct Page {
+struct OwnedPage {
     pods: Vec<Box<RawValue>>,
     /// The slug to give as `after` for the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Slug>,
 }
 
-impl Page {
+impl OwnedPage {
     /// Returns a page that begins with the first of `records`.
     fn of(records: Vec<PodRecord>, app: &App) -> Self {
         let (mut page, mut bytes, mut last) = (Self { pods: Vec::new(), next: None }, 0, None);
@@ -145,7 +145,8 @@ impl Page {
                 break;
             }
             last = Some(record.slug);
-            let owned = Owned { upload: meta::upload_of(&record), meta: meta::Body::of(record, &app.hits) };
+            let owned =
+                Owned { upload: meta::upload_of(&record), meta: meta::PodMeta::of(record, &app.hits) };
             let json = to_raw_value(&owned).expect("a record is plain data");
             bytes += json.get().len();
             page.pods.push(json);
@@ -155,7 +156,7 @@ impl Page {
 }
 
 #[handler]
-impl Mine {
+impl ListOwned {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
         let (key, rest) = owner_path(request)?;
@@ -166,7 +167,7 @@ impl Mine {
         signed_by(app, request, key, false).await?;
         let records = app.registry.list_owned(&key, after.as_ref(), PAGE_PODS + 1).await?;
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        render_json(response, &Page::of(records, app));
+        render_json(response, &OwnedPage::of(records, app));
         Ok(())
     }
 }

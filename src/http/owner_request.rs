@@ -17,7 +17,7 @@ use crate::{
         path::normalize,
     },
     owner::{
-        audience::{Reached, plain_origin},
+        audience::{ReceivedVia, plain_origin},
         components::Parts,
         replay::{Once, ReplayError},
         sender::Sender,
@@ -45,7 +45,7 @@ impl FromProgram {
         let config = self.0.live.load_full();
         let checked = check_sender(request.headers()).and_then(|()| check_host(request, &config));
         if checked.is_err() && !request.headers().contains_key(header::EXPECT) {
-            self.0.refused_bodies.discard(request.take_body());
+            self.0.body_drain.drain(request.take_body());
         }
         checked
     }
@@ -90,8 +90,8 @@ fn same_name(one: &str, other: &str) -> bool {
 }
 
 /// How a request came in.
-pub fn reached(request: &Request) -> Reached {
-    Reached { tls: request.scheme().as_str() == "https", local: request.local_addr().clone().into_std() }
+pub fn received_via(request: &Request) -> ReceivedVia {
+    ReceivedVia { tls: request.scheme().as_str() == "https", local: request.local_addr().clone().into_std() }
 }
 
 /// Returns who signed the request, as the signature alone proves it.
@@ -101,7 +101,7 @@ fn verify(
     request: &Request,
     has_body: bool,
 ) -> Result<VerifiedRequest, HttpError> {
-    let audience = reached(request).audience(config);
+    let audience = received_via(request).audience(config);
     // With several names for one listener, the one by which the client called it.
     let Client { scheme, host, .. } = Client::of(request, &[]);
     let called = host.map(|host| plain_origin(&format!("{scheme}://{host}")));

@@ -14,27 +14,27 @@ use crate::{
     app::App,
     net::{
         client::{Client, network_of},
-        limits::Kind,
+        limits::RequestKind,
     },
     owner::pod_ids::NotClaimed,
     pods::{OwnerKey, PodIdRefused, RegistryError},
 };
 
 /// `PUT /owner/:key/pod-ids/:podId`.
-pub struct Claim(pub Arc<App>);
+pub struct ClaimPodId(pub Arc<App>);
 
 /// `DELETE /owner/:key/pod-ids/:podId`.
-pub struct Release(pub Arc<App>);
+pub struct ReleasePodId(pub Arc<App>);
 
 #[handler]
-impl Claim {
+impl ClaimPodId {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
         let (key, pod_id) = asked_for(app, request).await?;
         let config = app.live.load_full();
         if !app.owners.owns_anything(&key).await? {
             let client = Client::of(request, &config.trusted_proxies).address;
-            app.limits.check(Kind::NewcomerChange, client)?;
+            app.limits.check(RequestKind::NewcomerChange, client)?;
         }
         let network = network_of(request, &config.trusted_proxies);
         app.owners.claim(&pod_id, key, network).await?;
@@ -45,7 +45,7 @@ impl Claim {
 }
 
 #[handler]
-impl Release {
+impl ReleasePodId {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
         let (key, pod_id) = asked_for(app, request).await?;

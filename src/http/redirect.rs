@@ -24,7 +24,7 @@ pub(crate) fn service(app: &Arc<App>, https_port: u16) -> Service {
         .hoop(access::AccessLog(app.clone()))
         .hoop(limit::LimitReads(app.clone()))
         .hoop(host::ValidHost(app.clone()))
-        .catcher(salvo::catcher::Catcher::new(error::Otherwise))
+        .catcher(salvo::catcher::Catcher::new(error::FallbackErrors))
 }
 
 struct ToHttps {

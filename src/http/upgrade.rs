@@ -21,10 +21,10 @@ use crate::{
     app::App,
     net::{
         client::{Client, network_of},
-        crowd::Counted,
-        limits::{Exceeded, Kind},
+        connection_limiter::ConnectionPermit,
+        connection_permits::{self, NoPermit, StreamPermit},
+        limits::{Exceeded, RequestKind},
         path::normalize,
-        places::{self, NoPlace, Place},
     },
     owner::{
         admission::Registrant,
@@ -79,21 +79,24 @@ impl Upgrade {
         if let Some(protocol) = first_subprotocol(request) {
             response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         }
-        let registrant = Registrant { reached: owner_request::reached(request), network, proof: None };
-        let places = Places { _of_address: counted, of_stream: place };
+        let registrant =
+            Registrant { received_via: owner_request::received_via(request), network, proof: None };
+        let connection_permits = SocketPermits { _of_address: counted, of_stream: place };
         match Presented::read(request.headers()) {
             Ok(None) => {
                 let admission = limit::SocketLimits::at_socket(&self.0, client, registrant);
-                self.serve(granted, places, admission, self.0.limits.network(client));
+                self.serve(granted, connection_permits, admission, self.0.limits.network(client));
             }
-            presented => self.serve_with_credential(granted, places, client, registrant, presented),
+            presented => {
+                self.serve_with_credential(granted, connection_permits, client, registrant, presented)
+            }
         }
         Ok(())
     }
 }
 
 impl Upgrade {
-    fn admit(&self, client: Option<IpAddr>) -> Result<Option<Counted>, HttpError> {
+    fn admit(&self, client: Option<IpAddr>) -> Result<Option<ConnectionPermit>, HttpError> {
         let Self(app) = self;
         if app.sockets.len() >= app.live.load().signal.max_sockets as usize {
             let message = "this broker has no room for another socket";
@@ -105,14 +108,14 @@ impl Upgrade {
     fn serve(
         &self,
         granted: Granted,
-        places: Places,
+        connection_permits: SocketPermits,
         admission: Arc<dyn Admission>,
         network: Option<IpAddr>,
     ) {
         let hub = self.0.hub.clone();
         self.0.sockets.spawn(async move {
             let Some(upgraded) = granted.taken().await else { return };
-            socket::serve(places.stream(upgraded), hub, admission, network, |_| ()).await;
+            socket::serve(connection_permits.stream(upgraded), hub, admission, network, |_| ()).await;
         });
     }
 }
@@ -124,7 +127,7 @@ impl Upgrade {
     fn serve_with_credential(
         &self,
         granted: Granted,
-        places: Places,
+        connection_permits: SocketPermits,
         client: Option<IpAddr>,
         registrant: Registrant,
         presented: Result<Option<Presented>, Malformed>,
@@ -132,7 +135,7 @@ impl Upgrade {
         let app = self.0.clone();
         let serve = async move {
             let Some(upgraded) = granted.taken().await else { return };
-            let stream = places.stream(upgraded);
+            let stream = connection_permits.stream(upgraded);
             match credential(&app, client, presented).await {
                 Ok((credential, socket)) => {
                     let registrant = Registrant { proof: Some(credential.into()), ..registrant };
@@ -166,7 +169,7 @@ async fn credential(
         Ok(None) | Err(Malformed) => Malformed.to_string(),
     };
     // A right one is never refused for wrong ones that came before it from the same address.
-    if let Err(exceeded) = app.limits.check(Kind::WrongCredential, client) {
+    if let Err(exceeded) = app.limits.check(RequestKind::WrongCredential, client) {
         tracing::debug!(limit = exceeded.name, "too many wrong credentials from one address");
         // A real host comes back a second after its socket was closed, and who guesses at once.
         let _ = app.stop.run_until_cancelled(sleep(GUESS_DELAY)).await;
@@ -195,13 +198,13 @@ impl Granted {
 }
 
 /// What a socket counts as for as long as it is open.
-struct Places {
-    _of_address: Option<Counted>,
+struct SocketPermits {
+    _of_address: Option<ConnectionPermit>,
     /// Of a socket on a stream of HTTP/2.
-    of_stream: Option<Place>,
+    of_stream: Option<StreamPermit>,
 }
 
-impl Places {
+impl SocketPermits {
     /// Returns the stream of the socket as it is to be written to.
     fn stream(&self, upgraded: Upgraded) -> SmallWrites<TokioIo<Upgraded>> {
         SmallWrites::new(TokioIo::new(upgraded), self.of_stream.is_some())
@@ -210,20 +213,22 @@ impl Places {
 
 /// Returns the place of a WebSocket on a stream of HTTP/2, which counts as another connection of its client; nothing for
 /// one that has a connection to itself, which is counted already.
-fn place(request: &Request) -> Result<Option<Place>, HttpError> {
-    let Some(places) = request.extensions().get::<places::Places>() else { return Ok(None) };
-    match places.take() {
+fn place(request: &Request) -> Result<Option<StreamPermit>, HttpError> {
+    let Some(connection_permits) = request.extensions().get::<connection_permits::ConnectionPermits>() else {
+        return Ok(None);
+    };
+    match connection_permits.take() {
         Ok(place) => Ok(Some(place)),
-        Err(NoPlace::OfClient) => Err(HttpError::TooMany(Exceeded {
+        Err(NoPermit::OfClient) => Err(HttpError::TooMany(Exceeded {
             name: "connections-per-address",
-            quota: places.share().of_client.into(),
+            quota: connection_permits.share().of_client.into(),
             unit: Some("concurrent-requests"),
             window: Duration::ZERO,
             wait: RETRY_AFTER,
             sentence: "too many connections of your address are open, and each socket counts as one; close some, or \
                        try again later",
         })),
-        Err(NoPlace::AtAll) => {
+        Err(NoPermit::AtAll) => {
             let message = "this broker has no room for another socket";
             Err(HttpError::Busy { message, retry_after: RETRY_AFTER })
         }

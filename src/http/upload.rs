@@ -82,7 +82,7 @@ pub fn answer(
         if refused.status() == StatusCode::REQUEST_TIMEOUT && request.version() < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        app.refused_bodies.discard(body);
+        app.body_drain.drain(body);
     }
     render_json(response, &taken?);
     Ok(())
@@ -157,7 +157,7 @@ pub async fn admit(
     let (access, config) = (app.upload_access.clone(), config.clone());
     let check = move || {
         if !needs_no_token {
-            access.at_the_door(&config.uploads, authorization.as_deref())?;
+            access.check_before_body(&config.uploads, authorization.as_deref())?;
         }
         access.of_owner(&config.uploads, signer)
     };

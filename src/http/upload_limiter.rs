@@ -20,7 +20,7 @@ use self::memory::{Reservation, UploadMemory};
 use super::error::HttpError;
 use crate::{
     config::PodSettings,
-    net::client_places::{ClientPlaces, Place},
+    net::client_permits::{ClientPermit, ClientPermits},
 };
 
 /// What an upload takes when its first bytes arrive, unless it is shorter.
@@ -31,7 +31,7 @@ const MAX_PIECE: u64 = 1024 * 1024;
 /// Gives out permits for uploads.
 pub struct UploadLimiter {
     settings: Settings,
-    clients: ClientPlaces,
+    clients: ClientPermits,
     memory: Arc<UploadMemory>,
     stored: Arc<Semaphore>,
 }
@@ -60,7 +60,7 @@ impl UploadLimiter {
         let settings = Settings::of(settings);
         Self {
             settings,
-            clients: ClientPlaces::new(settings.of_client),
+            clients: ClientPermits::new(settings.of_client),
             memory: UploadMemory::new(settings.memory, settings.wait),
             stored: Arc::new(Semaphore::new(settings.stored_at_a_time)),
         }
@@ -112,7 +112,7 @@ impl Wait {
 /// An upload whose body arrives.
 pub struct ArrivingUpload {
     memory: Reservation,
-    place: Option<Place>,
+    place: Option<ClientPermit>,
     wait: Wait,
     stored: Arc<Semaphore>,
 }
@@ -159,7 +159,7 @@ impl ArrivingUpload {
 /// [`UploadPermit::hold`].
 pub struct UploadPermit {
     memory: Reservation,
-    _place: Option<Place>,
+    _place: Option<ClientPermit>,
     _stored: OwnedSemaphorePermit,
 }
 

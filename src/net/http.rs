@@ -20,15 +20,15 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    connection_permits::ConnectionPermits,
     flush_deadline::FlushDeadline,
     heads::{BoundedHeads, HeadBudget, HeadLimits},
-    pace::NetworkPace,
-    places::Places,
-    refusals::{HOLD, Refusals},
+    refusals::{Refusals, TARPIT_DELAY},
     request_body,
     response_body::StreamBody,
     stream::{Stream, Version},
     streams::{Executor, Streams},
+    throttle::NetworkThrottle,
 };
 use crate::config::Config;
 
@@ -80,7 +80,7 @@ pub struct Connection {
     pub has_sockets: bool,
     /// Whether a trusted proxy is at the other end.
     pub is_proxy: bool,
-    pub places: Places,
+    pub connection_permits: ConnectionPermits,
     pub heads: HeadBudget,
     /// Cancelled when the running requests are to be the last.
     pub stop: CancellationToken,
@@ -176,9 +176,14 @@ impl Connection {
         let stream = FlushDeadline::new(stream, http.write_timeout, conn_ctrl.clone());
         let stream = StraightStream::new(stream, Some(fuses), conn_ctrl, None);
         let refusals = Refusals::default();
-        let pace = self.places.pace();
-        let service =
-            Http2 { handler, places: self.places, pace, heads: self.heads, refusals: refusals.clone() };
+        let throttle = self.connection_permits.throttle();
+        let service = Http2 {
+            handler,
+            connection_permits: self.connection_permits,
+            throttle,
+            heads: self.heads,
+            refusals: refusals.clone(),
+        };
         let mut connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             // What has come before a stop is answered.
@@ -234,8 +239,8 @@ impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
 /// Answers the requests of an HTTP/2 connection.
 struct Http2<H> {
     handler: H,
-    places: Places,
-    pace: Option<NetworkPace>,
+    connection_permits: ConnectionPermits,
+    throttle: Option<NetworkThrottle>,
     heads: HeadBudget,
     refusals: Refusals,
 }
@@ -250,18 +255,18 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
             Ok(head) => head,
             Err(refused) => return refuse(&self.refusals, &refused),
         };
-        let place = match self.places.request(MAX_STREAMS) {
+        let place = match self.connection_permits.request(MAX_STREAMS) {
             Ok(place) => place,
             Err(refused) => return refuse(&self.refusals, &refused),
         };
-        request.extensions_mut().insert(self.places.clone());
+        request.extensions_mut().insert(self.connection_permits.clone());
         request.extensions_mut().insert(self.refusals.clone());
         let response = self.handler.call(request.map(ReqBody::from));
-        let (pace, refusals) = (self.pace.clone(), self.refusals.clone());
+        let (throttle, refusals) = (self.throttle.clone(), self.refusals.clone());
         Box::pin(async move {
-            if let Some(pace) = pace {
+            if let Some(throttle) = throttle {
                 let mut waiting = WaitingRequest(Some(refusals.clone()));
-                let turn = pace.turn().await;
+                let turn = throttle.turn().await;
                 waiting.0 = None;
                 if let Err(refused) = turn {
                     drop((response, head, place));
@@ -299,7 +304,7 @@ fn refuse(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     Box::pin(async move {
-        sleep(HOLD).await;
+        sleep(TARPIT_DELAY).await;
         // Its stream has a task of its own only from here on.
         Ok(response.map(|body| StreamBody::new(body, None)))
     })

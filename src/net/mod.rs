@@ -1,27 +1,26 @@
 //! Connections: sockets that listen, and what happens to a connection before HTTP begins.
 //!
-//! [`listener`] makes the sockets, [`front`] accepts from them, [`crowd`] bounds how many there are, and
-//! [`client_places`] how much one client does at a time.
+//! [`listener`] makes the sockets, [`front`] accepts from them, [`connection_limiter`] bounds how many there are, and
+//! [`client_permits`] how much one client does at a time.
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which
 //! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
 //! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`host`] what it may call this
-//! broker, [`limits`] how often it may ask, [`pace`] what waits for its turn, [`path`] which paths are the same.
+//! broker, [`limits`] how often it may ask, [`throttle`] what waits for its turn, [`path`] which paths are the same.
 
+pub(crate) mod acceptor;
 pub(crate) mod client;
-pub(crate) mod client_places;
-pub(crate) mod crowd;
+pub(crate) mod client_permits;
+pub(crate) mod connection_limiter;
+pub(crate) mod connection_permits;
 mod flush_deadline;
-pub(crate) mod front;
 pub(crate) mod heads;
 pub(crate) mod host;
 mod http;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod network;
-pub(crate) mod pace;
 pub(crate) mod path;
-pub(crate) mod places;
 mod proxy_protocol;
 pub(crate) mod refusals;
 mod request_body;
@@ -30,3 +29,4 @@ pub(crate) mod serving;
 pub(crate) mod silent;
 mod stream;
 mod streams;
+pub(crate) mod throttle;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::crowd::group_of;
+use super::connection_limiter::rate_limit_key;
 
 /// The network of a client: the rate-limit key of its address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct ClientNetwork {
 impl ClientNetwork {
     /// Returns the network of a client at `address`, which is its own.
     pub fn of(address: IpAddr) -> Self {
-        let network = Some(group_of(address));
+        let network = Some(rate_limit_key(address));
         Self { counted: network, claims_from: network }
     }
 }

@@ -11,7 +11,7 @@ use governor::{
 use tokio_util::sync::CancellationToken;
 
 /// How long a refusal is held back.
-pub const HOLD: Duration = Duration::from_millis(250);
+pub const TARPIT_DELAY: Duration = Duration::from_millis(250);
 /// Refusals that a connection survives: 256 at once, and one a second for as long as it lasts. Each is held back, so a
 /// client that waits for its answers takes seconds to get beyond them with all its streams; one that resets them does
 /// not wait. Clients that are refused now and then keep their connection, and the WebSockets on it.

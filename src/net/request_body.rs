@@ -44,7 +44,7 @@ pub fn watch(body: Incoming) -> (ReqBody, Unread) {
         return (body.into(), unread);
     }
     unread.set(rest(&body));
-    let watched = Watched { inner: body, unread: unread.clone() };
+    let watched = WatchedBody { inner: body, unread: unread.clone() };
     (ReqBody::Boxed { inner: Box::pin(watched), fuse_config: None }, unread)
 }
 
@@ -52,12 +52,12 @@ fn rest(body: &Incoming) -> u64 {
     if body.is_end_stream() { 0 } else { body.size_hint().exact().unwrap_or(UNKNOWN) }
 }
 
-struct Watched {
+struct WatchedBody {
     inner: Incoming,
     unread: Unread,
 }
 
-impl Body for Watched {
+impl Body for WatchedBody {
     type Data = Bytes;
     type Error = BoxedError;
 
@@ -79,7 +79,7 @@ impl Body for Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedBody {
     fn drop(&mut self) {
         if self.unread.0.load(Ordering::Relaxed) > 0 {
             self.unread.set(UNKNOWN);

@@ -13,7 +13,7 @@ use salvo::{
     hyper::body::{Body, Frame, SizeHint},
 };
 
-use super::{crowd::Counted, streams::Progress};
+use super::{connection_limiter::ConnectionPermit, streams::StreamProgress};
 
 /// Bytes that the client has to take within `http.write_timeout`.
 const PIECE: usize = 64 * 1024;
@@ -26,14 +26,14 @@ pub struct StreamBody {
     /// What is left of the last frame.
     rest: Bytes,
     piece: Arc<Piece>,
-    progress: Arc<Progress>,
-    _request: Option<Counted>,
+    progress: Arc<StreamProgress>,
+    _request: Option<ConnectionPermit>,
 }
 
 impl StreamBody {
     /// Returns `inner` for the stream in whose task this is called. `request` counts until all of it was taken.
-    pub fn new(inner: ResBody, request: Option<Counted>) -> Self {
-        let progress = Progress::of_stream();
+    pub fn new(inner: ResBody, request: Option<ConnectionPermit>) -> Self {
+        let progress = StreamProgress::of_stream();
         Self { inner, rest: Bytes::new(), piece: Arc::default(), progress, _request: request }
     }
 

@@ -9,16 +9,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    acceptor::{Acceptor, Ready},
     client::trusts,
-    front::{Front, Ready},
     heads::HeadBudget,
     http::Connection,
 };
 use crate::config::Live;
 
-/// Serves HTTP on the connections of a [`Front`].
+/// Serves HTTP on the connections of a [`Acceptor`].
 pub struct HttpServer {
-    pub front: Front,
+    pub acceptor: Acceptor,
     pub live: Live,
     /// Whether WebSockets are served over HTTP/2.
     pub has_sockets: bool,
@@ -45,7 +45,7 @@ impl HttpServer {
         let mut connections = JoinSet::new();
         let end = loop {
             tokio::select! {
-                ready = self.front.next() => self.begin(ready, &service, &graceful, &mut connections),
+                ready = self.acceptor.next() => self.begin(ready, &service, &graceful, &mut connections),
                 Some(ended) = connections.join_next() => report(ended),
                 end = stop.wait_for(Option::is_some) => break end.ok().and_then(|end| *end),
             }
@@ -68,14 +68,14 @@ impl HttpServer {
         graceful: &CancellationToken,
         connections: &mut JoinSet<()>,
     ) {
-        let Ready { stream, local, remote, scheme, places } = ready;
+        let Ready { stream, local, remote, scheme, connection_permits } = ready;
         let (config, conn_ctrl) = (self.live.load_full(), ConnCtrl::new());
         let connection = Connection {
             has_sockets: self.has_sockets,
-            is_proxy: places.client.is_none() && trusts(&config.trusted_proxies, &remote),
+            is_proxy: connection_permits.client.is_none() && trusts(&config.trusted_proxies, &remote),
             config,
             conn_ctrl: conn_ctrl.clone(),
-            places,
+            connection_permits,
             heads: self.heads.clone(),
             stop: graceful.clone(),
         };

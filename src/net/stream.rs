@@ -14,13 +14,13 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{crowd::Counted, silent::Silent};
+use super::{connection_limiter::ConnectionPermit, silent::Silent};
 
 /// A connection and its place among all connections, which it gives back at its end, after an upgrade too.
 pub struct Stream {
     transport: Transport,
     // Before the room, in which the next one of the same client may have waited.
-    _counted: Option<Counted>,
+    _counted: Option<ConnectionPermit>,
     _room: OwnedSemaphorePermit,
     /// When to give up, as long as nothing has come: browsers open connections ahead of need, and HTTP does not notice
     /// a stop until it knows its version.
@@ -44,7 +44,7 @@ impl Stream {
     pub fn new(
         transport: Transport,
         room: OwnedSemaphorePermit,
-        counted: Option<Counted>,
+        counted: Option<ConnectionPermit>,
         silent: Silent,
     ) -> Self {
         Self { transport, _room: room, _counted: counted, silent: Some(silent), read: Bytes::new() }

@@ -19,7 +19,7 @@ use tokio::{
 
 tokio::task_local! {
     /// What the task of a stream knows of its response.
-    static PROGRESS: Arc<Progress>;
+    static PROGRESS: Arc<StreamProgress>;
 }
 
 /// The open streams of a connection.
@@ -74,7 +74,7 @@ where
     fn execute(&self, stream: F) {
         let (open, limit) = (self.streams.open(), self.write_timeout);
         // An upgrade is a second task of the stream in whose task it is made.
-        let progress = Progress::of_stream();
+        let progress = StreamProgress::of_stream();
         tokio::spawn(async move {
             let _open = open;
             PROGRESS.scope(progress.clone(), supervise(stream, &progress, limit)).await;
@@ -83,7 +83,7 @@ where
 }
 
 /// Runs the task of a stream until it is done, or until a piece of its response waited for longer than `limit`.
-async fn supervise(stream: impl Future, progress: &Progress, limit: Duration) {
+async fn supervise(stream: impl Future, progress: &StreamProgress, limit: Duration) {
     let mut stream = pin!(stream);
     let mut alarm = pin!(sleep_until(Instant::now() + limit));
     std::future::poll_fn(|cx| {
@@ -104,16 +104,16 @@ async fn supervise(stream: impl Future, progress: &Progress, limit: Duration) {
 
 /// Since when a piece of a stream's response waits for the client.
 #[derive(Debug, Default)]
-pub struct Progress(Mutex<Waiting>);
+pub struct StreamProgress(Mutex<PendingSince>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingSince {
     since: Option<Instant>,
     /// Of the task of the stream.
     waker: Option<Waker>,
 }
 
-impl Progress {
+impl StreamProgress {
     /// Returns that of the stream in whose task this is called, or one that nobody looks at.
     pub fn of_stream() -> Arc<Self> {
         PROGRESS.try_with(Arc::clone).unwrap_or_default()
@@ -144,7 +144,7 @@ impl Progress {
         self.lock().since
     }
 
-    /// Has the task of the stream woken by [`Progress::end_sending`].
+    /// Has the task of the stream woken by [`StreamProgress::end_sending`].
     fn watch(&self, cx: &Context<'_>) {
         let mut waiting = self.lock();
         match &mut waiting.waker {
@@ -153,7 +153,7 @@ impl Progress {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, PendingSince> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,7 +176,7 @@ mod tests {
         let (ended, end) = oneshot::channel::<()>();
         executor.execute(async move {
             let _ended = ended;
-            let progress = Progress::of_stream();
+            let progress = StreamProgress::of_stream();
             for _ in 0..3 {
                 progress.begin_waiting();
                 sleep(LIMIT / 2).await;

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 
 use super::{
-    audience::Reached,
+    audience::ReceivedVia,
     owners::{OTHER_OWNER, OWNED, Owners, other_owner},
     pod_ids::NotRecorded,
     replay::Once,
@@ -34,7 +34,7 @@ use crate::{
     pods::{MAX_RECORDED, OwnerKey, RegistryError},
     signal::{
         admission::Admission,
-        standing::{Key, Standing},
+        entitlement::{Entitlement, Key},
     },
 };
 
@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Registrant {
     /// How the request that became the socket came in.
-    pub reached: Reached,
+    pub received_via: ReceivedVia,
     /// The network of the client.
     pub network: ClientNetwork,
     /// What the request proved, for the life of the socket.
@@ -96,20 +96,20 @@ impl Owners {
         Arc::new(AtSocket { owners: self.clone(), registrant })
     }
 
-    async fn standing(
+    async fn entitlement(
         &self,
         pod_id: &str,
         token: Option<&str>,
         registrant: &Registrant,
-    ) -> Result<Standing, String> {
+    ) -> Result<Entitlement, String> {
         let (mode, required) = {
             let config = self.live.load();
             (config.signal.bind, config.signal.require_owner)
         };
         if mode == BindMode::Off && !required {
-            return Ok(Standing::Open(None));
+            return Ok(Entitlement::Open(None));
         }
-        let token = token.map(|token| self.verify(pod_id, token, registrant.reached)).transpose()?;
+        let token = token.map(|token| self.verify(pod_id, token, registrant.received_via)).transpose()?;
         let of_socket = || registrant.proof.as_ref().and_then(|proof| proof.for_pod(pod_id));
         let proof = token.as_ref().map(|token| Proof { key: token.key }).or_else(of_socket);
         if proof.is_none() && required {
@@ -117,7 +117,7 @@ impl Owners {
         }
         let owner = self.owner(pod_id, mode).await.map_err(|error| unreachable(&error))?;
         match (proof, owner) {
-            (None, None) => Ok(Standing::Open(None)),
+            (None, None) => Ok(Entitlement::Open(None)),
             (None, Some(_)) => Err(OWNED.into()),
             (Some(proof), Some(owner)) if owner != proof.key => Err(OTHER_OWNER.into()),
             (Some(_), _) if pod_id.len() > MAX_RECORDED && mode != BindMode::Off => {
@@ -126,16 +126,16 @@ impl Owners {
             (Some(proof), owner) => {
                 self.take_once(token.as_ref(), registrant.network.counted, owner.is_some())?;
                 Ok(match owner {
-                    Some(_) => Standing::Owner(proof.key.0),
-                    None if mode == BindMode::Off => Standing::Open(None),
-                    None => Standing::Open(Some(proof.key.0)),
+                    Some(_) => Entitlement::Owner(proof.key.0),
+                    None if mode == BindMode::Off => Entitlement::Open(None),
+                    None => Entitlement::Open(Some(proof.key.0)),
                 })
             }
         }
     }
 
-    fn verify(&self, pod_id: &str, token: &str, reached: Reached) -> Result<VerifiedToken, String> {
-        let audience = reached.audience(&self.live.load());
+    fn verify(&self, pod_id: &str, token: &str, received_via: ReceivedVia) -> Result<VerifiedToken, String> {
+        let audience = received_via.audience(&self.live.load());
         if audience.is_empty() {
             return Err(NO_AUDIENCE.into());
         }
@@ -194,10 +194,10 @@ fn unreachable(error: &RegistryError) -> String {
 
 #[async_trait]
 impl Admission for AtSocket {
-    async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String> {
+    async fn entitlement(&self, pod_id: &str, token: Option<&str>) -> Result<Entitlement, String> {
         self.registrant.check(pod_id)?;
-        let standing = self.owners.standing(pod_id, token, &self.registrant);
-        timeout(PATIENCE, standing).await.unwrap_or_else(|_| {
+        let entitlement = self.owners.entitlement(pod_id, token, &self.registrant);
+        timeout(PATIENCE, entitlement).await.unwrap_or_else(|_| {
             tracing::error!("the registry took too long over a registration");
             Err("this broker could not reach its registry".into())
         })

@@ -6,14 +6,14 @@ use crate::config::Config;
 
 /// How a request came in, where no `public_url` says how the world reaches the broker.
 #[derive(Clone, Copy, Debug)]
-pub struct Reached {
+pub struct ReceivedVia {
     /// Whether it came over TLS.
     pub tls: bool,
     /// The address of the listener.
     pub local: Option<SocketAddr>,
 }
 
-impl Reached {
+impl ReceivedVia {
     /// The URLs that mean this broker: `public_url`, or else the address that was reached. The name by which the
     /// client called it counts for nothing: who forwards a request can write there what they like.
     pub fn audience(self, config: &Config) -> Vec<String> {
@@ -56,10 +56,13 @@ mod tests {
 
     #[test]
     fn a_public_url_is_the_only_one() {
-        let reached = Reached { tls: false, local: Some("127.0.0.1:8080".parse().unwrap()) };
-        assert_eq!(reached.audience(&Config::default()), ["http://127.0.0.1:8080", "http://localhost:8080"]);
+        let received_via = ReceivedVia { tls: false, local: Some("127.0.0.1:8080".parse().unwrap()) };
+        assert_eq!(
+            received_via.audience(&Config::default()),
+            ["http://127.0.0.1:8080", "http://localhost:8080"]
+        );
         let config = Config::from_toml("public_url = \"https://pods.example.org\"").unwrap();
-        assert_eq!(reached.audience(&config), ["https://pods.example.org"]);
-        assert!(Reached { tls: true, local: None }.audience(&Config::default()).is_empty());
+        assert_eq!(received_via.audience(&config), ["https://pods.example.org"]);
+        assert!(ReceivedVia { tls: true, local: None }.audience(&Config::default()).is_empty());
     }
 }

@@ -133,7 +133,7 @@ pub struct Listed {
 }
 
 #[derive(Deserialize)]
-struct Page {
+struct PodPage {
     pods: Vec<Listed>,
     next: Option<Slug>,
 }
@@ -220,7 +220,7 @@ impl OwnerClient {
         let (mut pods, mut query) = (Vec::new(), String::new());
         loop {
             let answer = self.signed(secret, Method::GET, &format!("/owner/{key}/pods{query}"), None).await?;
-            let page: Page = self.read(answer)?;
+            let page: PodPage = self.read(answer)?;
             pods.extend(page.pods);
             match page.next {
                 Some(next) => query = format!("?after={next}"),
@@ -304,10 +304,10 @@ impl OwnerClient {
             return Ok((status, body));
         }
         #[derive(Deserialize)]
-        struct Refusal {
+        struct ServerRefusal {
             error: Told,
         }
-        let sentence = match serde_json::from_slice::<Refusal>(&body) {
+        let sentence = match serde_json::from_slice::<ServerRefusal>(&body) {
             Ok(refusal) => refusal.error,
             Err(_) if status == StatusCode::NOT_FOUND => {
                 String::from("there is no such pod, or this broker does not do that").into()

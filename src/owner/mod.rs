@@ -15,6 +15,7 @@ pub(crate) mod pod_ids;
 #[cfg(test)]
 mod properties;
 mod provider;
+mod reloading_file;
 pub mod replay;
 pub mod sender;
 pub mod signature;
@@ -22,4 +23,3 @@ pub mod signature_error;
 mod time;
 pub mod token;
 pub(crate) mod uploads;
-mod watched;

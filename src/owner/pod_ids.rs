@@ -15,7 +15,7 @@ use crate::{
     pods::{
         Holder, MAX_RECORDED, NetworkTag, OwnerKey, PodIdChange, PodIdChanged, PodIdRefused, RegistryError,
     },
-    signal::state::holder::{Holder as LiveHolder, Record},
+    signal::state::holder_socket::{HolderSocket, Record},
 };
 
 /// How often pod ids that are held are marked as used, and unused ones are looked for.
@@ -154,7 +154,7 @@ impl Owners {
     /// perhaps without a record. `judged` is a holder that may stay.
     async fn evict_others(&self, pod_id: &str, mode: BindMode, key: OwnerKey, judged: Option<u64>) {
         let holder = self.directory.holder(pod_id);
-        let others = |holder: &LiveHolder| Some(holder.socket) != judged && holder.proof != Some(key.0);
+        let others = |holder: &HolderSocket| Some(holder.socket) != judged && holder.proof != Some(key.0);
         if let Some(holder) = holder.filter(others)
             && let Ok(Some(owner)) = self.owner(pod_id, mode).await
             && owner == key
@@ -265,12 +265,12 @@ impl Owners {
         Ok(day)
     }
 
-    pub(super) async fn record_held(&self, held: Vec<(Arc<str>, LiveHolder)>) {
+    pub(super) async fn record_held(&self, held: Vec<(Arc<str>, HolderSocket)>) {
         let each = stream::iter(held);
         each.for_each_concurrent(AT_A_TIME, |(pod_id, holder)| self.record_holder(pod_id, holder)).await;
     }
 
-    async fn record_holder(&self, pod_id: Arc<str>, holder: LiveHolder) {
+    async fn record_holder(&self, pod_id: Arc<str>, holder: HolderSocket) {
         let recorded = self.record_in_time(&pod_id, holder.proof.map(OwnerKey), holder.network).await;
         self.directory.registered(holder.socket, &pod_id, recorded);
     }

@@ -17,7 +17,7 @@ use tokio::{runtime, time::Instant};
 
 use super::{
     admission::{Registrant, SocketProof},
-    audience::Reached,
+    audience::ReceivedVia,
     key::OwnerSecret,
     owners::Owners,
     token::{self, TokenRequest},
@@ -32,9 +32,9 @@ use crate::{
         budget::Budget,
         directory::{
             Directory,
-            contest::Contest,
             handled::{Admitted, Handled},
             place::Place,
+            takeover::Takeover,
         },
         outbox::{Next, Outbox},
         registration::register,
@@ -162,8 +162,8 @@ struct World<'a> {
     directory: Arc<Directory>,
     owners: Arc<Owners>,
     hosts: Vec<Host>,
-    contests: Vec<Contest>,
-    /// How much later than now it is for the contests.
+    takeovers: Vec<Takeover>,
+    /// How much later than now it is for the takeovers.
     waited: Duration,
     /// When a host of each victim last held its pod id.
     worked: [Duration; 2],
@@ -197,7 +197,7 @@ impl<'a> World<'a> {
             directory,
             owners,
             hosts: Vec::new(),
-            contests: Vec::new(),
+            takeovers: Vec::new(),
             waited: Duration::ZERO,
             worked: [Duration::ZERO; 2],
             lapsed: false,
@@ -223,9 +223,9 @@ impl<'a> World<'a> {
             _ => None,
         };
         let proof = pod_ids.map(|pod_ids| SocketProof { key: secret.owner_key(), pod_ids });
-        let reached = Reached { tls: true, local: None };
+        let received_via = ReceivedVia { tls: true, local: None };
         let admission: Arc<dyn Admission> =
-            self.owners.at(Registrant { reached, network: ClientNetwork::of(network(from)), proof });
+            self.owners.at(Registrant { received_via, network: ClientNetwork::of(network(from)), proof });
         let outbox = Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20)));
         let place = self.directory.join(outbox.clone(), Some(network(from)));
         let frame = json!({ "t": "register", "podId": pod, "ownerToken": token });
@@ -236,8 +236,8 @@ impl<'a> World<'a> {
         let Handled::Registers(registration) = place.handle(frame.to_string().as_bytes(), &*admission) else {
             panic!("it can be carried out");
         };
-        if let Admitted::Contests(contest) = register(&place, &*admission, registration).await {
-            self.contests.push(contest);
+        if let Admitted::TakesOver(takeover) = register(&place, &*admission, registration).await {
+            self.takeovers.push(takeover);
         }
         self.hosts.push(Host { pod, victim, answers: true, place, outbox, closed: false });
     }
@@ -337,7 +337,7 @@ impl<'a> World<'a> {
             Step::EndRounds => {
                 self.waited += ROUND;
                 let now = Instant::now() + self.waited;
-                self.contests.retain(|contest| contest.check_holder(now, TAKEOVER_TIMEOUT).is_some());
+                self.takeovers.retain(|takeover| takeover.check_holder(now, TAKEOVER_TIMEOUT).is_some());
             }
             Step::Restart => {
                 may_end = true;
@@ -375,7 +375,7 @@ impl<'a> World<'a> {
 
     async fn restart(&mut self) {
         self.hosts.clear();
-        self.contests.clear();
+        self.takeovers.clear();
         self.registry.close().await.unwrap();
         self.registry = (self.open)();
         self.directory = Directory::new(SignalSettings::default());

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::net::crowd::customer_of;
+use crate::net::connection_limiter::customer_key;
 
 /// Who sends something that is taken once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +16,6 @@ pub struct Sender {
 impl Sender {
     /// Returns the sender at an address of `network`, if it is known.
     pub fn new(network: Option<IpAddr>, is_owner: bool) -> Self {
-        Self { network: network.map(customer_of), is_owner }
+        Self { network: network.map(customer_key), is_owner }
     }
 }

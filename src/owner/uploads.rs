@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use subtle::{Choice, ConstantTimeEq};
 
-use super::watched::{Unusable, Watched, lines};
+use super::reloading_file::{ReloadingFile, Unusable, lines};
 use crate::{
     config::{UploadPolicy, UploadSettings},
     pods::{Digest, OwnerKey},
@@ -39,13 +39,13 @@ pub enum NotTaken {
 /// Knows whose uploads are taken. Its files are read when they have changed.
 #[derive(Debug)]
 pub struct UploadAccess {
-    owners: Watched<HashSet<OwnerKey>>,
-    tokens: Watched<Vec<Digest>>,
+    owners: ReloadingFile<HashSet<OwnerKey>>,
+    tokens: ReloadingFile<Vec<Digest>>,
 }
 
 impl Default for UploadAccess {
     fn default() -> Self {
-        Self { owners: Watched::new(owners), tokens: Watched::new(tokens) }
+        Self { owners: ReloadingFile::new(owners), tokens: ReloadingFile::new(tokens) }
     }
 }
 
@@ -55,7 +55,7 @@ impl UploadAccess {
     /// # Errors
     ///
     /// It is refused whatever it holds.
-    pub fn at_the_door(
+    pub fn check_before_body(
         &self,
         settings: &UploadSettings,
         authorization: Option<&[u8]>,
@@ -150,7 +150,7 @@ mod tests {
         let file = format!("# people\n{BOB} # Bob\n\n");
         let (_directory, mut settings) = with_file("owners_file", "owners", &file);
         settings.owners.0.push(ALICE);
-        access.at_the_door(&settings, None).unwrap();
+        access.check_before_body(&settings, None).unwrap();
         access.of_owner(&settings, Some(ALICE)).unwrap();
         access.of_owner(&settings, Some(BOB)).unwrap();
         assert!(matches!(access.of_owner(&settings, None), Err(NotTaken::Unsigned)));
@@ -170,8 +170,9 @@ mod tests {
         let hash = |token: &str| Digest::of(token.as_bytes());
         let file = format!("alice {}\n{}\n", hash("secret"), hash("another"));
         let (_directory, settings) = with_file("tokens_file", "token", &file);
-        let door =
-            |authorization: Option<&str>| access.at_the_door(&settings, authorization.map(str::as_bytes));
+        let door = |authorization: Option<&str>| {
+            access.check_before_body(&settings, authorization.map(str::as_bytes))
+        };
         assert!(door(Some("Bearer secret")).is_ok());
         assert!(door(Some("bearer another")).is_ok());
         for none in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic secret")] {
@@ -205,10 +206,10 @@ mod tests {
     fn open_is_open_and_closed_is_closed() {
         let access = UploadAccess::default();
         let open = UploadSettings::default();
-        access.at_the_door(&open, None).unwrap();
+        access.check_before_body(&open, None).unwrap();
         access.of_owner(&open, Some(ALICE)).unwrap();
         access.of_owner(&open, None).unwrap();
         let closed = settings("policy = \"closed\"");
-        assert!(matches!(access.at_the_door(&closed, Some(b"Bearer x")), Err(NotTaken::Closed)));
+        assert!(matches!(access.check_before_body(&closed, Some(b"Bearer x")), Err(NotTaken::Closed)));
     }
 }

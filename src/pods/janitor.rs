@@ -28,7 +28,7 @@ const STEP: Duration = Duration::from_secs(60);
 
 /// What is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct JanitorRules {
     /// What was uploaded or replaced within this time stays.
     pub grace: Duration,
     /// What was not used for this long goes.
@@ -49,7 +49,7 @@ pub struct Moment {
 /// What a round did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Report {
+pub struct JanitorReport {
     /// Pods that were looked at.
     pub looked_at: u64,
     /// Pods that went because they had expired.
@@ -64,14 +64,14 @@ pub struct Report {
     pub before: Usage,
 }
 
-impl Report {
+impl JanitorReport {
     /// How many pods went.
     pub fn deleted(&self) -> u64 {
         self.expired + self.unused + self.for_room
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for JanitorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { looked_at, expired, unused, for_room, left, before } = self;
         let freed = ByteSize(before.bytes.saturating_sub(left.bytes));
@@ -133,10 +133,10 @@ impl Janitor {
     pub async fn round(
         &self,
         registry: &dyn Registry,
-        rules: &Rules,
+        rules: &JanitorRules,
         now: Moment,
         dry: bool,
-    ) -> Result<Report, RegistryError> {
+    ) -> Result<JanitorReport, RegistryError> {
         let step = self.seen().look_at(now, rules.grace);
         if let Some(step) = step {
             let (step, grace) = (humantime::format_duration(step), humantime::format_duration(rules.grace));
@@ -196,10 +196,10 @@ impl Janitor {
     /// See [`Janitor::round`].
     pub async fn round_by_dates(
         registry: &dyn Registry,
-        rules: &Rules,
+        rules: &JanitorRules,
         date: SystemTime,
         dry: bool,
-    ) -> Result<Report, RegistryError> {
+    ) -> Result<JanitorReport, RegistryError> {
         let seen = Mutex::new(Seen { awake: true, ..Seen::default() });
         Self { seen }.round(registry, rules, Moment { date, running: rules.grace }, dry).await
     }
@@ -236,22 +236,22 @@ impl Seen {
 /// One round as far as it has come.
 struct Round<'a> {
     registry: &'a dyn Registry,
-    rules: &'a Rules,
+    rules: &'a JanitorRules,
     now: Moment,
     dry: bool,
-    report: Report,
+    report: JanitorReport,
     room: Room,
 }
 
 impl<'a> Round<'a> {
     async fn begin(
         registry: &'a dyn Registry,
-        rules: &'a Rules,
+        rules: &'a JanitorRules,
         now: Moment,
         dry: bool,
     ) -> Result<Self, RegistryError> {
         let before = registry.usage(None).await?;
-        let report = Report { before, left: before, ..Report::default() };
+        let report = JanitorReport { before, left: before, ..JanitorReport::default() };
         Ok(Self { registry, rules, now, dry, report, room: Room::default() })
     }
 

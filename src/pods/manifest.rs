@@ -44,7 +44,7 @@ pub struct VerifiedPod {
 
 /// Why an upload is not a pod: sentences for the person who uploaded it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
+pub enum InvalidPod {
     /// The bytes are not UTF-8.
     #[error("the pod is not valid UTF-8")]
     NotUtf8,
@@ -98,14 +98,14 @@ impl VerifiedPod {
     ///
     /// # Errors
     ///
-    /// `html` is not a pod, or its signature does not fit. See [`Rejected`].
-    pub fn verify(html: Bytes, max_manifest: usize) -> Result<Self, Rejected> {
-        let text = std::str::from_utf8(&html).map_err(|_| Rejected::NotUtf8)?;
+    /// `html` is not a pod, or its signature does not fit. See [`InvalidPod`].
+    pub fn verify(html: Bytes, max_manifest: usize) -> Result<Self, InvalidPod> {
+        let text = std::str::from_utf8(&html).map_err(|_| InvalidPod::NotUtf8)?;
         let base64 = find(text)?;
         if base64.trim_end_matches('=').len() * 3 / 4 > max_manifest {
-            return Err(Rejected::TooLarge(max_manifest));
+            return Err(InvalidPod::TooLarge(max_manifest));
         }
-        let signed = BASE64_STANDARD.decode(base64).map_err(|_| Rejected::NotBase64)?;
+        let signed = BASE64_STANDARD.decode(base64).map_err(|_| InvalidPod::NotBase64)?;
         let manifest = verify(&signed)?;
         let record = PodRecord {
             slug: Slug::random(),
@@ -177,15 +177,15 @@ fn now() -> SystemTime {
 }
 
 /// The base64 in the one assignment to [`NAME`]; reading the variable, as the shim does, is no assignment.
-fn find(html: &str) -> Result<&str, Rejected> {
+fn find(html: &str) -> Result<&str, InvalidPod> {
     let mut assigned =
         memmem::find_iter(html.as_bytes(), NAME).filter_map(|at| assignment(&html[at + NAME.len()..]));
-    let value = assigned.next().ok_or(Rejected::NoManifest)?;
+    let value = assigned.next().ok_or(InvalidPod::NoManifest)?;
     if assigned.next().is_some() {
-        return Err(Rejected::SeveralManifests);
+        return Err(InvalidPod::SeveralManifests);
     }
-    let quoted = value.strip_prefix('"').ok_or(Rejected::NotBase64)?;
-    let end = memchr::memchr(b'"', quoted.as_bytes()).ok_or(Rejected::NotBase64)?;
+    let quoted = value.strip_prefix('"').ok_or(InvalidPod::NotBase64)?;
+    let end = memchr::memchr(b'"', quoted.as_bytes()).ok_or(InvalidPod::NotBase64)?;
     Ok(&quoted[..end])
 }
 
@@ -242,35 +242,35 @@ fn pod_id(payload: &[u8]) -> Option<String> {
     pod_id.as_text().filter(|pod_id| !pod_id.is_empty()).map(Into::into)
 }
 
-fn verify(signed: &[u8]) -> Result<Manifest, Rejected> {
+fn verify(signed: &[u8]) -> Result<Manifest, InvalidPod> {
     // Each item takes a byte at least, and there are at most `max_manifest` of those.
-    cbor::check(signed, usize::MAX).map_err(Rejected::Envelope)?;
+    cbor::check(signed, usize::MAX).map_err(InvalidPod::Envelope)?;
     let envelope: Envelope = decode("signed manifest", signed)?;
-    cbor::check(&envelope.payload, MAX_PAYLOAD_ITEMS).map_err(Rejected::Payload)?;
+    cbor::check(&envelope.payload, MAX_PAYLOAD_ITEMS).map_err(InvalidPod::Payload)?;
     let payload: Payload = decode("manifest's payload", &envelope.payload)?;
-    let owner_key: OwnerKey = payload.owner_pubkey.parse().map_err(|_| Rejected::BadOwnerKey)?;
-    let key = VerifyingKey::from_bytes(&owner_key.0).map_err(|_| Rejected::BadOwnerKey)?;
+    let owner_key: OwnerKey = payload.owner_pubkey.parse().map_err(|_| InvalidPod::BadOwnerKey)?;
+    let key = VerifyingKey::from_bytes(&owner_key.0).map_err(|_| InvalidPod::BadOwnerKey)?;
     if key.is_weak() {
-        return Err(Rejected::BadOwnerKey);
+        return Err(InvalidPod::BadOwnerKey);
     }
-    let signature = Signature::from_slice(&envelope.sig).map_err(|_| Rejected::BadSignature)?;
-    key.verify_strict(&envelope.payload, &signature).map_err(|_| Rejected::BadSignature)?;
+    let signature = Signature::from_slice(&envelope.sig).map_err(|_| InvalidPod::BadSignature)?;
+    key.verify_strict(&envelope.payload, &signature).map_err(|_| InvalidPod::BadSignature)?;
     if payload.name.len() > MAX_NAME {
-        return Err(Rejected::NameTooLong);
+        return Err(InvalidPod::NameTooLong);
     }
     if signal_url::has_credential(&envelope.payload) {
-        return Err(Rejected::CredentialInSignalUrl);
+        return Err(InvalidPod::CredentialInSignalUrl);
     }
     Ok(Manifest { name: payload.name, owner_key, pod_id: pod_id(&envelope.payload) })
 }
 
-fn decode<T: DeserializeOwned>(part: &'static str, cbor: &[u8]) -> Result<T, Rejected> {
+fn decode<T: DeserializeOwned>(part: &'static str, cbor: &[u8]) -> Result<T, InvalidPod> {
     ciborium::from_reader(cbor).map_err(|error| {
         let problem = match error {
             ciborium::de::Error::Semantic(_, problem) => problem,
             _ => "it is not well-formed CBOR".into(),
         };
-        Rejected::Shape { part, problem }
+        InvalidPod::Shape { part, problem }
     })
 }
 

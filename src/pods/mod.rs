@@ -34,8 +34,8 @@ pub use self::{
         NotCredentialPodIds,
     },
     hits::HitCounter,
-    janitor::{Janitor, Moment, Report, Rules},
-    manifest::{Rejected, VerifiedPod},
+    janitor::{Janitor, JanitorReport, JanitorRules, Moment},
+    manifest::{InvalidPod, VerifiedPod},
     memory::MemoryRegistry,
     pod_ids::{
         BoundBy, Holder, NetworkTag, PodIdChange, PodIdChanged, PodIdRecord, PodIdRefused, PodIdState,

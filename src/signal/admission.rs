@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::standing::{Key, Standing};
+use super::entitlement::{Entitlement, Key};
 use crate::net::network::ClientNetwork;
 
 /// Decides about registrations and offers at one socket.
@@ -13,7 +13,7 @@ pub trait Admission: Send + Sync {
     /// # Errors
     ///
     /// Returns a sentence that says why it is refused.
-    async fn standing(&self, pod_id: &str, token: Option<&str>) -> Result<Standing, String>;
+    async fn entitlement(&self, pod_id: &str, token: Option<&str>) -> Result<Entitlement, String>;
 
     /// Records that the socket holds a pod id, after it proved `proof`. Its client is told so when this returns. Returns
     /// whether there is a record now.
@@ -43,8 +43,8 @@ pub struct AdmitAll;
 #[cfg(test)]
 #[async_trait]
 impl Admission for AdmitAll {
-    async fn standing(&self, _: &str, _: Option<&str>) -> Result<Standing, String> {
-        Ok(Standing::Open(None))
+    async fn entitlement(&self, _: &str, _: Option<&str>) -> Result<Entitlement, String> {
+        Ok(Entitlement::Open(None))
     }
 
     async fn registered(&self, _: &str, _: Option<Key>) -> Result<bool, String> {

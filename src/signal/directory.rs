@@ -16,14 +16,14 @@ use tokio::{
 
 use super::{
     ids::{PodId, SocketId},
-    state::{State, holder::Holder, stop::Talk},
+    state::{State, holder_socket::HolderSocket, stop::Talk},
 };
 use crate::config::SignalSettings;
 
-pub mod contest;
 pub mod handled;
 pub mod member;
 pub mod place;
+pub mod takeover;
 
 /// All sockets, who they are and whom they talk to.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Directory {
 
 /// How much is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Live {
+pub struct Stats {
     /// Pod ids that an origin holds.
     pub origins: usize,
     /// Sessions between a visitor and an origin.
@@ -71,9 +71,9 @@ impl Directory {
     }
 
     /// How much is live.
-    pub fn live(&self) -> Live {
+    pub fn stats(&self) -> Stats {
         let state = self.lock();
-        Live { origins: state.origins().len(), sessions: state.sessions() }
+        Stats { origins: state.origins().len(), sessions: state.sessions() }
     }
 
     /// Tells visitors `origin offline` once their offers have waited for long enough. Never returns.
@@ -107,12 +107,12 @@ impl Directory {
     }
 
     /// The origin that holds a pod id.
-    pub fn holder(&self, pod: &str) -> Option<Holder> {
+    pub fn holder(&self, pod: &str) -> Option<HolderSocket> {
         self.lock().holder(pod)
     }
 
     /// All pod ids that are held, with the origins that hold them.
-    pub fn holders(&self) -> Vec<(PodId, Holder)> {
+    pub fn holders(&self) -> Vec<(PodId, HolderSocket)> {
         self.lock().holders().map(|(pod, holder)| (pod.clone(), *holder)).collect()
     }
 
@@ -138,19 +138,19 @@ impl Directory {
 
     /// Takes the pod ids that newcomers got, with those that hold them. Their registrations are to be recorded and concluded:
     /// see [`Directory::registered`].
-    pub fn take_promoted(&self) -> Vec<(PodId, Holder)> {
+    pub fn take_promoted(&self) -> Vec<(PodId, HolderSocket)> {
         self.lock().take_promoted()
     }
 
-    /// Looks at the holder of a contested pod id. Returns when to look again, or `None` if the contest is over.
+    /// Looks at the holder of a pod id that another socket waits for. Returns when to look again, or `None` if the takeover is over.
     pub(super) fn check_holder(
         &self,
         pod: &PodId,
-        contest: u64,
+        takeover: u64,
         now: Instant,
         patience: Duration,
     ) -> Option<Instant> {
-        self.lock().check_holder(pod, contest, now, patience)
+        self.lock().check_holder(pod, takeover, now, patience)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -43,14 +43,14 @@ use super::{
         member::Member,
         place::Place,
     },
-    intake::Intake,
     outbox::{Next, Outbox},
-    pace::SocketPace,
-    progress::{Progress, Taken},
+    read_budget::ReadBudget,
     registration::register,
+    throttle::SocketThrottle,
     wire,
+    write_stall::{Taken, WriteStallTimeout},
 };
-use crate::{config::SignalSettings, net::pace::NetworkPaces};
+use crate::{config::SignalSettings, net::throttle::NetworkThrottles};
 
 /// How long a peer has to take the last frames and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -60,11 +60,11 @@ const RESTART_TIMEOUT: Duration = Duration::from_secs(1);
 const WRITE_BATCH: usize = 16 * 1024;
 /// Bytes of a fragment. Every socket keeps a buffer for one beside [`WRITE_BATCH`].
 const MAX_FRAGMENT: usize = 4 * 1024;
-/// What the WebSocket takes from the [`Intake`] at a time. Every socket keeps a buffer of at least this size.
+/// What the WebSocket takes from the [`ReadBudget`] at a time. Every socket keeps a buffer of at least this size.
 const READ_BUFFER: usize = 512;
 /// Bytes that are read, and thrown away, from a peer that sends on after it was told to close.
 const MAX_DISCARDED: u64 = 32 << 20;
-/// Frames that are read at most while none is handled; the [`Intake`] bounds their bytes.
+/// Frames that are read at most while none is handled; the [`ReadBudget`] bounds their bytes.
 const MAX_AHEAD: usize = 16;
 /// How long a visitor is read no further after an offer over the rate of its network: one that offers in a loop does not
 /// keep the broker busy.
@@ -80,9 +80,9 @@ pub struct Hub {
     /// Bytes that may wait in all outboxes together.
     pub budget: Arc<Budget>,
     /// Bytes of unfinished frames that all sockets together may send.
-    pub intake: Arc<Budget>,
+    pub read_budget: Arc<Budget>,
     /// How fast the sockets of each network are read.
-    pub paces: Arc<NetworkPaces>,
+    pub throttles: Arc<NetworkThrottles>,
 }
 
 /// Closes an open socket from outside of its task.
@@ -102,7 +102,7 @@ impl SocketHandle {
 }
 
 /// The WebSocket over a stream whose reads and writes are watched.
-type Stream<S> = WebSocketStream<Intake<Progress<S>>>;
+type Stream<S> = WebSocketStream<ReadBudget<WriteStallTimeout<S>>>;
 
 /// Serves a connection of a client in `network` from after the upgrade until it is closed; `admission` decides what it
 /// may register, and `opened` is given the handle of the socket.
@@ -143,10 +143,10 @@ where
         .write_buffer_size(WRITE_BATCH)
         .max_frame_size(Some(max_frame))
         .max_message_size(Some(max_frame));
-    let progress = Progress::new(stream, limits.ping_interval);
-    let intake = Intake::new(progress, max_frame, hub.intake.clone());
+    let write_stall = WriteStallTimeout::new(stream, limits.ping_interval);
+    let read_budget = ReadBudget::new(write_stall, max_frame, hub.read_budget.clone());
     let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.clone()));
-    (WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await, outbox)
+    (WebSocketStream::from_raw_socket(read_budget, Role::Server, Some(config)).await, outbox)
 }
 
 struct Connection<S> {
@@ -156,10 +156,10 @@ struct Connection<S> {
     admission: Arc<dyn Admission>,
     taken: Taken,
     takeover_timeout: Duration,
-    silence: Silence,
+    silence: Keepalive,
     /// Goes off when `silence` is due, or before: its deadline moves with every frame, the alarm need not.
     alarm: Pin<Box<Sleep>>,
-    pace: SocketPace,
+    throttle: SocketThrottle,
     /// How long a frame waits for room in the queue of its receiver.
     max_pause: Duration,
     /// Waits for that room, or after a refusal; the frames that follow are not handled meanwhile.
@@ -190,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn open(stream: S, hub: Hub, admission: Arc<dyn Admission>, network: Option<IpAddr>) -> Self {
         let limits = hub.directory.limits();
         let (socket, outbox) = open(stream, &hub, &limits).await;
-        let silence = Silence::new(&limits);
+        let silence = Keepalive::new(&limits);
         Self {
             taken: socket.get_ref().inner().taken(),
             place: hub.directory.join(outbox.clone(), network),
@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             takeover_timeout: limits.takeover_timeout,
             alarm: Box::pin(sleep_until(silence.deadline)),
             silence,
-            pace: SocketPace::new(&hub.paces, network, &limits),
+            throttle: SocketThrottle::new(&hub.throttles, network, &limits),
             max_pause: limits.ping_interval,
             pause: None,
             registering: None,
@@ -257,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Err(close) => Err(Ended::ByBroker(close)),
                 },
                 () = &mut self.alarm => self.alarmed().await,
-                message = self.pace.paced(self.socket.next()), if self.ahead.len() < MAX_AHEAD => {
+                message = self.throttle.paced(self.socket.next()), if self.ahead.len() < MAX_AHEAD => {
                     self.receive(message, is_paused).await
                 }
                 passed = end_of(&mut self.pause) => {
@@ -287,13 +287,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<(), Ended> {
         self.silence.heard();
         if !self.outbox.credit().spend() {
-            self.pace.count();
+            self.throttle.count();
         }
-        let intake = self.socket.get_mut();
+        let read_budget = self.socket.get_mut();
         match &message {
             Some(Ok(Message::Text(_) | Message::Binary(_))) if is_paused => {}
-            Some(Ok(Message::Text(_) | Message::Binary(_))) => intake.complete(),
-            Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => intake.control(payload.len()),
+            Some(Ok(Message::Text(_) | Message::Binary(_))) => read_budget.complete(),
+            Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => read_budget.control(payload.len()),
             _ => {}
         }
         // A peer that says goodbye does not keep its pod ids.
@@ -327,8 +327,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let takeover_timeout = self.takeover_timeout;
                 self.registering = Some(Box::pin(async move {
                     let admitted = register(&member, &*admission, registration).await;
-                    if let Admitted::Contests(contest) = admitted {
-                        tokio::spawn(contest.decide(takeover_timeout));
+                    if let Admitted::TakesOver(takeover) = admitted {
+                        tokio::spawn(takeover.decide(takeover_timeout));
                     }
                 }));
             }
@@ -494,7 +494,7 @@ async fn discard<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Resul
 }
 
 /// When a peer was last heard of, and what its silence leads to.
-struct Silence {
+struct Keepalive {
     deadline: Instant,
     ping_interval: Duration,
     /// Until when the first frame must have come; nothing once it has.
@@ -508,7 +508,7 @@ enum Step {
     Gone,
 }
 
-impl Silence {
+impl Keepalive {
     fn new(limits: &SignalSettings) -> Self {
         let first_frame = Instant::now() + limits.first_frame_timeout;
         Self {

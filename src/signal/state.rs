@@ -10,20 +10,20 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use self::{
-    holder::{Holder, Record},
+    holder_socket::{HolderSocket, Record},
     recent_holders::RecentHolders,
     waiting_offers::WaitingOffers,
 };
 use super::{
     close::Close,
-    contests::{Contests, Newcomer},
     ids::{PodId, SessionId, SocketId},
     outbox::Outbox,
     queue::{Share, Turns},
+    takeovers::{Newcomer, Takeovers},
     wire,
 };
 
-pub mod holder;
+pub mod holder_socket;
 mod holders;
 pub mod offline;
 pub(super) mod recent_holders;
@@ -35,8 +35,8 @@ pub(super) mod waiting_offers;
 #[derive(Debug)]
 pub struct State {
     sockets: HashMap<SocketId, Socket>,
-    origins: HashMap<PodId, Holder>,
-    contests: Contests,
+    origins: HashMap<PodId, HolderSocket>,
+    takeovers: Takeovers,
     /// Pod ids that newcomers got after they had waited, and that nobody has asked about since.
     promoted: HashSet<PodId>,
     any_promoted: Arc<Notify>,
@@ -66,7 +66,7 @@ struct Socket {
     network: Option<IpAddr>,
     role: Role,
     /// The pod id that it registered and that another socket holds.
-    contests: Option<PodId>,
+    awaits: Option<PodId>,
     /// A registration of it is being carried out; it is read no further meanwhile.
     is_registering: bool,
     /// It was closed because the broker stops.
@@ -78,7 +78,7 @@ struct Socket {
 pub enum Registered {
     /// The socket holds the pod id. It is told so, and visitors get through to it, with [`State::settle`].
     Holds,
-    /// It waits until the holder has shown whether it is there. With a number, this contest is new.
+    /// It waits until the holder has shown whether it is there. With a number, this takeover is new.
     Waits(Option<u64>),
 }
 
@@ -204,7 +204,7 @@ impl State {
         Self {
             sockets: HashMap::new(),
             origins: HashMap::new(),
-            contests: Contests::default(),
+            takeovers: Takeovers::default(),
             sessions: 0,
             waiting_offers: WaitingOffers::default(),
             recent_holders: RecentHolders::default(),
@@ -219,7 +219,7 @@ impl State {
     pub fn join(&mut self, id: SocketId, outbox: Arc<Outbox>, network: Option<IpAddr>) {
         let is_late = self.phase == Phase::Stopped;
         let socket =
-            Socket { outbox, network, role: Role::New, contests: None, is_registering: false, leaves: false };
+            Socket { outbox, network, role: Role::New, awaits: None, is_registering: false, leaves: false };
         self.sockets.insert(id, socket);
         if is_late {
             self.send_away(id);
@@ -236,7 +236,7 @@ impl State {
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
             && self.origins.is_empty()
-            && self.contests.len() + self.sessions == 0
+            && self.takeovers.len() + self.sessions == 0
             && self.waiting_offers.is_empty()
     }
 
@@ -247,17 +247,17 @@ impl State {
 
     /// Whether a socket may take a pod id, whichever it is.
     pub fn has_room(&mut self, id: SocketId, pods_per_socket: u32) -> Result<(), Refusal> {
-        let contests = self.contests_any(id);
+        let awaits = self.awaits_any(id);
         match self.role(id) {
-            Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize && !contests => Ok(()),
+            Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize && !awaits => Ok(()),
             Role::Origin { .. } | Role::Visitor { .. } => Err(Refusal::AlreadyInitialized),
             Role::New | Role::Expelled => Ok(()),
         }
     }
 
     /// Whether a socket waits for a pod id.
-    pub fn contests_any(&self, id: SocketId) -> bool {
-        self.sockets.get(&id).is_some_and(|socket| socket.contests.is_some())
+    pub fn awaits_any(&self, id: SocketId) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| socket.awaits.is_some())
     }
 
     /// Whether a socket holds a pod id.
@@ -266,12 +266,12 @@ impl State {
     }
 
     /// The origin that holds a pod id.
-    pub fn holder(&self, pod: &str) -> Option<Holder> {
+    pub fn holder(&self, pod: &str) -> Option<HolderSocket> {
         self.origins.get(pod).copied()
     }
 
     /// The origins that hold pod ids.
-    pub fn holders(&self) -> impl Iterator<Item = (&PodId, &Holder)> {
+    pub fn holders(&self) -> impl Iterator<Item = (&PodId, &HolderSocket)> {
         self.origins.iter()
     }
 
@@ -281,7 +281,7 @@ impl State {
     }
 
     /// Takes the pod ids that newcomers got, with those that hold them.
-    pub fn take_promoted(&mut self) -> Vec<(PodId, Holder)> {
+    pub fn take_promoted(&mut self) -> Vec<(PodId, HolderSocket)> {
         let promoted = mem::take(&mut self.promoted).into_iter();
         promoted.filter_map(|pod| self.holder(&pod).map(|holder| (pod, holder))).collect()
     }

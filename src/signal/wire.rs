@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 32;
 
 /// What a frame says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// An origin takes a pod id.
     Register,
     /// A visitor asks an origin for a connection.
@@ -46,7 +46,7 @@ pub enum Id<'a> {
 #[derive(Clone, Debug)]
 pub struct Frame<'a> {
     /// The tag `t`.
-    pub kind: Kind,
+    pub kind: FrameKind,
     /// `podId`.
     pub pod_id: Id<'a>,
     /// `sessionId`.
@@ -79,7 +79,7 @@ impl<'a> Frame<'a> {
         let text = std::str::from_utf8(bytes).map_err(|_| FrameError::InvalidJson)?;
         let mut frame: Self = serde_json::from_str(text).map_err(|_| FrameError::InvalidJson)?;
         let mut max_depth = MAX_DEPTH;
-        if frame.kind == Kind::Error && frame.payload.is_some() {
+        if frame.kind == FrameKind::Error && frame.payload.is_some() {
             frame.payload = serde_json::from_str(text).ok();
             max_depth += 1;
         }
@@ -98,7 +98,7 @@ impl<'a> Frame<'a> {
     }
 
     const UNKNOWN: Self = Self {
-        kind: Kind::Unknown,
+        kind: FrameKind::Unknown,
         pod_id: Id::Missing,
         session_id: Id::Missing,
         owner_token: Id::Missing,
@@ -141,12 +141,12 @@ impl<'de> Visitor<'de> for FrameVisitor {
             };
             *slot = Some(map.next_value::<&'de RawValue>()?);
         }
-        let kind = kind.map_or(Kind::Unknown, kind_of);
+        let kind = kind.map_or(FrameKind::Unknown, kind_of);
         let payload = match kind {
-            Kind::Offer | Kind::Answer => sdp,
-            Kind::Candidate => candidate,
-            Kind::Error => further,
-            Kind::Register | Kind::Unknown => None,
+            FrameKind::Offer | FrameKind::Answer => sdp,
+            FrameKind::Candidate => candidate,
+            FrameKind::Error => further,
+            FrameKind::Register | FrameKind::Unknown => None,
         };
         Ok(Frame {
             kind,
@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for FrameVisitor {
             session_id: id_of(session_id),
             owner_token: id_of(owner_token),
             // The last candidate is `null`.
-            payload: payload.filter(|payload| kind == Kind::Candidate || payload.get() != "null"),
+            payload: payload.filter(|payload| kind == FrameKind::Candidate || payload.get() != "null"),
         })
     }
 
@@ -201,17 +201,17 @@ enum Field {
     Other,
 }
 
-fn kind_of(raw: &RawValue) -> Kind {
+fn kind_of(raw: &RawValue) -> FrameKind {
     match id_of(Some(raw)) {
         Id::Text(text) => match &*text {
-            "register" => Kind::Register,
-            "offer" => Kind::Offer,
-            "answer" => Kind::Answer,
-            "candidate" => Kind::Candidate,
-            "error" => Kind::Error,
-            _ => Kind::Unknown,
+            "register" => FrameKind::Register,
+            "offer" => FrameKind::Offer,
+            "answer" => FrameKind::Answer,
+            "candidate" => FrameKind::Candidate,
+            "error" => FrameKind::Error,
+            _ => FrameKind::Unknown,
         },
-        Id::Missing | Id::NotText => Kind::Unknown,
+        Id::Missing | Id::NotText => FrameKind::Unknown,
     }
 }
 
@@ -251,12 +251,12 @@ fn is_shallow(json: &str, max_depth: usize) -> bool {
 }
 
 /// A frame that carries an opaque value within a session: an offer, an answer, a candidate or a peer's error.
-fn relayed(kind: Kind, session_id: &str, payload: &RawValue) -> String {
+fn relayed(kind: FrameKind, session_id: &str, payload: &RawValue) -> String {
     let (tag, field) = match kind {
-        Kind::Offer => ("offer", Some("sdp")),
-        Kind::Answer => ("answer", Some("sdp")),
-        Kind::Candidate => ("candidate", Some("candidate")),
-        Kind::Error | Kind::Register | Kind::Unknown => ("error", None),
+        FrameKind::Offer => ("offer", Some("sdp")),
+        FrameKind::Answer => ("answer", Some("sdp")),
+        FrameKind::Candidate => ("candidate", Some("candidate")),
+        FrameKind::Error | FrameKind::Register | FrameKind::Unknown => ("error", None),
     };
     let mut json = String::with_capacity(64 + session_id.len() + payload.get().len());
     json.extend([r#"{"t":""#, tag, r#"","sessionId":"#]);
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn json_that_is_no_object_is_unknown_but_null_is_an_error() {
         for json in ["[]", "[[1],{}]", "5", "-5", "1.5", "true", r#""register""#, "{}", r#"{"t":7}"#] {
-            assert_eq!(Frame::parse(json.as_bytes()).unwrap().kind, Kind::Unknown, "{json}");
+            assert_eq!(Frame::parse(json.as_bytes()).unwrap().kind, FrameKind::Unknown, "{json}");
         }
         for json in ["null", "", "{", "nope", "{}{}", r#"{"t":"register",}"#, "\u{feff}{}"] {
             assert_eq!(Frame::parse(json.as_bytes()).unwrap_err(), FrameError::InvalidJson, "{json}");

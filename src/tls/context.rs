@@ -7,7 +7,7 @@ use crate::{clock::Clock, config::Live};
 
 /// What every source of certificates works on.
 #[derive(Clone)]
-pub struct SourceContext {
+pub struct CertContext {
     pub live: Live,
     pub store: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     CertStore,
-    context::SourceContext,
+    context::CertContext,
     pem::{FileError, Problem, read_chain, read_key},
     provider,
     store::Certificate,
@@ -76,8 +76,8 @@ struct FileIdentity {
 
 impl Files {
     /// Reads and shows all pairs, which must be right.
-    pub fn prepare(context: &SourceContext) -> Result<Self, FileError> {
-        let SourceContext { live, store, .. } = context.clone();
+    pub fn prepare(context: &CertContext) -> Result<Self, FileError> {
+        let CertContext { live, store, .. } = context.clone();
         let listed = live.load().tls.certificates.clone();
         let pairs: Vec<_> = listed.into_iter().map(Pair::new).collect::<Result<_, _>>()?;
         let mut files = Self { live, store, pairs, reload: Arc::default() };

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     acme::{Acme, SetupError},
-    context::SourceContext,
+    context::CertContext,
     files::Files,
     pem::FileError,
     self_signed::{SelfSigned, SelfSignedError},
@@ -45,7 +45,7 @@ pub enum Source {
 
 impl Source {
     /// Shows the certificates that are there already, and checks what must be right from the start.
-    pub fn prepare(context: &SourceContext) -> Result<Self, TlsError> {
+    pub fn prepare(context: &CertContext) -> Result<Self, TlsError> {
         match context.live.load().tls_mode() {
             TlsMode::Off => Ok(Self::Off),
             TlsMode::Files => Ok(Self::Files(Files::prepare(context)?)),

@@ -10,7 +10,7 @@ use x509_parser::{
 
 /// What is wrong with a chain, as the rest of a sentence that begins with its file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Wrong {
+pub enum InvalidCertificate {
     /// Something that is no certificate.
     #[error("holds something in place {0} that is no X.509 certificate: write it again from where it came")]
     NotX509(usize),
@@ -71,18 +71,18 @@ pub struct Facts {
 }
 
 /// Checks that `chain` is in order and valid at `now`; what its first certificate says.
-pub fn check(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<Facts, Wrong> {
-    let parse = |(place, der)| parse(der).ok_or(Wrong::NotX509(place + 1));
+pub fn check(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<Facts, InvalidCertificate> {
+    let parse = |(place, der)| parse(der).ok_or(InvalidCertificate::NotX509(place + 1));
     let chain: Vec<_> = chain.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
     for (place, pair) in (1..).zip(chain.windows(2)) {
         issued_by(place, &pair[0], &pair[1])?;
     }
-    let facts = facts(chain.first().ok_or(Wrong::NotX509(1))?);
+    let facts = facts(chain.first().ok_or(InvalidCertificate::NotX509(1))?);
     let (names, date) = (facts.title.clone(), |time| date(time));
     if now > facts.not_after {
-        Err(Wrong::Expired { names, date: date(facts.not_after) })
+        Err(InvalidCertificate::Expired { names, date: date(facts.not_after) })
     } else if now < facts.not_before {
-        Err(Wrong::TooEarly { names, date: date(facts.not_before) })
+        Err(InvalidCertificate::TooEarly { names, date: date(facts.not_before) })
     } else {
         Ok(facts)
     }
@@ -131,9 +131,9 @@ fn issued_by(
     place: usize,
     certificate: &X509Certificate<'_>,
     next: &X509Certificate<'_>,
-) -> Result<(), Wrong> {
+) -> Result<(), InvalidCertificate> {
     if certificate.issuer().as_raw() != next.subject().as_raw() {
-        return Err(Wrong::Order {
+        return Err(InvalidCertificate::Order {
             place,
             subject: title(certificate.subject()),
             issuer: title(certificate.issuer()),
@@ -141,7 +141,7 @@ fn issued_by(
         });
     }
     match certificate.verify_signature(Some(next.public_key())) {
-        Err(X509Error::SignatureVerificationError) => Err(Wrong::Signature(place)),
+        Err(X509Error::SignatureVerificationError) => Err(InvalidCertificate::Signature(place)),
         // Some algorithms are unknown here: clients judge.
         _ => Ok(()),
     }

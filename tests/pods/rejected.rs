@@ -1,4 +1,4 @@
-//! Why an upload is not a pod: the sentence for each of `Rejected`.
+//! Why an upload is not a pod: the sentence for each of `InvalidPod`.
 
 use ciborium::Value as Cbor;
 use ed25519_dalek::Signer;

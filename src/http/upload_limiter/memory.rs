@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::slowest::{Arrival, Arrivals, Pace};
-use crate::net::crowd::customer_of;
+use crate::net::connection_limiter::customer_key;
 
 /// The share of the memory that is kept for uploads which need no more than it to be complete.
 const KEPT: u64 = 3;
@@ -90,7 +90,7 @@ impl UploadMemory {
 
     /// Returns the reservation of an upload of `client`, which begins to arrive now: nothing yet.
     pub fn reservation(self: &Arc<Self>, client: Option<IpAddr>) -> Reservation {
-        let network = client.map(customer_of);
+        let network = client.map(customer_key);
         let arrival = Arrival::new(network, self.patience);
         let (pace, ended) = (arrival.pace.clone(), arrival.ended.clone());
         let id = self.lock().arrivals.begin(arrival);

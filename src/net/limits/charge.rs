@@ -6,7 +6,7 @@ use super::{
     each::{Each, Limit},
     per_client::PerClient,
     policy::Exceeded,
-    rules::{KILOBYTE, Key, Rules},
+    rules::{KILOBYTE, Key, RateLimits},
 };
 
 /// What one pod was charged. It stays charged unless it is given back: a client that goes away in the midst of a commit
@@ -44,7 +44,7 @@ impl<L: Limit<K>, K: Clone> Entry<L, K> {
 impl Charge {
     /// Charges a pod to all that it is counted for, or to none.
     pub fn of(
-        rules: &Rules,
+        rules: &RateLimits,
         owner: Option<&Key>,
         client: Option<IpAddr>,
         bytes: u64,

@@ -13,14 +13,14 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
-use self::rules::Rules;
+use self::rules::RateLimits;
 pub use self::{charge::Charge, policy::Exceeded, rules::Key};
-use super::crowd::{Counted, Crowd, Share, group_of};
+use super::connection_limiter::{AddressLimits, ConnectionLimiter, ConnectionPermit, rate_limit_key};
 use crate::config::Config;
 
 /// What is limited for one client and in total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// Pods that come in.
     Upload,
     /// Requests of owners that change something: for an address as uploads, and not in total, which strangers can use up.
@@ -46,39 +46,39 @@ pub enum Kind {
 /// All limits as they are set now.
 #[derive(Debug)]
 pub struct Limits {
-    rules: ArcSwap<Rules>,
-    sockets: Arc<Crowd>,
+    rules: ArcSwap<RateLimits>,
+    sockets: Arc<ConnectionLimiter>,
 }
 
 impl Limits {
     /// The limits that the settings ask for.
     pub fn new(config: &Config) -> Self {
-        Self { rules: ArcSwap::from_pointee(Rules::new(config, None)), sockets: Arc::default() }
+        Self { rules: ArcSwap::from_pointee(RateLimits::new(config, None)), sockets: Arc::default() }
     }
 
     /// Puts other limits in place; those that did not change go on as they are.
     pub fn reload(&self, config: &Config) {
-        let rules = Rules::new(config, Some(&self.rules.load()));
+        let rules = RateLimits::new(config, Some(&self.rules.load()));
         self.rules.store(Arc::new(rules));
     }
 
     /// Counts one of `kind`, unless there were too many. A client without an address is counted among all only.
-    pub fn check(&self, kind: Kind, client: Option<IpAddr>) -> Result<(), Exceeded> {
+    pub fn check(&self, kind: RequestKind, client: Option<IpAddr>) -> Result<(), Exceeded> {
         let rules = self.rules.load();
         if rules.is_exempt(client) {
             return Ok(());
         }
         let pair = match kind {
-            Kind::OwnerChange => return rules.uploads.check_client(client),
-            Kind::NewcomerChange => return rules.uploads.check_total(),
-            Kind::Upload => &rules.uploads,
-            Kind::Read => &rules.reads,
-            Kind::Upgrade => &rules.upgrades,
-            Kind::Registration => &rules.registrations,
-            Kind::Offer => &rules.offers,
-            Kind::WrongCredential => &rules.wrong_credentials,
-            Kind::Credential => &rules.credentials,
-            Kind::NewcomerCredential => &rules.newcomer_credentials,
+            RequestKind::OwnerChange => return rules.uploads.check_client(client),
+            RequestKind::NewcomerChange => return rules.uploads.check_total(),
+            RequestKind::Upload => &rules.uploads,
+            RequestKind::Read => &rules.reads,
+            RequestKind::Upgrade => &rules.upgrades,
+            RequestKind::Registration => &rules.registrations,
+            RequestKind::Offer => &rules.offers,
+            RequestKind::WrongCredential => &rules.wrong_credentials,
+            RequestKind::Credential => &rules.credentials,
+            RequestKind::NewcomerCredential => &rules.newcomer_credentials,
         };
         pair.check(client)
     }
@@ -100,15 +100,15 @@ impl Limits {
 
     /// The network that stands for a client, or `None` if no limit holds for it.
     pub fn network(&self, client: Option<IpAddr>) -> Option<IpAddr> {
-        client.filter(|_| !self.rules.load().is_exempt(client)).map(group_of)
+        client.filter(|_| !self.rules.load().is_exempt(client)).map(rate_limit_key)
     }
 
     /// A place for one more socket of `client`; it is free again when what comes back is dropped.
-    pub fn socket(&self, client: Option<IpAddr>) -> Result<Option<Counted>, Exceeded> {
+    pub fn socket(&self, client: Option<IpAddr>) -> Result<Option<ConnectionPermit>, Exceeded> {
         let rules = self.rules.load();
         let Some(address) = client.filter(|_| !rules.is_exempt(client)) else { return Ok(None) };
         let limit = rules.settings.sockets_per_address;
-        let share = Share::of(limit, rules.max_sockets);
+        let share = AddressLimits::of(limit, rules.max_sockets);
         self.sockets.enter(address, share).map(Some).ok_or(Exceeded {
             name: "sockets-per-address",
             quota: share.of_client.into(),
@@ -135,7 +135,7 @@ mod tests {
         Some(address.parse().unwrap())
     }
 
-    fn passed(limits: &Limits, kind: Kind, client: Option<IpAddr>) -> usize {
+    fn passed(limits: &Limits, kind: RequestKind, client: Option<IpAddr>) -> usize {
         (0..20).filter(|_| limits.check(kind, client).is_ok()).count()
     }
 
@@ -144,14 +144,14 @@ mod tests {
         let limits = Limits::new(&settings(
             "uploads_per_address = \"1/day burst 5\"\nuploads = \"1/day burst 12\"\nreads_per_address = \"off\"",
         ));
-        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.1")), 5);
-        assert_eq!(passed(&limits, Kind::Upload, ip("2001:db8::1")), 5);
-        assert_eq!(passed(&limits, Kind::Upload, ip("2001:db8::2")), 0, "one /64 is one client");
-        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.2")), 2);
-        assert_eq!(passed(&limits, Kind::Upload, None), 0);
-        assert_eq!(passed(&limits, Kind::Read, ip("192.0.2.1")), 20);
-        assert_eq!(passed(&limits, Kind::Upload, ip("127.0.0.1")), 20, "loopback is exempt");
-        let exceeded = limits.check(Kind::Upload, ip("192.0.2.1")).unwrap_err();
+        assert_eq!(passed(&limits, RequestKind::Upload, ip("192.0.2.1")), 5);
+        assert_eq!(passed(&limits, RequestKind::Upload, ip("2001:db8::1")), 5);
+        assert_eq!(passed(&limits, RequestKind::Upload, ip("2001:db8::2")), 0, "one /64 is one client");
+        assert_eq!(passed(&limits, RequestKind::Upload, ip("192.0.2.2")), 2);
+        assert_eq!(passed(&limits, RequestKind::Upload, None), 0);
+        assert_eq!(passed(&limits, RequestKind::Read, ip("192.0.2.1")), 20);
+        assert_eq!(passed(&limits, RequestKind::Upload, ip("127.0.0.1")), 20, "loopback is exempt");
+        let exceeded = limits.check(RequestKind::Upload, ip("192.0.2.1")).unwrap_err();
         assert_eq!((exceeded.name, exceeded.quota), ("uploads-per-address", 5));
         assert_eq!(exceeded.window, Duration::from_hours(5 * 24));
         assert!(exceeded.wait > Duration::from_hours(23) && exceeded.wait <= Duration::from_hours(24));
@@ -200,7 +200,13 @@ mod tests {
                 // Each in a /48 of its own, which is remembered too.
                 let bits = (0x2001_0000_0000 + u128::from(n)) << 80;
                 let address = Some(IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)));
-                for kind in [Kind::Upload, Kind::Read, Kind::Upgrade, Kind::Registration, Kind::Offer] {
+                for kind in [
+                    RequestKind::Upload,
+                    RequestKind::Read,
+                    RequestKind::Upgrade,
+                    RequestKind::Registration,
+                    RequestKind::Offer,
+                ] {
                     let _ = limits.check(kind, address);
                 }
                 let mut owner = [0; 32];
@@ -216,16 +222,16 @@ mod tests {
     fn other_settings_keep_what_did_not_change() {
         let limits =
             Limits::new(&settings("uploads_per_address = \"1/day burst 5\"\nreads_per_address = \"1/day\""));
-        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.1")), 5);
-        assert_eq!(passed(&limits, Kind::Read, ip("192.0.2.1")), 1);
+        assert_eq!(passed(&limits, RequestKind::Upload, ip("192.0.2.1")), 5);
+        assert_eq!(passed(&limits, RequestKind::Read, ip("192.0.2.1")), 1);
         limits.reload(&settings(
             "uploads_per_address = \"1/day burst 5\"\nreads_per_address = \"1/day burst 3\"",
         ));
-        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.1")), 0);
-        assert_eq!(passed(&limits, Kind::Read, ip("192.0.2.1")), 3);
+        assert_eq!(passed(&limits, RequestKind::Upload, ip("192.0.2.1")), 0);
+        assert_eq!(passed(&limits, RequestKind::Read, ip("192.0.2.1")), 3);
         limits.reload(&settings("exempt = [\"192.0.2.0/24\"]\nuploads_per_address = \"1/day burst 5\""));
-        assert_eq!(passed(&limits, Kind::Upload, ip("192.0.2.1")), 20);
-        assert!(limits.check(Kind::Upload, ip("127.0.0.1")).is_ok());
+        assert_eq!(passed(&limits, RequestKind::Upload, ip("192.0.2.1")), 20);
+        assert!(limits.check(RequestKind::Upload, ip("127.0.0.1")).is_ok());
     }
 
     #[test]

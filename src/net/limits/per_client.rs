@@ -8,15 +8,15 @@ use super::{
     table::Table,
 };
 use crate::net::{
-    client_places::Network,
-    crowd::{SITE_FACTOR, group_of, site_of},
+    client_permits::ClientKey,
+    connection_limiter::{SITE_FACTOR, rate_limit_key, site_of},
 };
 
 /// A limit for each client. All clients of one IPv6 /48 together have [`SITE_FACTOR`] times as much.
 #[derive(Debug)]
 pub struct PerClient {
-    of_client: Each<Network>,
-    of_site: Each<Network>,
+    of_client: Each<ClientKey>,
+    of_site: Each<ClientKey>,
 }
 
 impl PerClient {
@@ -49,9 +49,9 @@ impl Limit<IpAddr> for PerClient {
     }
 }
 
-fn networks(address: IpAddr) -> (Network, Option<Network>) {
-    let client = group_of(address);
-    (Network::Client(client), site_of(client).map(Network::Site))
+fn networks(address: IpAddr) -> (ClientKey, Option<ClientKey>) {
+    let client = rate_limit_key(address);
+    (ClientKey::Client(client), site_of(client).map(ClientKey::Site))
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        net::limits::{Kind, Limits},
+        net::limits::{Limits, RequestKind},
     };
 
     const RATES: [&str; 5] = [
@@ -79,15 +79,15 @@ mod tests {
             |kind| -> Take { Box::new(move |limits, address| limits.check(kind, Some(address)).is_ok()) };
         let pod = |limits: &Limits, address| limits.charge_pod(None, Some(address), 1 << 10).is_ok();
         vec![
-            ("uploads", of(Kind::Upload)),
-            ("reads", of(Kind::Read)),
-            ("upgrades", of(Kind::Upgrade)),
-            ("registrations", of(Kind::Registration)),
-            ("offers", of(Kind::Offer)),
-            ("changes of owners", of(Kind::OwnerChange)),
-            ("wrong credentials", of(Kind::WrongCredential)),
-            ("credentials", of(Kind::Credential)),
-            ("credentials of newcomers", of(Kind::NewcomerCredential)),
+            ("uploads", of(RequestKind::Upload)),
+            ("reads", of(RequestKind::Read)),
+            ("upgrades", of(RequestKind::Upgrade)),
+            ("registrations", of(RequestKind::Registration)),
+            ("offers", of(RequestKind::Offer)),
+            ("changes of owners", of(RequestKind::OwnerChange)),
+            ("wrong credentials", of(RequestKind::WrongCredential)),
+            ("credentials", of(RequestKind::Credential)),
+            ("credentials of newcomers", of(RequestKind::NewcomerCredential)),
             ("pods of a day", Box::new(pod)),
         ]
     }

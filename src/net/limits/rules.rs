@@ -36,7 +36,7 @@ const OF_A_DAY: &str = "your address has uploaded as much as it may in a day; tr
 
 /// All limits, as one configuration has them.
 #[derive(Debug)]
-pub struct Rules {
+pub struct RateLimits {
     pub settings: LimitSettings,
     /// Of all clients together.
     pub max_sockets: usize,
@@ -125,7 +125,7 @@ fn go_on<L>(
     }
 }
 
-impl Rules {
+impl RateLimits {
     pub fn new(config: &Config, before: Option<&Self>) -> Self {
         let (settings, quotas) = (&config.limits, &config.quotas);
         let pair = |name: [_; 2], each, all, of: fn(&Self) -> &Pair| {

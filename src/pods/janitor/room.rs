@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Moment, Rules, age, used_at};
+use super::{JanitorRules, Moment, age, used_at};
 use crate::pods::{Digest, PodRecord, Slug};
 
 /// The pods whose grace is over, and what they take.
@@ -40,7 +40,7 @@ enum Rank {
 
 impl Room {
     /// Counts a pod whose grace is over.
-    pub fn add(&mut self, record: &PodRecord, rules: &Rules, now: Moment) {
+    pub fn add(&mut self, record: &PodRecord, rules: &JanitorRules, now: Moment) {
         let of_blob = self.blobs.entry(record.digest).or_default();
         *of_blob += 1;
         if *of_blob == 1 {
@@ -72,7 +72,7 @@ impl Room {
 
 impl Candidate {
     /// Returns `None` for a pod whose last use is not known.
-    pub fn of(record: &PodRecord, rules: &Rules, now: Moment) -> Option<Self> {
+    pub fn of(record: &PodRecord, rules: &JanitorRules, now: Moment) -> Option<Self> {
         let used = used_at(record)?;
         let rank = match age(used, now.date) < rules.grace {
             true => Rank::InUse(used),

@@ -15,7 +15,7 @@ async fn a_clock_that_is_set_forward_deletes_nothing_for_a_while() {
     let came = UNIX_EPOCH + YEAR;
     registry.put_pod(pod.at(came)).await.unwrap();
     let (janitor, rules) =
-        (Janitor::default(), Rules { grace: HOUR, unused_for: Some(24 * HOUR), water: None });
+        (Janitor::default(), JanitorRules { grace: HOUR, unused_for: Some(24 * HOUR), water: None });
     let round = async |hours: u32, ahead: Duration| {
         let running = hours * HOUR;
         let now = Moment { date: came + running + ahead, running };
@@ -45,7 +45,7 @@ async fn those_that_were_not_used_for_longest_go_first() {
     }
     let (all, kept) = (sizes.iter().sum::<u64>(), sizes[0] + sizes[3]);
     registry.bump_hits(&[(slugs[0], 1)], UNIX_EPOCH + 9 * HOUR).await.unwrap();
-    let rules = Rules { grace: HOUR, unused_for: None, water: Some((all - 1, kept)) };
+    let rules = JanitorRules { grace: HOUR, unused_for: None, water: Some((all - 1, kept)) };
     let report = Janitor::round_by_dates(&registry, &rules, UNIX_EPOCH + 24 * HOUR, false).await.unwrap();
     assert_eq!((report.for_room, report.left.bytes), (2, kept));
     let left: Vec<_> = registry.list(None, 9).await.unwrap().iter().map(|record| record.slug).collect();
@@ -82,7 +82,7 @@ async fn a_flood_of_new_pods_deletes_none_of_the_others() {
             keep(&registry.inner, 98, signed).await;
         }
         let round = async |high, low, hours: u32| {
-            let rules = Rules { grace: 24 * HOUR, unused_for: None, water: Some((high, low)) };
+            let rules = JanitorRules { grace: 24 * HOUR, unused_for: None, water: Some((high, low)) };
             Janitor::round_by_dates(&registry, &rules, UNIX_EPOCH + hours * HOUR, false).await.unwrap()
         };
         let report = round(bytes(&old), 0, 99).await;
@@ -119,7 +119,7 @@ async fn pods_of_the_same_bytes_count_once_and_young_copies_not_at_all() {
         // Both copies have to go for their bytes, and then there is room.
         (size + other.blob_size - 1, 2),
     ] {
-        let rules = Rules { grace: 24 * HOUR, unused_for: None, water: Some((water, water)) };
+        let rules = JanitorRules { grace: 24 * HOUR, unused_for: None, water: Some((water, water)) };
         let report = Janitor::round_by_dates(&registry, &rules, UNIX_EPOCH + 99 * HOUR, false).await.unwrap();
         assert_eq!(report.for_room, deleted);
     }
@@ -151,7 +151,7 @@ async fn unsigned_pods_go_before_signed_ones_unless_they_are_in_use() {
     };
     for next in expected {
         let (before, bytes) = (left().await, registry.usage(None).await.unwrap().bytes);
-        let rules = Rules { grace: 24 * HOUR, unused_for: None, water: Some((bytes - 1, bytes - 1)) };
+        let rules = JanitorRules { grace: 24 * HOUR, unused_for: None, water: Some((bytes - 1, bytes - 1)) };
         let report = Janitor::round_by_dates(&registry, &rules, UNIX_EPOCH + 99 * HOUR, false).await.unwrap();
         assert_eq!(report.for_room, 1);
         let left = left().await;

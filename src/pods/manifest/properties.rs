@@ -87,7 +87,7 @@ fn is_signed(html: &[u8]) -> Option<()> {
 }
 
 /// Refused, or taken for the very pod that [`SAMPLE`] is.
-fn refused_or_the_same(html: Vec<u8>) -> Result<Option<Rejected>, TestCaseError> {
+fn refused_or_the_same(html: Vec<u8>) -> Result<Option<InvalidPod>, TestCaseError> {
     match VerifiedPod::verify(html.clone().into(), MAX_MANIFEST) {
         Err(rejected) => Ok(Some(rejected)),
         Ok(pod) => {
@@ -152,9 +152,9 @@ proptest! {
         }
         let rejected = refused_or_the_same(html.concat().into_bytes())?;
         let expected = match assignments.len() {
-            0 => Some(Rejected::NoManifest),
+            0 => Some(InvalidPod::NoManifest),
             1 => None,
-            _ => Some(Rejected::SeveralManifests),
+            _ => Some(InvalidPod::SeveralManifests),
         };
         prop_assert_eq!(rejected, expected);
     }
@@ -180,7 +180,7 @@ proptest! {
         let mut signature = if length == 64 { flipped(signature.clone(), at, to) } else { signature.clone() };
         signature.resize(length, 0);
         let html = pod.html_around(&envelope(&signature, payload));
-        prop_assert_eq!(refused_or_the_same(html.into_bytes())?, Some(Rejected::BadSignature));
+        prop_assert_eq!(refused_or_the_same(html.into_bytes())?, Some(InvalidPod::BadSignature));
     }
 
     #[test]
@@ -226,10 +226,10 @@ proptest! {
                 prop_assert_eq!((record.manifest_size, record.blob_size), (size as u64, html.len() as u64));
                 prop_assert_eq!(record.hits, 0);
             }
-            Err(Rejected::TooLarge(_)) => prop_assert!(size > max_manifest),
-            Err(Rejected::BadSignature) => prop_assert!(!signed && seeds.0 != seeds.1),
-            Err(Rejected::BadOwnerKey) => prop_assert_eq!(field, "owner_pubkey"),
-            Err(Rejected::Shape { .. }) => prop_assert_ne!(field, "theme"),
+            Err(InvalidPod::TooLarge(_)) => prop_assert!(size > max_manifest),
+            Err(InvalidPod::BadSignature) => prop_assert!(!signed && seeds.0 != seeds.1),
+            Err(InvalidPod::BadOwnerKey) => prop_assert_eq!(field, "owner_pubkey"),
+            Err(InvalidPod::Shape { .. }) => prop_assert_ne!(field, "theme"),
             Err(other) => prop_assert!(false, "{}", other),
         }
     }

@@ -19,8 +19,8 @@ use super::{
     tables,
 };
 use crate::pods::{
-    Janitor, Moment, OwnerKey, PodRecord, Quotas, Registry, RegistryError, Rules, Slug, Usage, VerifiedPod,
-    signed,
+    Janitor, JanitorRules, Moment, OwnerKey, PodRecord, Quotas, Registry, RegistryError, Slug, Usage,
+    VerifiedPod, signed,
 };
 
 /// A file in memory that outlives the database on it.
@@ -400,9 +400,9 @@ fn open(directory: &tempfile::TempDir, disk: &Kept) -> RedbRegistry {
     RedbRegistry::open_with(directory.path(), &directory.path().join("registry.redb"), source).unwrap()
 }
 
-fn rules(unused_for: Option<u32>, water: Option<(u64, u64)>) -> Rules {
+fn rules(unused_for: Option<u32>, water: Option<(u64, u64)>) -> JanitorRules {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    Rules { grace: seconds(GRACE), unused_for: unused_for.map(seconds), water }
+    JanitorRules { grace: seconds(GRACE), unused_for: unused_for.map(seconds), water }
 }
 
 fn is_right(record: &PodRecord, came: u64) -> bool {

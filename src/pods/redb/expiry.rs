@@ -18,7 +18,7 @@ use super::{
     lives::{self, disk},
     tables,
 };
-use crate::pods::{Janitor, Quotas, Registry, Rules, VerifiedPod, signed::Pod};
+use crate::pods::{Janitor, JanitorRules, Quotas, Registry, VerifiedPod, signed::Pod};
 
 const PODS: usize = 100_000;
 
@@ -62,7 +62,7 @@ async fn a_hundred_thousand_expired_pods_go_while_others_come() {
             waits
         }
     });
-    let rules = Rules { grace: Duration::from_secs(1), unused_for: None, water: None };
+    let rules = JanitorRules { grace: Duration::from_secs(1), unused_for: None, water: None };
     let begun = Instant::now();
     let report = Janitor::round_by_dates(&*registry, &rules, SystemTime::now(), false).await.unwrap();
     let took = begun.elapsed();
@@ -93,7 +93,8 @@ async fn those_that_go_for_room_share_transactions() {
         size = pod.record().blob_size;
         registry.put_pod(pod).await.unwrap();
     }
-    let rules = Rules { grace: Duration::from_secs(1), unused_for: None, water: Some((10 * size, 5 * size)) };
+    let rules =
+        JanitorRules { grace: Duration::from_secs(1), unused_for: None, water: Some((10 * size, 5 * size)) };
     disk.arm(None);
     let report = Janitor::round_by_dates(&registry, &rules, SystemTime::now(), false).await.unwrap();
     assert!(report.for_room > PODS - 10 && report.left.bytes <= 5 * size, "{report}");

@@ -1,6 +1,6 @@
 //! What came of a frame, and of a registration.
 
-use super::contest::Contest;
+use super::takeover::Takeover;
 use crate::signal::{ids::PodId, outbox::waiting::Waiting};
 
 /// What came of a frame.
@@ -40,13 +40,13 @@ pub struct Registration {
 
 /// What came of a registration.
 #[derive(Debug)]
-#[must_use = "a contest must be decided"]
+#[must_use = "a takeover must be decided"]
 pub enum Admitted {
     /// The socket holds the pod id, and is told so once that is recorded: see [`Member::registered`].
     Holds,
-    /// It waits for the pod id, and this contest begins with it: it is to be decided when the holder has had the time to
+    /// It waits for the pod id, and this takeover begins with it: it is to be decided when the holder has had the time to
     /// show that it is there.
-    Contests(Contest),
+    TakesOver(Takeover),
     /// It waits together with others, was refused, or is being closed.
     NotYet,
 }

@@ -6,8 +6,8 @@ use arc_swap::Guard;
 
 use super::{
     Directory,
-    contest::Contest,
     handled::{Admitted, Handled, Passing, Registration},
+    takeover::Takeover,
 };
 use crate::{
     config::SignalSettings,
@@ -15,12 +15,12 @@ use crate::{
     signal::{
         admission::Admission,
         close::Close,
-        contests::Newcomer,
+        entitlement::Entitlement,
         ids::{PodId, SocketId},
         outbox::{Outbox, Pushed, waiting::Waiting},
-        standing::Standing,
         state::{Peer, Refusal, Registered, Role, Route, State, offline::OfflineRules},
-        wire::{self, Frame, FrameError, Id, Kind},
+        takeovers::Newcomer,
+        wire::{self, Frame, FrameError, FrameKind, Id},
     },
 };
 
@@ -55,19 +55,19 @@ impl Member {
         let relayed = frame.relayed();
         let counted = self.count(&frame, admission);
         let mut state = self.directory.lock();
-        let waits = state.contests_any(self.id);
+        let waits = state.awaits_any(self.id);
         match state.role(self.id) {
             Role::Expelled => return Handled::Done,
             Role::New if waits => return Handled::Done,
             _ => {}
         }
         let handled = match frame.kind {
-            Kind::Register => self.registration(state, &frame).map(Handled::Registers),
-            Kind::Offer => self.offer(relayed, counted, state, &frame),
-            Kind::Answer => self.answer(relayed, state, &frame),
-            Kind::Candidate => self.candidate(relayed, state, &frame),
-            Kind::Error => self.peer_error(relayed, state, &frame),
-            Kind::Unknown => Ok(Handled::Done),
+            FrameKind::Register => self.registration(state, &frame).map(Handled::Registers),
+            FrameKind::Offer => self.offer(relayed, counted, state, &frame),
+            FrameKind::Answer => self.answer(relayed, state, &frame),
+            FrameKind::Candidate => self.candidate(relayed, state, &frame),
+            FrameKind::Error => self.peer_error(relayed, state, &frame),
+            FrameKind::Unknown => Ok(Handled::Done),
         };
         handled.unwrap_or_else(|refusal| {
             self.refuse(text_of(&frame.session_id), frame.kind, &refusal);
@@ -106,8 +106,13 @@ impl Member {
         self.directory.lock().end_registration(self.id);
     }
 
-    /// Carries out a registration as its standing allows, or tells the sender why it was not admitted.
-    pub fn admit(&self, pod: PodId, admitted: Result<Standing, String>, network: ClientNetwork) -> Admitted {
+    /// Carries out a registration as far as it is entitled to, or tells the sender why it was not admitted.
+    pub fn admit(
+        &self,
+        pod: PodId,
+        admitted: Result<Entitlement, String>,
+        network: ClientNetwork,
+    ) -> Admitted {
         let mut state = self.directory.lock();
         // It may have been closed since it asked: it left, its credential was revoked, or the broker stops.
         if !state.has(self.id) || self.outbox.is_closing() {
@@ -116,17 +121,19 @@ impl Member {
         let registered = match (state.role(self.id), admitted) {
             (Role::Expelled, _) => return Admitted::NotYet,
             (_, Err(sentence)) => Err(Refusal::NotAdmitted(sentence)),
-            (_, Ok(standing)) => state.register(pod.clone(), Newcomer { socket: self.id, standing, network }),
+            (_, Ok(entitlement)) => {
+                state.register(pod.clone(), Newcomer { socket: self.id, entitlement, network })
+            }
         };
         drop(state);
         match registered {
             Ok(Registered::Holds) => Admitted::Holds,
             Ok(Registered::Waits(None)) => Admitted::NotYet,
             Ok(Registered::Waits(Some(number))) => {
-                Admitted::Contests(Contest { directory: self.directory.clone(), pod, number })
+                Admitted::TakesOver(Takeover { directory: self.directory.clone(), pod, number })
             }
             Err(refusal) => {
-                self.refuse(None, Kind::Register, &refusal);
+                self.refuse(None, FrameKind::Register, &refusal);
                 Admitted::NotYet
             }
         }
@@ -139,8 +146,11 @@ impl Member {
 
     /// Registers a pod id that nobody holds.
     #[cfg(test)]
-    pub fn hold(&self, pod: &PodId, standing: Standing) {
-        assert!(matches!(self.admit(pod.clone(), Ok(standing), ClientNetwork::default()), Admitted::Holds));
+    pub fn hold(&self, pod: &PodId, entitlement: Entitlement) {
+        assert!(matches!(
+            self.admit(pod.clone(), Ok(entitlement), ClientNetwork::default()),
+            Admitted::Holds
+        ));
         self.registered(pod, Ok(true));
     }
 
@@ -150,11 +160,11 @@ impl Member {
     }
 
     /// Tells the sender why its frame goes nowhere; a refused registration closes the socket, which loses all that it holds.
-    fn refuse(&self, session_id: Option<&str>, kind: Kind, refusal: &Refusal) {
+    fn refuse(&self, session_id: Option<&str>, kind: FrameKind, refusal: &Refusal) {
         let close = match (kind, refusal) {
-            (Kind::Register, Refusal::AlreadyInitialized) => None,
-            (Kind::Register, Refusal::Held) => Some(Close::HELD),
-            (Kind::Register, _) => Some(Close::REGISTRATION_REFUSED),
+            (FrameKind::Register, Refusal::AlreadyInitialized) => None,
+            (FrameKind::Register, Refusal::Held) => Some(Close::HELD),
+            (FrameKind::Register, _) => Some(Close::REGISTRATION_REFUSED),
             _ => None,
         };
         let frame = self.error(session_id, &refusal.to_string());
@@ -187,7 +197,7 @@ impl Member {
         let is_whole =
             frame.payload.is_some() && self.pod_id(frame).is_ok() && self.session_id(frame).is_ok();
         match frame.kind {
-            Kind::Offer if is_whole => admission.count_offer().map_err(Refusal::TooManyOffers),
+            FrameKind::Offer if is_whole => admission.count_offer().map_err(Refusal::TooManyOffers),
             _ => Ok(()),
         }
     }
@@ -276,7 +286,7 @@ impl Member {
         &self,
         mut state: MutexGuard<'_, State>,
         route: Route,
-        kind: Kind,
+        kind: FrameKind,
         session_id: &str,
         relayed: String,
     ) -> Result<Handled, Refusal> {
@@ -297,9 +307,9 @@ impl Member {
 
     /// Passes a frame on to the other side of a session. If there is no room for it, a visitor waits; an origin
     /// does not, because it has other visitors.
-    fn pass(&self, to: Peer, kind: Kind, session_id: &str, relayed: String) -> Result<Handled, Refusal> {
+    fn pass(&self, to: Peer, kind: FrameKind, session_id: &str, relayed: String) -> Result<Handled, Refusal> {
         match kind {
-            Kind::Offer => to.outbox.credit().grant_offer(),
+            FrameKind::Offer => to.outbox.credit().grant_offer(),
             _ if to.is_origin => to.outbox.credit().grant_frame(),
             _ => {}
         }

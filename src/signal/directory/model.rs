@@ -97,7 +97,7 @@ pub struct Model {
     /// The owners that the holders of pod ids have proved.
     proofs: Vec<(String, u8)>,
     /// Of pod ids that newcomers wait for: since when their holder owes an answer.
-    contests: Vec<(String, Option<u64>)>,
+    takeovers: Vec<(String, Option<u64>)>,
     /// Pod ids whose holder is not on record yet.
     pending: Vec<String>,
 }
@@ -114,7 +114,7 @@ impl Model {
             sessions_ever: 0,
             newcomers: Vec::new(),
             proofs: Vec::new(),
-            contests: Vec::new(),
+            takeovers: Vec::new(),
             pending: Vec::new(),
         }
     }
@@ -203,7 +203,7 @@ impl Model {
 
     /// The holder of a pod id is looked at.
     pub fn decide(&mut self, pod: &str) {
-        let Some((_, pinged)) = self.contests.iter().find(|(contested, _)| contested == pod) else { return };
+        let Some((_, pinged)) = self.takeovers.iter().find(|(contested, _)| contested == pod) else { return };
         match *pinged {
             Some(at) if at + TAKEOVER_TIMEOUT_MS <= self.now_ms => {
                 let holder = self.holder(pod).expect("only pod ids that are held are contested");
@@ -214,16 +214,16 @@ impl Model {
         }
     }
 
-    /// Notes since when the holder of a contested pod id owes an answer.
+    /// Notes since when the holder of a pod id that another socket waits for owes an answer.
     fn pinged(&mut self, pod: &str, at: Option<u64>) {
-        let of_pod = self.contests.iter_mut().filter(|(contested, _)| contested == pod);
+        let of_pod = self.takeovers.iter_mut().filter(|(contested, _)| contested == pod);
         of_pod.for_each(|(_, pinged)| *pinged = at.map(|at| pinged.unwrap_or(at)));
     }
 
-    /// A contest without newcomers is over.
+    /// A takeover without newcomers is over.
     fn forget_contests(&mut self) {
         let newcomers = &self.newcomers;
-        self.contests.retain(|(contested, _)| newcomers.iter().any(|(pod, ..)| pod == contested));
+        self.takeovers.retain(|(contested, _)| newcomers.iter().any(|(pod, ..)| pod == contested));
     }
 
     fn waits(&self, me: usize) -> bool {
@@ -358,7 +358,7 @@ impl Model {
             }
             Some(_) => {
                 match waiting {
-                    0 => self.contests.push((pod.clone(), Some(self.now_ms))),
+                    0 => self.takeovers.push((pod.clone(), Some(self.now_ms))),
                     _ => self.pinged(&pod, Some(self.now_ms)),
                 }
                 self.newcomers.push((pod, me, ask.owner));

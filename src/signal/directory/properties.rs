@@ -17,14 +17,14 @@ use super::{
         admission::AdmitAll,
         budget::Budget,
         close::Close,
+        entitlement::Entitlement,
         outbox::{Next, Outbox},
-        standing::Standing,
     },
-    contest::Contest,
     handled::{Admitted, Handled, Passing, Registration},
     model::{Model, REFUSED, TAKEOVER_TIMEOUT_MS, Waiting as Expected},
     place::Place,
     steps::{Ask, Id, Kind, Limits, PODS, Recorded, SOCKETS, Step, limits, render, step},
+    takeover::Takeover,
     *,
 };
 use crate::{config::Grace, net::network::ClientNetwork};
@@ -41,7 +41,7 @@ struct Both {
     outboxes: Vec<Arc<Outbox>>,
     seats: Vec<Option<(usize, Place)>>,
     /// All that began, decided or not.
-    contests: Vec<Contest>,
+    takeovers: Vec<Takeover>,
     /// Which sockets do not read until they are told to.
     lazy: Vec<bool>,
     /// Registrations whose record ended well, and what sockets themselves asked for, pods and sessions: who may hear whom
@@ -73,7 +73,7 @@ impl Both {
             runtime,
             outboxes: Vec::new(),
             seats: (0..SOCKETS).map(|_| None).collect(),
-            contests: Vec::new(),
+            takeovers: Vec::new(),
             lazy,
             registered: HashSet::new(),
             visited: HashSet::new(),
@@ -122,8 +122,8 @@ impl Both {
             Step::Decide { pod } => {
                 // Those that are over change nothing.
                 let patience = Duration::from_millis(TAKEOVER_TIMEOUT_MS);
-                let goes_on = |contest: &Contest| contest.check_holder(Instant::now(), patience).is_some();
-                self.contests.retain(|contest| &*contest.pod != pod || goes_on(contest));
+                let goes_on = |takeover: &Takeover| takeover.check_holder(Instant::now(), patience).is_some();
+                self.takeovers.retain(|takeover| &*takeover.pod != pod || goes_on(takeover));
                 self.model.begin_step();
                 self.model.decide(pod);
             }
@@ -165,8 +165,8 @@ impl Both {
                 self.compare(*me)?;
             }
         }
-        let live = Live { origins: self.model.origins().len(), sessions: self.model.sessions() };
-        prop_assert_eq!(self.directory.live(), live);
+        let live = Stats { origins: self.model.origins().len(), sessions: self.model.sessions() };
+        prop_assert_eq!(self.directory.stats(), live);
         let mut origins = self.directory.origins();
         origins.sort();
         prop_assert_eq!(origins, self.model.origins());
@@ -181,9 +181,9 @@ impl Both {
             Handled::Done | Handled::TooMany => {}
             Handled::Registers(Registration { pod, token }) => {
                 let owner = token.map(|token| [token.parse().unwrap(); 32]);
-                let standing = owner.map_or(Standing::Open(None), Standing::Owner);
-                match place.admit(pod.clone(), Ok(standing), ClientNetwork::default()) {
-                    Admitted::Contests(contest) => self.contests.push(contest),
+                let entitlement = owner.map_or(Entitlement::Open(None), Entitlement::Owner);
+                match place.admit(pod.clone(), Ok(entitlement), ClientNetwork::default()) {
+                    Admitted::TakesOver(takeover) => self.takeovers.push(takeover),
                     Admitted::Holds => {
                         if let Some(recorded) = ask.recorded {
                             place.registered(&pod, outcome(recorded));
@@ -295,7 +295,7 @@ impl Both {
     /// After all left nothing is left.
     fn end(mut self) -> Result<(), TestCaseError> {
         (0..SOCKETS).try_for_each(|seat| self.leave(seat))?;
-        prop_assert_eq!(self.directory.live(), Live { origins: 0, sessions: 0 });
+        prop_assert_eq!(self.directory.stats(), Stats { origins: 0, sessions: 0 });
         prop_assert!(self.directory.lock().is_empty(), "{:?}", self.directory);
         self.outboxes.clear();
         prop_assert_eq!(self.budget.used(), 0);

@@ -11,9 +11,9 @@ use super::{
         admission::{Admission, AdmitAll},
         budget::Budget,
         close::Close,
+        entitlement::{Entitlement, Key},
         outbox::Outbox,
         socket::SocketHandle,
-        standing::{Key, Standing},
     },
     handled::{Admitted, Handled},
     place::Place,
@@ -28,11 +28,11 @@ fn a_directory_that_is_held_up_tells_nothing() {
     let (sender, answer) = channel();
     thread::scope(|scope| {
         let held = directory.lock();
-        scope.spawn(|| sender.send(directory.live()).unwrap());
+        scope.spawn(|| sender.send(directory.stats()).unwrap());
         answer.recv_timeout(Duration::from_millis(200)).unwrap_err();
         drop(held);
     });
-    assert_eq!(answer.recv().unwrap(), Live { origins: 0, sessions: 0 });
+    assert_eq!(answer.recv().unwrap(), Stats { origins: 0, sessions: 0 });
 }
 
 fn join(directory: &Arc<Directory>) -> Place {
@@ -46,7 +46,7 @@ fn a_socket_that_is_being_closed_takes_no_pod_id() {
     let [revoked, other] = [(); 2].map(|()| join(&directory));
     revoked.outbox().close(Close::CREDENTIAL_REFUSED);
     let admitted =
-        |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), ClientNetwork::default());
+        |place: &Place| place.admit("pod".into(), Ok(Entitlement::Owner([1; 32])), ClientNetwork::default());
     assert!(matches!(admitted(&revoked), Admitted::NotYet));
     assert!(directory.holder("pod").is_none());
     assert!(matches!(admitted(&other), Admitted::Holds));
@@ -58,9 +58,9 @@ fn a_socket_that_is_being_closed_is_not_promoted() {
     let directory = Directory::new(SignalSettings::default());
     let [holder, revoked, next] = [(); 3].map(|()| join(&directory));
     let admitted =
-        |place: &Place| place.admit("pod".into(), Ok(Standing::Owner([1; 32])), ClientNetwork::default());
+        |place: &Place| place.admit("pod".into(), Ok(Entitlement::Owner([1; 32])), ClientNetwork::default());
     assert!(matches!(admitted(&holder), Admitted::Holds));
-    assert!(matches!(admitted(&revoked), Admitted::Contests(_)));
+    assert!(matches!(admitted(&revoked), Admitted::TakesOver(_)));
     assert!(matches!(admitted(&next), Admitted::NotYet));
     revoked.outbox().close(Close::CREDENTIAL_REFUSED);
     drop(holder);
@@ -75,12 +75,12 @@ async fn a_holder_is_not_silent_while_it_registers_and_has_the_whole_time_afterw
     let directory = Directory::new(SignalSettings::default());
     let [holder, newcomer] = [(); 2].map(|()| join(&directory));
     let admitted =
-        |place: &Place| place.admit("pod".into(), Ok(Standing::Open(None)), ClientNetwork::default());
+        |place: &Place| place.admit("pod".into(), Ok(Entitlement::Open(None)), ClientNetwork::default());
     assert!(matches!(admitted(&holder), Admitted::Holds));
-    let Admitted::Contests(contest) = admitted(&newcomer) else { panic!("it should wait") };
+    let Admitted::TakesOver(takeover) = admitted(&newcomer) else { panic!("it should wait") };
     let holder_after = |seconds| {
         let now = Instant::now() + Duration::from_secs(seconds);
-        contest.check_holder(now, Duration::from_secs(3));
+        takeover.check_holder(now, Duration::from_secs(3));
         directory.holder("pod").unwrap().socket
     };
     holder.begin_registration();
@@ -128,7 +128,7 @@ async fn visitors_get_through_once_a_registration_is_recorded() {
         tokio::time::advance(Duration::from_mins(1)).await;
         let [origin, visitor] = [(); 2].map(|()| join(&directory));
         assert!(matches!(
-            origin.admit("pod".into(), Ok(Standing::Open(None)), ClientNetwork::default()),
+            origin.admit("pod".into(), Ok(Entitlement::Open(None)), ClientNetwork::default()),
             Admitted::Holds
         ));
         handle(&visitor, OFFER);
@@ -144,7 +144,7 @@ async fn visitors_get_through_once_a_registration_is_recorded() {
 fn a_newcomer_is_told_that_it_got_the_pod_id_once_that_is_recorded() {
     let directory = Directory::new(SignalSettings::default());
     let [holder, refused, next, visitor] = [(); 4].map(|()| join(&directory));
-    let owner = Standing::Owner([1; 32]);
+    let owner = Entitlement::Owner([1; 32]);
     holder.hold(&"pod".into(), owner);
     for newcomer in [&refused, &next] {
         assert!(!matches!(
@@ -169,9 +169,9 @@ fn a_newcomer_is_told_that_it_got_the_pod_id_once_that_is_recorded() {
 #[tokio::test(start_paused = true)]
 async fn who_loses_a_right_is_out_at_once() {
     type Lose = fn(&Arc<Directory>, &Place) -> Option<Place>;
-    fn with_a_newcomer(directory: &Arc<Directory>, standing: Standing) -> (Place, Admitted) {
+    fn with_a_newcomer(directory: &Arc<Directory>, entitlement: Entitlement) -> (Place, Admitted) {
         let newcomer = join(directory);
-        let admitted = newcomer.admit("pod".into(), Ok(standing), ClientNetwork::default());
+        let admitted = newcomer.admit("pod".into(), Ok(entitlement), ClientNetwork::default());
         (newcomer, admitted)
     }
     let ways: [(Lose, Option<&str>, Close); 5] = [
@@ -201,7 +201,7 @@ async fn who_loses_a_right_is_out_at_once() {
         ),
         (
             |directory, _| {
-                let (newcomer, admitted) = with_a_newcomer(directory, Standing::Owner([1; 32]));
+                let (newcomer, admitted) = with_a_newcomer(directory, Entitlement::Owner([1; 32]));
                 assert!(matches!(admitted, Admitted::Holds));
                 Some(newcomer)
             },
@@ -210,10 +210,10 @@ async fn who_loses_a_right_is_out_at_once() {
         ),
         (
             |directory, _| {
-                let (newcomer, admitted) = with_a_newcomer(directory, Standing::Open(None));
-                let Admitted::Contests(contest) = admitted else { panic!("it should wait") };
+                let (newcomer, admitted) = with_a_newcomer(directory, Entitlement::Open(None));
+                let Admitted::TakesOver(takeover) = admitted else { panic!("it should wait") };
                 let patience = Duration::from_secs(3);
-                contest.check_holder(Instant::now() + patience, patience).unwrap();
+                takeover.check_holder(Instant::now() + patience, patience).unwrap();
                 Some(newcomer)
             },
             None,
@@ -223,7 +223,7 @@ async fn who_loses_a_right_is_out_at_once() {
     for (lose, told, close) in ways {
         let directory = Directory::new(SignalSettings::default());
         let [origin, visitor] = [(); 2].map(|()| join(&directory));
-        origin.hold(&"pod".into(), Standing::Open(None));
+        origin.hold(&"pod".into(), Entitlement::Open(None));
         handle(&visitor, OFFER);
         let next = lose(&directory, &origin);
         assert_eq!(directory.holder("pod").map(|holder| holder.socket), next.as_ref().map(|next| next.id()));
@@ -241,7 +241,7 @@ fn a_long_row_of_newcomers_that_wait_in_vain_takes_no_room_on_the_stack() {
     const SOCKETS: usize = 10_000;
     let directory = Directory::new(SignalSettings::default());
     let register = |place: &Place, pod: usize| {
-        let _ = place.admit(pod.to_string().into(), Ok(Standing::Open(None)), ClientNetwork::default());
+        let _ = place.admit(pod.to_string().into(), Ok(Entitlement::Open(None)), ClientNetwork::default());
     };
     let mut row: Vec<_> = (0..SOCKETS)
         .map(|pod| {
@@ -266,7 +266,7 @@ fn a_network_with_many_sessions_puts_nobody_off() {
     let outbox = || Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20)));
     let of_origin = outbox();
     let origin = directory.join(of_origin.clone(), None);
-    origin.hold(&"pod".into(), Standing::Open(None));
+    origin.hold(&"pod".into(), Entitlement::Open(None));
     let offer = |place: &Place, session: &str| {
         let offer = format!(r#"{{"t":"offer","podId":"pod","sessionId":"{session}","sdp":"SDP"}}"#);
         assert!(matches!(place.handle(offer.as_bytes(), &AdmitAll), Handled::Done));
@@ -295,7 +295,7 @@ fn offers_are_counted_while_the_directory_is_free() {
 
     #[async_trait]
     impl Admission for Counts {
-        async fn standing(&self, _: &str, _: Option<&str>) -> Result<Standing, String> {
+        async fn entitlement(&self, _: &str, _: Option<&str>) -> Result<Entitlement, String> {
             unreachable!()
         }
 

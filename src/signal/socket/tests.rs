@@ -1,7 +1,7 @@
 use tokio::io::duplex;
 
 use super::*;
-use crate::signal::{admission::AdmitAll, standing::Standing};
+use crate::signal::{admission::AdmitAll, entitlement::Entitlement};
 
 const SENDERS: usize = 10;
 const UNFINISHED: usize = 1 << 20;
@@ -14,12 +14,12 @@ async fn frames_that_wait_for_room_take_no_more_than_their_sockets_reserved_to_r
     let hub = Hub {
         directory: Directory::new(SignalSettings::default()),
         budget: Budget::new(usize::MAX),
-        intake: Budget::new(UNFINISHED),
-        paces: Arc::default(),
+        read_budget: Budget::new(UNFINISHED),
+        throttles: Arc::default(),
     };
     let of_origin = Arc::new(Outbox::new(10_000, hub.budget.clone()));
     let origin = hub.directory.join(of_origin.clone(), None);
-    origin.hold(&"pod".into(), Standing::Open(None));
+    origin.hold(&"pod".into(), Entitlement::Open(None));
     let mut closed = 0;
     for n in 0..SENDERS {
         let (ours, theirs) = duplex(1024);

@@ -6,17 +6,17 @@ use tokio::time::Instant;
 
 use super::{
     Refusal, Registered, Role, State,
-    holder::{Holder, Record},
+    holder_socket::{HolderSocket, Record},
 };
 use crate::signal::{
     close::Close,
-    contests::{Check, Entered, Newcomer},
+    entitlement::Entitlement,
     ids::{PodId, SocketId},
-    standing::Standing,
+    takeovers::{Check, Entered, Newcomer},
     wire,
 };
 
-/// How many times a contested holder is pinged in the time after which it counts as silent.
+/// How many times a holder is pinged in the time after which it counts as silent.
 const PINGS: u32 = 4;
 
 impl State {
@@ -31,20 +31,20 @@ impl State {
         if holder.socket == newcomer.socket {
             return Err(Refusal::AlreadyInitialized);
         }
-        if let Standing::Owner(key) = newcomer.standing
+        if let Entitlement::Owner(key) = newcomer.entitlement
             && holder.proof != Some(key)
         {
-            self.contests.end(&pod).into_iter().for_each(|other| self.refuse(other));
+            self.takeovers.end(&pod).into_iter().for_each(|other| self.refuse(other));
             self.expel(holder.socket, Close::REPLACED, None);
             self.take(newcomer, pod);
             return Ok(Registered::Holds);
         }
-        let begun = match self.contests.enter(&pod, newcomer, Instant::now()) {
+        let begun = match self.takeovers.enter(&pod, newcomer, Instant::now()) {
             Entered::Full => return Err(Refusal::Held),
             Entered::Joined => None,
             Entered::Begun(number) => Some(number),
         };
-        self.socket(newcomer.socket).contests = Some(pod);
+        self.socket(newcomer.socket).awaits = Some(pod);
         self.sockets[&holder.socket].outbox.ask();
         Ok(Registered::Waits(begun))
     }
@@ -57,22 +57,22 @@ impl State {
                 // It was itself a newcomer that waited in vain.
                 return;
             }
-            self.contests.answered(&pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
+            self.takeovers.answered(&pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
         }
     }
 
-    /// Looks at the holder of a contested pod id: pings it, or expels it if nothing came from it for `patience` since it was
-    /// pinged. Returns when to look again, or `None` if the contest is over.
+    /// Looks at the holder of a pod id that another socket waits for: pings it, or expels it if nothing came from it for `patience` since it was
+    /// pinged. Returns when to look again, or `None` if the takeover is over.
     pub fn check_holder(
         &mut self,
         pod: &PodId,
-        contest: u64,
+        takeover: u64,
         now: Instant,
         patience: Duration,
     ) -> Option<Instant> {
         let holder = self.origins.get(pod)?.socket;
         let next_ping = now + patience / PINGS;
-        match self.contests.check(pod, contest, now, patience) {
+        match self.takeovers.check(pod, takeover, now, patience) {
             Check::Over => None,
             Check::Ping => {
                 self.sockets[&holder].outbox.ask();
@@ -102,13 +102,13 @@ impl State {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         socket.is_registering = false;
         if let Role::Origin { pods, .. } = &socket.role {
-            pods.iter().for_each(|pod| self.contests.renew(pod, Instant::now()));
+            pods.iter().for_each(|pod| self.takeovers.renew(pod, Instant::now()));
         }
     }
 
     /// Gives a newcomer a pod id that nobody holds, until its registration is recorded: see [`State::settle`].
     fn take(&mut self, newcomer: Newcomer, pod: PodId) {
-        let Newcomer { socket: id, standing, network } = newcomer;
+        let Newcomer { socket: id, entitlement, network } = newcomer;
         match self.role(id) {
             Role::Origin { pods, .. } => pods.push(pod.clone()),
             role => {
@@ -116,8 +116,9 @@ impl State {
                 *role = Role::Origin { pods: vec![pod.clone()], sessions, turns };
             }
         }
-        self.socket(id).contests = None;
-        let holder = Holder { socket: id, proof: standing.proof(), network, record: Record::Pending };
+        self.socket(id).awaits = None;
+        let holder =
+            HolderSocket { socket: id, proof: entitlement.proof(), network, record: Record::Pending };
         self.origins.insert(pod, holder);
     }
 
@@ -151,13 +152,13 @@ impl State {
             self.promoted.insert(pod.clone());
             self.any_promoted.notify_one();
         }
-        self.contests.answered(pod)
+        self.takeovers.answered(pod)
     }
 
     /// Takes out the newcomer that came first and is not being closed.
     fn next_newcomer(&mut self, pod: &PodId) -> Option<Newcomer> {
-        let (contests, sockets) = (&mut self.contests, &self.sockets);
-        iter::from_fn(|| contests.next(pod)).find(|newcomer| !sockets[&newcomer.socket].outbox.is_closing())
+        let (takeovers, sockets) = (&mut self.takeovers, &self.sockets);
+        iter::from_fn(|| takeovers.next(pod)).find(|newcomer| !sockets[&newcomer.socket].outbox.is_closing())
     }
 
     pub(super) fn refuse(&mut self, newcomer: Newcomer) {
@@ -165,8 +166,8 @@ impl State {
     }
 
     pub(super) fn withdraw(&mut self, id: SocketId) {
-        if let Some(pod) = self.socket(id).contests.take() {
-            self.contests.withdraw(&pod, id);
+        if let Some(pod) = self.socket(id).awaits.take() {
+            self.takeovers.withdraw(&pod, id);
         }
     }
 

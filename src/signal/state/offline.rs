@@ -175,8 +175,8 @@ mod tests {
             admission::AdmitAll,
             budget::Budget,
             directory::{Directory, handled::Handled, place::Place},
+            entitlement::Entitlement,
             outbox::{Next, Outbox},
-            standing::Standing,
             state::recent_holders::REMEMBERED,
         },
     };
@@ -218,7 +218,7 @@ mod tests {
         else {
             panic!()
         };
-        origin.hold(&registration.pod, Standing::Open(None));
+        origin.hold(&registration.pod, Entitlement::Open(None));
         drop(origin);
         advance(REMEMBERED - Duration::from_millis(1)).await;
         assert!(offer_waits(&directory));

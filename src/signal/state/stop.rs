@@ -69,7 +69,7 @@ impl State {
 
 fn talk_of(socket: &Socket) -> Talk {
     let sessions = match &socket.role {
-        Role::New if socket.contests.is_some() => return Talk::Nothing,
+        Role::New if socket.awaits.is_some() => return Talk::Nothing,
         Role::New => return Talk::NoFrame,
         Role::Origin { .. } => return Talk::Origin,
         Role::Visitor { sessions, .. } if !sessions.is_empty() => sessions.values(),

@@ -238,23 +238,23 @@ proptest! {
         let fields: Fields<'_> = serde_json::from_slice(&bytes).unwrap_or_default();
         let (kind, carries) = match id(fields.get("t")) {
             Id::Text(tag) => match &*tag {
-                "register" => (Kind::Register, None),
-                "offer" => (Kind::Offer, Some("sdp")),
-                "answer" => (Kind::Answer, Some("sdp")),
-                "candidate" => (Kind::Candidate, Some("candidate")),
-                "error" => (Kind::Error, None),
-                _ => (Kind::Unknown, None),
+                "register" => (FrameKind::Register, None),
+                "offer" => (FrameKind::Offer, Some("sdp")),
+                "answer" => (FrameKind::Answer, Some("sdp")),
+                "candidate" => (FrameKind::Candidate, Some("candidate")),
+                "error" => (FrameKind::Error, None),
+                _ => (FrameKind::Unknown, None),
             },
-            _ => (Kind::Unknown, None),
+            _ => (FrameKind::Unknown, None),
         };
         prop_assert_eq!(frame.kind, kind);
         prop_assert_eq!(frame.pod_id, id(fields.get("podId")));
         prop_assert_eq!(frame.session_id, id(fields.get("sessionId")));
         let payload = match kind {
-            Kind::Error => frame.payload.map(|_| std::str::from_utf8(&bytes).unwrap().trim()),
+            FrameKind::Error => frame.payload.map(|_| std::str::from_utf8(&bytes).unwrap().trim()),
             _ => carries.and_then(|field| fields.get(field)).map(|raw| raw.get()),
         };
-        let payload = payload.filter(|raw| kind == Kind::Candidate || *raw != "null");
+        let payload = payload.filter(|raw| kind == FrameKind::Candidate || *raw != "null");
         prop_assert_eq!(frame.payload.map(RawValue::get), payload);
     }
 
@@ -270,7 +270,7 @@ proptest! {
         prop_assert_eq!(again.kind, kind);
         let fields: Fields<'_> = serde_json::from_str(&relayed).unwrap();
         prop_assert_eq!(serde_json::from_str::<String>(fields["sessionId"].get()).unwrap(), session_id);
-        if kind != Kind::Error {
+        if kind != FrameKind::Error {
             prop_assert_eq!(again.payload.map(RawValue::get), Some(payload.get()));
             prop_assert_eq!(fields.len(), 3);
         }
@@ -278,7 +278,7 @@ proptest! {
 
     #[test]
     fn an_error_is_passed_on_with_all_its_fields(Bytes(bytes) in bytes(), session_id in any::<String>()) {
-        let Ok(Frame { kind: Kind::Error, payload, .. }) = Frame::parse(&bytes) else { return Ok(()) };
+        let Ok(Frame { kind: FrameKind::Error, payload, .. }) = Frame::parse(&bytes) else { return Ok(()) };
         let mut sent: Fields<'_> = serde_json::from_slice(&bytes).unwrap();
         let of_others = ["t", "podId", "sessionId", "ownerToken", "sdp", "candidate"];
         let says = |(name, value): (&String, &&RawValue)| {
@@ -288,7 +288,7 @@ proptest! {
             prop_assert!(!sent.iter().any(says), "{:?}", sent);
             return Ok(());
         };
-        let relayed = relayed(Kind::Error, &session_id, payload);
+        let relayed = relayed(FrameKind::Error, &session_id, payload);
         prop_assert!(relayed.len() <= 64 + session_id.len() * 6 + bytes.len());
         let mut passed: Fields<'_> = serde_json::from_str(&relayed).unwrap();
         for fields in [&mut sent, &mut passed] {
@@ -313,7 +313,7 @@ proptest! {
         for name in ["t", "sessionId"] {
             prop_assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{}", relayed);
         }
-        prop_assert!(kind == Kind::Error || names.len() == 3, "{}", relayed);
+        prop_assert!(kind == FrameKind::Error || names.len() == 3, "{}", relayed);
     }
 
     #[test]

@@ -11,20 +11,20 @@ use tokio::sync::Mutex;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{
-    directory::Directory,
+    directory::DirectoryClient,
     failure::{About, Cause, Failure},
-    store::Store,
+    store::AcmeStore,
 };
 use crate::clock::Clock;
 
 /// The account of one directory: made when it is first needed, shared by all domains.
 pub struct Accounts {
-    pub directory: Directory,
+    pub directory: DirectoryClient,
     pub url: String,
     pub contacts: Vec<String>,
     /// The id and the key that bind the account to one elsewhere.
     pub binding: Option<(String, Vec<u8>)>,
-    pub store: Store,
+    pub store: AcmeStore,
     pub clock: Clock,
     pub ready: Mutex<Option<Account>>,
 }
@@ -132,7 +132,7 @@ impl Accounts {
             Ok(()) => self.save(&Stored { contacts: self.contacts.clone(), ..stored }),
             Err(error) => {
                 let failure = about.request(&error);
-                if matches!(failure.cause, Cause::UnknownAccount | Cause::Directory) {
+                if matches!(failure.cause, Cause::UnknownAccount | Cause::DirectoryClient) {
                     return Err(failure);
                 }
                 tracing::warn!("acme.contact was not set: {failure}");

@@ -44,7 +44,7 @@ const REMEMBERED: usize = 64;
 
 /// The client of one directory; clones share connections.
 #[derive(Clone)]
-pub struct Directory {
+pub struct DirectoryClient {
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
     clock: Clock,
     /// What successful answers of an URL asked us to wait before the next request.
@@ -64,7 +64,7 @@ pub enum NoAnswer {
     Refused { status: StatusCode, problem: Option<Problem>, retry_after: Option<Duration> },
 }
 
-impl Directory {
+impl DirectoryClient {
     /// A client that trusts the system's roots and the one in `root`.
     pub fn new(root: Option<&Path>, clock: Clock) -> Result<Self, SetupError> {
         let mut roots = RootCertStore::empty();
@@ -133,7 +133,7 @@ impl Directory {
     }
 }
 
-impl HttpClient for Directory {
+impl HttpClient for DirectoryClient {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,

@@ -33,7 +33,7 @@ pub enum Cause {
     /// The directory knows nothing of the object that it was asked for.
     Gone,
     /// The directory was not reached, is broken, or wants us to wait: no answer to what was asked.
-    Directory,
+    DirectoryClient,
     /// All else.
     Other,
 }
@@ -131,7 +131,7 @@ impl About<'_> {
                 let wait = retry_after.unwrap_or(schedule::RATE_LIMITED);
                 let until = humantime::format_rfc3339_seconds(*now + wait.min(Duration::from_secs(1 << 25)));
                 let words = format!("{directory} limits how much it issues: rate limited until {until}");
-                Failure { wait: Some(wait), ..failure(Cause::Directory, words) }
+                Failure { wait: Some(wait), ..failure(Cause::DirectoryClient, words) }
             }
             "accountDoesNotExist" => {
                 failure(Cause::UnknownAccount, format!("{directory} does not know the account"))
@@ -166,10 +166,10 @@ impl About<'_> {
                 ),
             ),
             "badNonce" => {
-                failure(Cause::Directory, format!("{directory} rejected one nonce after the other"))
+                failure(Cause::DirectoryClient, format!("{directory} rejected one nonce after the other"))
             }
             "serverInternal" => {
-                failure(Cause::Directory, format!("{directory} failed: nothing to do here but wait"))
+                failure(Cause::DirectoryClient, format!("{directory} failed: nothing to do here but wait"))
             }
             _ => failure(Cause::Other, format!("{directory} refused")),
         }
@@ -209,7 +209,7 @@ impl About<'_> {
                 if let Some(problem) = problem {
                     let cause_by_status = match *status {
                         StatusCode::NOT_FOUND | StatusCode::GONE => Some(Cause::Gone),
-                        status if status.is_server_error() => Some(Cause::Directory),
+                        status if status.is_server_error() => Some(Cause::DirectoryClient),
                         _ => None,
                     };
                     let mut failure = self.problem(problem, *retry_after);
@@ -218,12 +218,13 @@ impl About<'_> {
                     }
                     return failure;
                 }
-                let cause = if *status == StatusCode::NOT_FOUND { Cause::Gone } else { Cause::Directory };
+                let cause =
+                    if *status == StatusCode::NOT_FOUND { Cause::Gone } else { Cause::DirectoryClient };
                 let words = format!("{directory} does not work: is acme.directory right? ({no_answer})");
                 return Failure { words, cause, wait: *retry_after };
             }
         };
-        Failure::new(Cause::Directory, words)
+        Failure::new(Cause::DirectoryClient, words)
     }
 
     fn strange(&self, error: &dyn fmt::Display) -> Failure {
@@ -278,8 +279,8 @@ mod tests {
             ("invalidContact", Cause::Other, "acme.contact"),
             ("rejectedIdentifier", Cause::Other, "tls.domains"),
             ("accountDoesNotExist", Cause::UnknownAccount, "does not know the account"),
-            ("badNonce", Cause::Directory, "nonce"),
-            ("serverInternal", Cause::Directory, "nothing to do here but wait"),
+            ("badNonce", Cause::DirectoryClient, "nonce"),
+            ("serverInternal", Cause::DirectoryClient, "nothing to do here but wait"),
             ("caa", Cause::Other, "CAA record"),
             ("somethingNew", Cause::Other, "somethingNew: because of it"),
         ] {
@@ -317,7 +318,7 @@ mod tests {
         assert_eq!(failure.wait, Some(Duration::from_secs(7200)));
         assert_eq!(ABOUT.no_answer(&refused(None)).wait, Some(schedule::RATE_LIMITED));
         let huge = ABOUT.no_answer(&refused(Some(Duration::MAX)));
-        assert_eq!(huge.cause, Cause::Directory);
+        assert_eq!(huge.cause, Cause::DirectoryClient);
     }
 
     #[test]

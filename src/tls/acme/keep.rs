@@ -11,7 +11,7 @@ use super::{
     Acme,
     certificate::Held,
     failure::{About, Cause, Failure},
-    order::Wish,
+    order::OrderRequest,
     schedule::{self, Turn},
 };
 
@@ -31,7 +31,7 @@ impl Acme {
             let failure = match self.renew(domain, held.as_ref(), &mut turn).await {
                 Ok(new) => {
                     let clock_is_wrong = schedule::two_thirds(&new.validity, 1.0) <= self.clock.now();
-                    self.shelf.put(index, new.shown(domain));
+                    self.served.put(index, new.shown(domain));
                     let until = humantime::format_rfc3339_seconds(new.validity.end);
                     tracing::info!(domain, "a certificate was issued; it is valid until {until}");
                     (held, fresh) = (Some(new), true);
@@ -128,7 +128,7 @@ impl Acme {
         let mut words = Vec::new();
         let mut known = true;
         loop {
-            let wish = Wish {
+            let wish = OrderRequest {
                 about: self.about(domain),
                 first: turn.index(self.kinds.len()),
                 kinds: &self.kinds,
@@ -159,17 +159,17 @@ impl Acme {
         }
     }
 
-    async fn order(&self, wish: &Wish<'_>) -> Result<Held, Failure> {
+    async fn order(&self, wish: &OrderRequest<'_>) -> Result<Held, Failure> {
         let domain = wish.about.domain;
         let account = self.accounts.get(wish.about).await?;
-        let pem = self.desk.obtain(&account, wish).await?;
+        let pem = self.order_context.obtain(&account, wish).await?;
         let held = Held::read(&pem, domain).map_err(|why| {
             let words = format!("{} issued something of no use: {why}", wish.about.directory);
             Failure::new(Cause::Other, words)
         })?;
-        let path = self.desk.store.certificate(domain);
-        self.desk.store.write(&path, &pem).map_err(|error| Failure::file(&path, &error))?;
-        self.desk.forget(domain)?;
+        let path = self.order_context.store.certificate(domain);
+        self.order_context.store.write(&path, &pem).map_err(|error| Failure::file(&path, &error))?;
+        self.order_context.forget(domain)?;
         Ok(held)
     }
 

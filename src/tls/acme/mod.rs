@@ -29,9 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::setup_error::SetupError;
 use self::{
-    account::Accounts, certificate::Held, directory::Directory, failure::Failure, order::Desk, store::Store,
+    account::Accounts, certificate::Held, directory::DirectoryClient, failure::Failure, order::OrderContext,
+    store::AcmeStore,
 };
-use super::{CertStore, context::SourceContext, store::Certificate};
+use super::{CertStore, context::CertContext, store::Certificate};
 use crate::{
     clock::{Clock, Deadline},
     config::{ChallengeKind, Config, Domain},
@@ -44,15 +45,15 @@ const ORDERS: usize = 4;
 /// The source of certificates for `tls.mode = "acme"`.
 pub struct Acme {
     accounts: Accounts,
-    desk: Desk,
+    order_context: OrderContext,
     clock: Clock,
-    shelf: Shelf,
+    served: ServedCertificates,
     kinds: Vec<ChallengeKind>,
     domains: Vec<String>,
     /// What was stored, in the order of `domains`.
     found: Mutex<Vec<Option<Held>>>,
     room: Semaphore,
-    context: SourceContext,
+    context: CertContext,
     /// The configuration that all of this was made from.
     config: Arc<Config>,
     reload: Arc<Notify>,
@@ -63,12 +64,12 @@ pub struct Acme {
 }
 
 /// The certificates that are shown, in the order of the domains.
-struct Shelf {
+struct ServedCertificates {
     store: Arc<CertStore>,
     certificates: Mutex<Vec<Option<Certificate>>>,
 }
 
-impl Shelf {
+impl ServedCertificates {
     fn put(&self, index: usize, certificate: Certificate) {
         self.lock()[index] = Some(certificate);
         self.show();
@@ -91,21 +92,23 @@ impl Shelf {
 
 impl Acme {
     /// Checks the files that the settings name, and shows the certificates that are stored.
-    pub fn prepare(context: &SourceContext) -> Result<Self, SetupError> {
+    pub fn prepare(context: &CertContext) -> Result<Self, SetupError> {
         let acme = Self::new(context)?;
         acme.load(None);
         Ok(acme)
     }
 
-    fn new(context: &SourceContext) -> Result<Self, SetupError> {
+    fn new(context: &CertContext) -> Result<Self, SetupError> {
         let config = context.live.load_full();
         let url = config.acme.directory.url().to_owned();
         let clock = context.clock.clone();
-        let directory = Directory::new(config.acme.root.as_deref(), clock.clone())?;
-        let store = Store::new(&config.data_dir, &url);
+        let directory = DirectoryClient::new(config.acme.root.as_deref(), clock.clone())?;
+        let store = AcmeStore::new(&config.data_dir, &url);
         let domains: Vec<_> = config.tls.domains.iter().filter_map(name).collect();
-        let shelf =
-            Shelf { store: context.store.clone(), certificates: Mutex::new(vec![None; domains.len()]) };
+        let served = ServedCertificates {
+            store: context.store.clone(),
+            certificates: Mutex::new(vec![None; domains.len()]),
+        };
         let accounts = Accounts {
             directory: directory.clone(),
             url,
@@ -115,7 +118,7 @@ impl Acme {
             clock: clock.clone(),
             ready: tokio::sync::Mutex::default(),
         };
-        let desk = Desk {
+        let order_context = OrderContext {
             store,
             directory,
             clock: clock.clone(),
@@ -127,9 +130,9 @@ impl Acme {
         let (context, reload, again) = (context.clone(), Arc::default(), Notify::new());
         Ok(Self {
             accounts,
-            desk,
+            order_context,
             clock,
-            shelf,
+            served,
             kinds,
             domains,
             found,
@@ -144,16 +147,16 @@ impl Acme {
 
     /// Shows the certificates that are stored, else those that were shown `before`.
     fn load(&self, before: Option<&Self>) {
-        self.desk.store.sweep();
+        self.order_context.store.sweep();
         let mut found = Vec::new();
         for (index, domain) in self.domains.iter().enumerate() {
-            let held = stored_certificate(&self.desk.store, domain, &self.clock);
+            let held = stored_certificate(&self.order_context.store, domain, &self.clock);
             let shown = held.as_ref().map(|held| held.shown(domain));
-            self.shelf.lock()[index] = shown.or_else(|| before?.shelf.get(domain));
+            self.served.lock()[index] = shown.or_else(|| before?.served.get(domain));
             found.push(held);
         }
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
-        self.shelf.show();
+        self.served.show();
         if let Some(before) = before.filter(|before| before.accounts.url == self.accounts.url) {
             self.held_back().clone_from(&before.held_back());
         }
@@ -217,7 +220,7 @@ fn name(domain: &Domain) -> Option<String> {
 }
 
 /// The certificate on disk. One that cannot be read is put aside; another will be ordered.
-fn stored_certificate(store: &Store, domain: &str, clock: &Clock) -> Option<Held> {
+fn stored_certificate(store: &AcmeStore, domain: &str, clock: &Clock) -> Option<Held> {
     let path = store.certificate(domain);
     let text = match store.read(&path) {
         Ok(text) => text?,

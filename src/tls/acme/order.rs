@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     certificate,
-    directory::Directory,
+    directory::DirectoryClient,
     failure::{About, Cause, Failure},
-    store::Store,
+    store::AcmeStore,
 };
 use crate::{
     clock::Clock,
@@ -31,16 +31,16 @@ const FIRST_LOOK: Duration = Duration::from_millis(250);
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// What orders work on.
-pub struct Desk {
-    pub store: Store,
-    pub directory: Directory,
+pub struct OrderContext {
+    pub store: AcmeStore,
+    pub directory: DirectoryClient,
     pub clock: Clock,
     pub shown: Arc<CertStore>,
     pub http_challenges: Arc<HttpChallenges>,
 }
 
 /// What is wanted.
-pub struct Wish<'a> {
+pub struct OrderRequest<'a> {
     pub about: About<'a>,
     /// The challenge to answer first of all those in `kinds`.
     pub first: usize,
@@ -57,9 +57,9 @@ struct UnderWay {
     key: String,
 }
 
-impl Desk {
+impl OrderContext {
     /// The private key and the chain, in PEM.
-    pub async fn obtain(&self, account: &Account, wish: &Wish<'_>) -> Result<String, Failure> {
+    pub async fn obtain(&self, account: &Account, wish: &OrderRequest<'_>) -> Result<String, Failure> {
         if let Some((order, under_way)) = self.resume(account, wish).await? {
             match self.drive(order, &under_way, wish).await {
                 // What failed while nobody was there to answer says nothing about now.
@@ -80,7 +80,11 @@ impl Desk {
     }
 
     /// The order that an earlier attempt, or process, left under way.
-    async fn resume(&self, account: &Account, wish: &Wish<'_>) -> Result<Option<(Order, UnderWay)>, Failure> {
+    async fn resume(
+        &self,
+        account: &Account,
+        wish: &OrderRequest<'_>,
+    ) -> Result<Option<(Order, UnderWay)>, Failure> {
         let domain = wish.about.domain;
         let path = self.store.order(domain);
         let text = self.store.read(&path).map_err(|error| Failure::file(&path, &error))?;
@@ -97,7 +101,7 @@ impl Desk {
             }
             Err(error) => {
                 let failure = wish.about.request(&error);
-                if matches!(failure.cause, Cause::Directory | Cause::UnknownAccount) {
+                if matches!(failure.cause, Cause::DirectoryClient | Cause::UnknownAccount) {
                     return Err(failure);
                 }
                 self.forget(domain).map(|()| None)
@@ -105,7 +109,7 @@ impl Desk {
         }
     }
 
-    async fn begin(&self, account: &Account, wish: &Wish<'_>) -> Result<(Order, UnderWay), Failure> {
+    async fn begin(&self, account: &Account, wish: &OrderRequest<'_>) -> Result<(Order, UnderWay), Failure> {
         let domain = wish.about.domain;
         let identifiers = [Identifier::Dns(domain.into())];
         let new = NewOrder::new(&identifiers);
@@ -133,7 +137,7 @@ impl Desk {
         &self,
         mut order: Order,
         under_way: &UnderWay,
-        wish: &Wish<'_>,
+        wish: &OrderRequest<'_>,
     ) -> Result<String, Failure> {
         let about = &wish.about;
         let done = self.advance(&mut order, under_way, wish).await;
@@ -151,14 +155,14 @@ impl Desk {
         &self,
         order: &mut Order,
         under_way: &UnderWay,
-        wish: &Wish<'_>,
+        wish: &OrderRequest<'_>,
     ) -> Result<String, Failure> {
         let about = &wish.about;
         let failed = |error| about.request(&error);
         if order.state().status == OrderStatus::Pending {
             self.authorise(order, wish).await?;
         }
-        let mut looks = Looks::new(&self.clock);
+        let mut looks = Poller::new(&self.clock);
         loop {
             match order.state().status {
                 OrderStatus::Ready => {
@@ -168,8 +172,9 @@ impl Desk {
                 }
                 OrderStatus::Valid => {
                     let chain = order.certificate().await.map_err(failed)?;
-                    let chain = chain
-                        .ok_or_else(|| Failure::new(Cause::Directory, "the order has no certificate"))?;
+                    let chain = chain.ok_or_else(|| {
+                        Failure::new(Cause::DirectoryClient, "the order has no certificate")
+                    })?;
                     return Ok(format!("{}{chain}", under_way.key));
                 }
                 OrderStatus::Invalid => {
@@ -188,7 +193,7 @@ impl Desk {
     }
 
     /// Proves control of the domain by one challenge.
-    async fn authorise(&self, order: &mut Order, wish: &Wish<'_>) -> Result<(), Failure> {
+    async fn authorise(&self, order: &mut Order, wish: &OrderRequest<'_>) -> Result<(), Failure> {
         let about = &wish.about;
         let failed = |error| about.request(&error);
         let none = || Failure::new(Cause::Other, format!("{} asks for no proof at all", about.directory));
@@ -223,7 +228,7 @@ impl Desk {
                 }
             }
         }
-        let mut looks = Looks::new(&self.clock);
+        let mut looks = Poller::new(&self.clock);
         let mut asked = None;
         loop {
             looks.pause(asked, "looking for the challenge", about).await?;
@@ -257,7 +262,7 @@ impl Desk {
 }
 
 /// The challenge to answer: one that was begun already, else the next in turn that the directory offers.
-fn choose(offered: &[Challenge], wish: &Wish<'_>) -> Result<ChallengeKind, Failure> {
+fn choose(offered: &[Challenge], wish: &OrderRequest<'_>) -> Result<ChallengeKind, Failure> {
     let find = |kind| offered.iter().find(|challenge| challenge.r#type == wire(kind));
     let begun = |kind: &ChallengeKind| find(*kind).is_some_and(|c| c.status == ChallengeStatus::Processing);
     let mut turns = wish.kinds.iter().cycle().skip(wish.first).take(wish.kinds.len());
@@ -307,13 +312,13 @@ impl Drop for Answer {
 }
 
 /// Pauses between looks at something that the directory works on.
-struct Looks<'a> {
+struct Poller<'a> {
     clock: &'a Clock,
     next: Duration,
     left: Duration,
 }
 
-impl<'a> Looks<'a> {
+impl<'a> Poller<'a> {
     fn new(clock: &'a Clock) -> Self {
         Self { clock, next: FIRST_LOOK, left: PATIENCE }
     }
@@ -325,7 +330,7 @@ impl<'a> Looks<'a> {
         self.left = left.ok_or_else(|| Failure {
             wait: asked,
             ..Failure::new(
-                Cause::Directory,
+                Cause::DirectoryClient,
                 format!("{} takes long for {what}: the order stays open", about.directory),
             )
         })?;

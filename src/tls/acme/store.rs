@@ -16,11 +16,11 @@ const UNFINISHED: &str = ".unfinished-";
 
 /// The files of one directory's account.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct AcmeStore {
     folder: PathBuf,
 }
 
-impl Store {
+impl AcmeStore {
     /// The place for what belongs to the ACME directory at `url`, which need not exist yet.
     pub fn new(data_dir: &Path, url: &str) -> Self {
         let name: String = Sha256::digest(url).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -106,9 +106,9 @@ mod tests {
 
     use super::*;
 
-    fn store() -> (tempfile::TempDir, Store) {
+    fn store() -> (tempfile::TempDir, AcmeStore) {
         let data_dir = tempfile::tempdir().unwrap();
-        let store = Store::new(data_dir.path(), "https://directory.example/dir");
+        let store = AcmeStore::new(data_dir.path(), "https://directory.example/dir");
         (data_dir, store)
     }
 
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn directories_do_not_share_files() {
-        let of = |url| Store::new(Path::new("/data"), url).account();
+        let of = |url| AcmeStore::new(Path::new("/data"), url).account();
         assert_ne!(of("https://a.example/dir"), of("https://b.example/dir"));
     }
 }

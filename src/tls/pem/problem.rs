@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::tls::x509::Wrong;
+use crate::tls::x509::InvalidCertificate;
 
 /// A file that certificates cannot be taken from.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ pub enum Problem {
     },
     /// The certificates themselves are wrong.
     #[error(transparent)]
-    Certificate(#[from] Wrong),
+    Certificate(#[from] InvalidCertificate),
 }
 
 impl From<io::Error> for Problem {

@@ -2,7 +2,7 @@
 //! that is renewed by itself.
 
 mod authority;
-mod keep;
+mod cert_dir;
 #[cfg(test)]
 mod tests;
 
@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     authority::{Authority, Leaf},
-    keep::Keep,
+    cert_dir::CertDir,
 };
-use super::{CertStore, context::SourceContext, store::Certificate, x509};
+use super::{CertStore, context::CertContext, store::Certificate, x509};
 use crate::{
     clock::Clock,
     config::{Config, Domain, Live},
@@ -74,8 +74,8 @@ pub struct SelfSigned {
 
 impl SelfSigned {
     /// Shows the host's certificate, and makes what is not there yet.
-    pub fn prepare(context: &SourceContext) -> Result<Self, SelfSignedError> {
-        let SourceContext { live, store, clock, .. } = context.clone();
+    pub fn prepare(context: &CertContext) -> Result<Self, SelfSignedError> {
+        let CertContext { live, store, clock, .. } = context.clone();
         let leaf = ensure(&live.load(), clock.now())?;
         let renew_at = leaf.renew_at;
         show(&store, leaf);
@@ -121,10 +121,10 @@ pub fn authority_pem(config: &Config) -> Result<String, SelfSignedError> {
     if !data_dir.try_exists().map_err(unusable(data_dir))? {
         return Err(SelfSignedError::Missing(data_dir.clone()));
     }
-    let (keep, found) = open(data_dir)?;
+    let (cert_dir, found) = open(data_dir)?;
     let authority = match found {
         Some(authority) => authority,
-        None => found_authority(&keep, domains, SystemTime::now())?,
+        None => found_authority(&cert_dir, domains, SystemTime::now())?,
     };
     if let Some(domain) = domains.iter().find(|domain| !authority.covers(domain)) {
         tracing::warn!(
@@ -143,9 +143,9 @@ fn show(store: &CertStore, leaf: Leaf) {
 /// The host's certificate; what is missing or due is made.
 fn ensure(config: &Config, now: SystemTime) -> Result<Leaf, SelfSignedError> {
     let domains = &config.tls.domains;
-    let (keep, found) = open(&config.data_dir)?;
+    let (cert_dir, found) = open(&config.data_dir)?;
     let authority = match found {
-        None => found_authority(&keep, domains, now)?,
+        None => found_authority(&cert_dir, domains, now)?,
         Some(old) => {
             let uncovered = domains.iter().find(|domain| !old.covers(domain));
             let reason = match uncovered {
@@ -160,27 +160,28 @@ fn ensure(config: &Config, now: SystemTime) -> Result<Leaf, SelfSignedError> {
                     "{reason}: a new certificate authority is made; give it to every client again with \
                      `gemmapod-signal ca --config FILE`"
                 );
-                found_authority(&keep, domains, now)?
+                found_authority(&cert_dir, domains, now)?
             }
         }
     };
     // A certificate that cannot be read is not missed by anybody: another is made.
-    let kept = keep.read("leaf").ok().flatten().and_then(|made| authority.accept(&made, domains, now));
+    let kept = cert_dir.read("leaf").ok().flatten().and_then(|made| authority.accept(&made, domains, now));
     if let Some(leaf) = kept.filter(|leaf| now < leaf.renew_at) {
         return Ok(leaf);
     }
     let made = authority.issue(domains, now).map_err(|source| cannot_make(domains, source))?;
-    keep.write("leaf", &made).map_err(unusable(&config.data_dir))?;
-    let damaged = || SelfSignedError::Damaged { file: keep.path("ca.pem"), problem: "issues nothing usable" };
+    cert_dir.write("leaf", &made).map_err(unusable(&config.data_dir))?;
+    let damaged =
+        || SelfSignedError::Damaged { file: cert_dir.path("ca.pem"), problem: "issues nothing usable" };
     let leaf = authority.accept(&made, domains, now).ok_or_else(damaged)?;
     tracing::info!(until = x509::date(leaf.not_after), "a certificate for {} was made", leaf.title);
     Ok(leaf)
 }
 
-fn open(data_dir: &Path) -> Result<(Keep, Option<Authority>), SelfSignedError> {
-    let keep = Keep::open(data_dir).map_err(unusable(data_dir))?;
-    let damaged = |problem| SelfSignedError::Damaged { file: keep.path("ca.pem"), problem };
-    let made = match keep.read("ca") {
+fn open(data_dir: &Path) -> Result<(CertDir, Option<Authority>), SelfSignedError> {
+    let cert_dir = CertDir::open(data_dir).map_err(unusable(data_dir))?;
+    let damaged = |problem| SelfSignedError::Damaged { file: cert_dir.path("ca.pem"), problem };
+    let made = match cert_dir.read("ca") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(damaged("has no ca.key beside it"));
         }
@@ -188,13 +189,17 @@ fn open(data_dir: &Path) -> Result<(Keep, Option<Authority>), SelfSignedError> {
     };
     let authority = made.map(|made| Authority::read(&made.certificate, &made.key)).transpose();
     let authority = authority.map_err(damaged)?;
-    Ok((keep, authority))
+    Ok((cert_dir, authority))
 }
 
-fn found_authority(keep: &Keep, domains: &[Domain], now: SystemTime) -> Result<Authority, SelfSignedError> {
-    let file = keep.path("ca.pem");
+fn found_authority(
+    cert_dir: &CertDir,
+    domains: &[Domain],
+    now: SystemTime,
+) -> Result<Authority, SelfSignedError> {
+    let file = cert_dir.path("ca.pem");
     let made = Authority::make(domains, now).map_err(|source| cannot_make(domains, source))?;
-    keep.write("ca", &made).map_err(|source| SelfSignedError::Directory {
+    cert_dir.write("ca", &made).map_err(|source| SelfSignedError::Directory {
         directory: file.parent().unwrap_or(&file).into(),
         source,
     })?;

@@ -14,7 +14,7 @@ use super::{LOOK, SelfSigned, authority::Authority, ensure};
 use crate::{
     clock::Clock,
     config::{Config, Domain, Live},
-    tls::{CertStore, context::SourceContext},
+    tls::{CertStore, context::CertContext},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,8 +27,8 @@ fn config(directory: &TempDir, domains: &str) -> Config {
     .unwrap()
 }
 
-fn context(config: Config) -> SourceContext {
-    SourceContext {
+fn context(config: Config) -> CertContext {
+    CertContext {
         live: Live::new(config),
         store: Arc::default(),
         http_challenges: Arc::default(),

@@ -2,7 +2,7 @@
 
 /// What a registration is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Entitlement {
     /// The pod id has no owner: a holder that is there keeps it. With the key that was proven, if any.
     Open(Option<Key>),
     /// The pod id is owned by this key, which was proven.
@@ -12,7 +12,7 @@ pub enum Standing {
 /// An owner key; nothing to this module but a name.
 pub type Key = [u8; 32];
 
-impl Standing {
+impl Entitlement {
     /// Returns the key that was proven, if any.
     pub fn proof(&self) -> Option<Key> {
         match self {

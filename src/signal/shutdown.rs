@@ -123,8 +123,8 @@ mod tests {
             budget::Budget,
             close::Close,
             directory::{handled::Handled, place::Place},
+            entitlement::Entitlement,
             outbox::Outbox,
-            standing::Standing,
         },
     };
 
@@ -138,7 +138,7 @@ mod tests {
 
     fn origin(directory: &Arc<Directory>, pod: &str) -> (Place, Arc<Outbox>) {
         let (place, outbox) = join(directory);
-        place.hold(&pod.into(), Standing::Open(None));
+        place.hold(&pod.into(), Entitlement::Open(None));
         (place, outbox)
     }
 
@@ -196,7 +196,7 @@ mod tests {
         let directory = Directory::new(SignalSettings::default());
         let [holder, newcomer] = [(); 2].map(|()| {
             let (place, outbox) = join(&directory);
-            let _ = place.admit("pod".into(), Ok(Standing::Owner([1; 32])), ClientNetwork::default());
+            let _ = place.admit("pod".into(), Ok(Entitlement::Owner([1; 32])), ClientNetwork::default());
             (place, outbox)
         });
         let begin = Instant::now();

@@ -11,7 +11,7 @@ use crate::regular_file;
 
 /// What a file holds, as it was when it was looked at last.
 #[derive(Debug)]
-pub struct Watched<T> {
+pub struct ReloadingFile<T> {
     seen: Mutex<Option<Seen<T>>>,
     parse: fn(&str) -> Result<T, String>,
 }
@@ -40,7 +40,7 @@ pub struct Unusable {
     problem: String,
 }
 
-impl<T> Watched<T> {
+impl<T> ReloadingFile<T> {
     /// Reads files with `parse`, whose error is the rest of a sentence.
     pub fn new(parse: fn(&str) -> Result<T, String>) -> Self {
         Self { seen: Mutex::default(), parse }
@@ -86,8 +86,9 @@ mod tests {
     fn a_changed_file_is_read_again_and_a_broken_one_counts_no_more() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("list");
-        let watched: Watched<u32> = Watched::new(|text| text.trim().parse().map_err(|_| "no number".into()));
-        let read = || watched.read(&path).map(|value| *value).map_err(|error| error.problem);
+        let reloading_file: ReloadingFile<u32> =
+            ReloadingFile::new(|text| text.trim().parse().map_err(|_| "no number".into()));
+        let read = || reloading_file.read(&path).map(|value| *value).map_err(|error| error.problem);
         assert!(read().is_err());
         fs::write(&path, "1").unwrap();
         assert_eq!(read(), Ok(1));

@@ -36,7 +36,7 @@ thread_local! {
 ///
 /// The buffer that a message was gathered in stays with its socket, so what was reserved for it stays reserved too.
 #[derive(Debug)]
-pub struct Intake<S> {
+pub struct ReadBudget<S> {
     stream: S,
     /// Read from the stream, but not taken yet.
     left: Bytes,
@@ -49,7 +49,7 @@ pub struct Intake<S> {
     budget: Arc<Budget>,
 }
 
-impl<S> Intake<S> {
+impl<S> ReadBudget<S> {
     /// Lets frames of `max_frame` bytes through.
     pub fn new(stream: S, max_frame: usize, budget: Arc<Budget>) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl<S> Intake<S> {
 
     /// Reads no further than the bytes that every socket may send without taking from the budget, or reads on. So control
     /// frames and the end of the stream are still noticed, as long as not much was sent before them. Messages that are
-    /// made meanwhile are not to be told to [`Intake::complete`] before it reads on.
+    /// made meanwhile are not to be told to [`ReadBudget::complete`] before it reads on.
     ///
     /// A read that pends while paused is not woken: the stream is to be polled again when it reads on.
     pub fn pause(&mut self, paused: bool) {
@@ -106,13 +106,13 @@ impl<S> Intake<S> {
     }
 }
 
-impl<S> Drop for Intake<S> {
+impl<S> Drop for ReadBudget<S> {
     fn drop(&mut self) {
         self.budget.give_back(self.reserved);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReadBudget<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -143,7 +143,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Intake<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ReadBudget<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -163,16 +163,16 @@ mod tests {
 
     use super::*;
 
-    async fn read(intake: &mut Intake<&[u8]>, bytes: usize) -> io::Result<usize> {
-        intake.read_exact(&mut vec![0; bytes]).await
+    async fn read(read_budget: &mut ReadBudget<&[u8]>, bytes: usize) -> io::Result<usize> {
+        read_budget.read_exact(&mut vec![0; bytes]).await
     }
 
     #[tokio::test]
     async fn an_unfinished_frame_has_a_limit_and_shares_a_budget() {
         let budget = Budget::new(13_000);
         let bytes = [0; 200_000];
-        let mut one = Intake::new(&bytes[..], 100_000, budget.clone());
-        let mut two = Intake::new(&bytes[..], 100_000, budget.clone());
+        let mut one = ReadBudget::new(&bytes[..], 100_000, budget.clone());
+        let mut two = ReadBudget::new(&bytes[..], 100_000, budget.clone());
         read(&mut one, FREE + 6_000).await.unwrap();
         read(&mut two, FREE).await.unwrap();
         assert_eq!(read(&mut two, 6_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
@@ -181,7 +181,7 @@ mod tests {
         assert!(!budget.take(4_809), "the buffer of a whole message is still there");
         read(&mut one, FREE + 6_000).await.unwrap();
         drop(one);
-        let mut large = Intake::new(&bytes[..], 1_000, Budget::new(100_000));
+        let mut large = ReadBudget::new(&bytes[..], 1_000, Budget::new(100_000));
         assert_eq!(read(&mut large, OVERHEAD + 1_001).await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert!(budget.take(13_000), "all was given back");
     }
@@ -189,12 +189,12 @@ mod tests {
     #[tokio::test]
     async fn control_frames_between_fragments_hide_nothing() {
         let bytes = [0; 100_000];
-        let mut intake = Intake::new(&bytes[..], 100_000, Budget::new(15_000));
+        let mut read_budget = ReadBudget::new(&bytes[..], 100_000, Budget::new(15_000));
         for _ in 0..3 {
-            read(&mut intake, 5_000 + CONTROL_HEADER + 125).await.unwrap();
-            intake.control(125);
+            read(&mut read_budget, 5_000 + CONTROL_HEADER + 125).await.unwrap();
+            read_budget.control(125);
         }
-        assert_eq!(intake.held - intake.left.len(), 15_000);
-        assert_eq!(read(&mut intake, 5_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        assert_eq!(read_budget.held - read_budget.left.len(), 15_000);
+        assert_eq!(read(&mut read_budget, 5_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
     }
 }

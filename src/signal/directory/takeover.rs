@@ -1,4 +1,4 @@
-//! How a contest is decided.
+//! How a takeover is decided.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,15 +10,15 @@ use crate::signal::ids::PodId;
 /// A holder has at least this time to answer, whatever `takeover_timeout` is.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// A contest that has just begun.
+/// A takeover that has just begun.
 #[derive(Debug)]
-pub struct Contest {
+pub struct Takeover {
     pub(in crate::signal) directory: Arc<Directory>,
     pub(in crate::signal) pod: PodId,
     pub(in crate::signal) number: u64,
 }
 
-impl Contest {
+impl Takeover {
     /// Pings the holder several times in each `patience`, and replaces it once it leaves a ping unanswered for that time, as
     /// long as anybody waits.
     pub async fn decide(self, patience: Duration) {
@@ -27,7 +27,7 @@ impl Contest {
         }
     }
 
-    /// Looks at the holder. Returns when to look again, or `None` if the contest is over.
+    /// Looks at the holder. Returns when to look again, or `None` if the takeover is over.
     pub fn check_holder(&self, now: Instant, patience: Duration) -> Option<Instant> {
         self.directory.check_holder(&self.pod, self.number, now, patience.max(SHORTEST_TIMEOUT))
     }

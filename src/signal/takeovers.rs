@@ -7,16 +7,16 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    entitlement::Entitlement,
     ids::{PodId, SocketId},
-    standing::Standing,
 };
 use crate::net::network::ClientNetwork;
 
 /// Newcomers that wait for one pod id.
 const MAX_NEWCOMERS: usize = 16;
-/// All contests, by the pod id that is contested.
+/// All takeovers, by pod id.
 #[derive(Debug, Default)]
-pub struct Contests {
+pub struct Takeovers {
     by_pod: HashMap<PodId, Newcomers>,
     last: u64,
 }
@@ -34,21 +34,21 @@ struct Newcomers {
 #[derive(Clone, Copy, Debug)]
 pub struct Newcomer {
     pub socket: SocketId,
-    pub standing: Standing,
+    pub entitlement: Entitlement,
     pub network: ClientNetwork,
 }
 
 impl Newcomer {
     /// Returns whether it stays while the holder is there.
     fn stands_by(&self) -> bool {
-        matches!(self.standing, Standing::Owner(_))
+        matches!(self.entitlement, Entitlement::Owner(_))
     }
 }
 
 /// How a newcomer was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entered {
-    /// It is the first: the contest begins, under this number, and the holder is to be pinged.
+    /// It is the first: the takeover begins, under this number, and the holder is to be pinged.
     Begun(u64),
     /// Others wait already; the holder is to be pinged.
     Joined,
@@ -59,7 +59,7 @@ pub enum Entered {
 /// What is to be done about a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Nothing: the contest is over.
+    /// Nothing: the takeover is over.
     Over,
     /// It did not answer in the time that it had: it is to be replaced.
     Silent,
@@ -69,7 +69,7 @@ pub enum Check {
     Wait(Instant),
 }
 
-impl Contests {
+impl Takeovers {
     /// Lets a newcomer wait for a pod id.
     pub fn enter(&mut self, pod: &PodId, newcomer: Newcomer, now: Instant) -> Entered {
         if let Some(newcomers) = self.by_pod.get_mut(pod) {
@@ -86,7 +86,7 @@ impl Contests {
         Entered::Begun(self.last)
     }
 
-    /// A newcomer waits no more; a contest without newcomers is over.
+    /// A newcomer waits no more; a takeover without newcomers is over.
     pub fn withdraw(&mut self, pod: &PodId, newcomer: SocketId) {
         if let Some(newcomers) = self.by_pod.get_mut(pod) {
             newcomers.waiting.retain(|waiting| waiting.socket != newcomer);
@@ -96,7 +96,7 @@ impl Contests {
         }
     }
 
-    /// Ends the contest for a pod id; who waited, in the order in which they came.
+    /// Ends the takeover for a pod id; who waited, in the order in which they came.
     pub fn end(&mut self, pod: &PodId) -> Vec<Newcomer> {
         self.by_pod.remove(pod).map(|newcomers| newcomers.waiting).unwrap_or_default()
     }
@@ -141,7 +141,7 @@ impl Contests {
         }
     }
 
-    /// How many pod ids are contested.
+    /// Returns how many pod ids others wait for.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_pod.len()

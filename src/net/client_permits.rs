@@ -11,44 +11,44 @@ use std::{
 use futures_util::{pending, poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::crowd::{SITE_FACTOR, group_of, site_of};
+use super::connection_limiter::{SITE_FACTOR, rate_limit_key, site_of};
 
 /// Gives places to clients, and to those of IPv6 by their /48 too. Whoever finds no place waits for one.
-pub struct ClientPlaces {
+pub struct ClientPermits {
     of_client: usize,
-    by_network: Mutex<HashMap<Network, Weak<Semaphore>>>,
+    by_network: Mutex<HashMap<ClientKey, Weak<Semaphore>>>,
 }
 
 /// A network that is counted by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Network {
+pub enum ClientKey {
     Client(IpAddr),
     Site(IpAddr),
 }
 
 /// A place of one client. Dropping it frees it.
-pub struct Place {
+pub struct ClientPermit {
     _of_client: OwnedSemaphorePermit,
     _of_site: Option<OwnedSemaphorePermit>,
 }
 
-impl ClientPlaces {
+impl ClientPermits {
     pub fn new(of_client: usize) -> Self {
         Self { of_client, by_network: Mutex::default() }
     }
 
     /// Waits for a place of `client`. Returns `None` for a client without an address, for which there is no limit.
-    pub async fn enter(&self, client: Option<IpAddr>) -> Option<Place> {
-        let client = group_of(client?);
-        let of_client = self.place_of(Network::Client(client), self.of_client).await;
+    pub async fn enter(&self, client: Option<IpAddr>) -> Option<ClientPermit> {
+        let client = rate_limit_key(client?);
+        let of_client = self.place_of(ClientKey::Client(client), self.of_client).await;
         let of_site = match site_of(client) {
             Some(site) => {
                 let places = self.of_client.saturating_mul(SITE_FACTOR as usize);
-                Some(self.place_of(Network::Site(site), places).await)
+                Some(self.place_of(ClientKey::Site(site), places).await)
             }
             None => None,
         };
-        Some(Place { _of_client: of_client, _of_site: of_site })
+        Some(ClientPermit { _of_client: of_client, _of_site: of_site })
     }
 
     /// Runs `work` with a place of `client` for as long as it works, and without one while it waits.
@@ -65,12 +65,12 @@ impl ClientPlaces {
         }
     }
 
-    async fn place_of(&self, network: Network, places: usize) -> OwnedSemaphorePermit {
+    async fn place_of(&self, network: ClientKey, places: usize) -> OwnedSemaphorePermit {
         self.places_of(network, places).acquire_owned().await.expect("it is never closed")
     }
 
     /// Returns the places of one network, which are there for as long as one is taken or waited for.
-    fn places_of(&self, network: Network, places: usize) -> Arc<Semaphore> {
+    fn places_of(&self, network: ClientKey, places: usize) -> Arc<Semaphore> {
         let mut by_network = self.by_network.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(semaphore) = by_network.get(&network).and_then(Weak::upgrade) {
             return semaphore;
@@ -88,13 +88,13 @@ mod tests {
 
     use super::*;
 
-    fn enter(places: &ClientPlaces, address: &str) -> Option<Place> {
+    fn enter(places: &ClientPermits, address: &str) -> Option<ClientPermit> {
         places.enter(Some(address.parse().unwrap())).now_or_never().flatten()
     }
 
     #[test]
     fn a_client_has_its_places_and_a_site_four_times_as_many() {
-        let places = ClientPlaces::new(2);
+        let places = ClientPermits::new(2);
         let mut of_site = Vec::new();
         for network in 0..8 {
             for host in 1..4 {
@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_finds_no_place_waits_for_one() {
-        let places = Arc::new(ClientPlaces::new(1));
+        let places = Arc::new(ClientPermits::new(1));
         let first = enter(&places, "192.0.2.1").unwrap();
         let second = tokio::spawn({
             let places = places.clone();

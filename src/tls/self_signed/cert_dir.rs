@@ -10,13 +10,13 @@ use std::{
 use super::authority::Made;
 
 /// `data_dir/tls`, locked until it is dropped.
-pub struct Keep {
+pub struct CertDir {
     directory: PathBuf,
     /// Locked: another process that looks for an authority waits until this one has made it.
     lock: File,
 }
 
-impl Keep {
+impl CertDir {
     /// Opens the directory, and makes it if it is not there.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         let directory = data_dir.join("tls");

@@ -11,10 +11,10 @@ use crate::app::App;
 
 /// Adds `Connection: close` to what is answered from when the broker begins to stop, so that connections end between
 /// two requests and not in one.
-pub struct SayGoodbye(pub Arc<App>);
+pub struct CloseOnShutdown(pub Arc<App>);
 
 #[handler]
-impl SayGoodbye {
+impl CloseOnShutdown {
     async fn handle(
         &self,
         request: &mut Request,

@@ -6,26 +6,26 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     config::SignalSettings,
-    net::pace::{NetworkPace, NetworkPaces, Pace, Rate},
+    net::throttle::{NetworkThrottle, NetworkThrottles, Rate, Throttle},
 };
 
 /// The pace of one socket.
-pub struct SocketPace {
-    own: Pace,
-    of_network: Option<NetworkPace>,
+pub struct SocketThrottle {
+    own: Throttle,
+    of_network: Option<NetworkThrottle>,
     /// When the next frame may be read, unless that is at once.
     next: Option<Instant>,
 }
 
-impl SocketPace {
+impl SocketThrottle {
     /// Returns the pace of a socket of `network`; without one, it shares nothing with others.
-    pub fn new(all: &Arc<NetworkPaces>, network: Option<IpAddr>, limits: &SignalSettings) -> Self {
+    pub fn new(all: &Arc<NetworkThrottles>, network: Option<IpAddr>, limits: &SignalSettings) -> Self {
         let rate = |frames_per_second| Rate {
             interval: Duration::from_secs(1) / frames_per_second,
             burst: Duration::from_secs(2),
         };
         Self {
-            own: Pace::new(rate(limits.frames_per_second)),
+            own: Throttle::new(rate(limits.frames_per_second)),
             of_network: network.map(|network| all.of(network, rate(limits.frames_per_second_per_address))),
             next: None,
         }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     /// Returns how many frames each socket sends in ten seconds that sends as many as are read.
-    async fn sent(all: &Arc<NetworkPaces>, clients: &[&str]) -> Vec<u32> {
+    async fn sent(all: &Arc<NetworkThrottles>, clients: &[&str]) -> Vec<u32> {
         let limits = SignalSettings {
             frames_per_second: 10,
             frames_per_second_per_address: 50,
@@ -67,13 +67,13 @@ mod tests {
         };
         let sockets = clients.iter().map(|client| {
             let network = (!client.is_empty()).then(|| client.parse().unwrap());
-            let mut pace = SocketPace::new(all, network, &limits);
+            let mut throttle = SocketThrottle::new(all, network, &limits);
             let frames = Arc::<AtomicU32>::default();
             let counted = frames.clone();
             let sends = tokio::spawn(async move {
                 loop {
-                    pace.paced(async { counted.fetch_add(1, Relaxed) }).await;
-                    pace.count();
+                    throttle.paced(async { counted.fetch_add(1, Relaxed) }).await;
+                    throttle.count();
                 }
             });
             (sends, frames)
@@ -91,7 +91,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_network_has_its_rate_however_many_its_sockets() {
-        let all = Arc::<NetworkPaces>::default();
+        let all = Arc::<NetworkThrottles>::default();
         assert!((120..=122).contains(&sent(&all, &["192.0.2.1"]).await[0]), "ten seconds and a burst");
         for clients in [
             ["192.0.2.1"; 100],

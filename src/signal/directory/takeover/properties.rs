@@ -12,8 +12,8 @@ use crate::{
     signal::{
         budget::Budget,
         directory::{handled::Admitted, place::Place},
+        entitlement::Entitlement,
         outbox::{Next, Outbox},
-        standing::Standing,
     },
 };
 
@@ -49,10 +49,10 @@ fn join(directory: &Arc<Directory>) -> (Place, Arc<Outbox>) {
 /// When the holder was heard of last, and when it is replaced.
 async fn replaced(case: Case) -> (Duration, Duration) {
     let directory = Directory::new(SignalSettings::default());
-    let standing = Standing::Owner([1; 32]);
+    let entitlement = Entitlement::Owner([1; 32]);
     let begin = Instant::now();
     let (holder, outbox) = join(&directory);
-    holder.hold(&"pod".into(), standing);
+    holder.hold(&"pod".into(), entitlement);
     let mut heard = Duration::ZERO;
     let answers = async {
         loop {
@@ -71,19 +71,19 @@ async fn replaced(case: Case) -> (Duration, Duration) {
         sleep(case.passer_by).await;
         let (place, _) = join(&directory);
         // It may be the first; then nobody looks at the holder for it.
-        let _ = place.admit("pod".into(), Ok(standing), ClientNetwork::default());
+        let _ = place.admit("pod".into(), Ok(entitlement), ClientNetwork::default());
         drop(place);
         pending::<()>().await;
     };
     let (newcomer, _) = join(&directory);
     let decided = async {
         sleep(case.newcomer).await;
-        let Admitted::Contests(contest) =
-            newcomer.admit("pod".into(), Ok(standing), ClientNetwork::default())
+        let Admitted::TakesOver(takeover) =
+            newcomer.admit("pod".into(), Ok(entitlement), ClientNetwork::default())
         else {
             panic!("it should wait");
         };
-        contest.decide(case.takeover_timeout).await;
+        takeover.decide(case.takeover_timeout).await;
         begin.elapsed()
     };
     let replaced = tokio::select! {

@@ -19,7 +19,7 @@ use tokio::{
 /// A stream whose writes fail with [`io::ErrorKind::TimedOut`] once the peer has taken nothing for a while. One that
 /// takes something now and then, however little, may take any time.
 #[derive(Debug)]
-pub struct Progress<S> {
+pub struct WriteStallTimeout<S> {
     stream: S,
     patience: Duration,
     /// When the peer took something last, if there is more for it to take.
@@ -40,7 +40,7 @@ impl Taken {
     }
 }
 
-impl<S> Progress<S> {
+impl<S> WriteStallTimeout<S> {
     /// Lets the peer take nothing for `patience`.
     pub fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, stalled: None, alarm: None, taken: Taken::default() }
@@ -72,7 +72,7 @@ impl<S> Progress<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteStallTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -82,7 +82,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteStallTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)
@@ -112,7 +112,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_something_now_and_then_may_take_any_time() {
         let (ours, mut theirs) = duplex(64);
-        let mut stream = Progress::new(ours, PATIENCE);
+        let mut stream = WriteStallTimeout::new(ours, PATIENCE);
         let begin = Instant::now();
         let read = async {
             for _ in 0..100 {
@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_for_which_nothing_waits_may_be_idle() {
         let (ours, mut theirs) = duplex(64);
-        let mut stream = Progress::new(ours, PATIENCE);
+        let mut stream = WriteStallTimeout::new(ours, PATIENCE);
         for _ in 0..3 {
             let write = async { stream.write_all(&[0; 100]).await.unwrap() };
             let read = async { theirs.read_exact(&mut [0; 100]).await.unwrap() };

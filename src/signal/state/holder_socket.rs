@@ -2,12 +2,12 @@
 
 use crate::{
     net::network::ClientNetwork,
-    signal::{ids::SocketId, standing::Key},
+    signal::{entitlement::Key, ids::SocketId},
 };
 
 /// The origin that holds a pod id.
 #[derive(Clone, Copy, Debug)]
-pub struct Holder {
+pub struct HolderSocket {
     pub socket: SocketId,
     /// The owner key that it proved when it registered the pod id.
     pub proof: Option<Key>,

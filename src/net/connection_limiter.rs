@@ -8,19 +8,19 @@ use std::{
 
 /// How many places there are, and how many of them one address may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pool {
+pub struct ConnectionCapacity {
     pub places: usize,
     pub of_address: u32,
 }
 
 /// How many places one client may have, and how many its site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct AddressLimits {
     pub of_client: u32,
     of_site: u32,
 }
 
-impl Share {
+impl AddressLimits {
     /// Returns the share of a client that may have `limit` of `places` places. Its site may have a few times as many, but
     /// neither ever has more than half of all.
     pub fn of(limit: u32, places: usize) -> Self {
@@ -29,7 +29,7 @@ impl Share {
     }
 }
 
-impl Pool {
+impl ConnectionCapacity {
     /// Returns a pool of `wanted` places where there are as many. Where there are fewer, no address may have more than a
     /// quarter of them: its own limit was meant for what was wanted.
     pub fn of(wanted: usize, there: usize) -> Self {
@@ -41,15 +41,15 @@ impl Pool {
     }
 
     /// Returns the share of a client that may have `limit` places as far as the settings go.
-    pub fn share(self, limit: u32) -> Share {
-        Share::of(limit.min(self.of_address), self.places)
+    pub fn share(self, limit: u32) -> AddressLimits {
+        AddressLimits::of(limit.min(self.of_address), self.places)
     }
 }
 
 /// Counts connections by client. IPv6 clients count by their /64: a single host has all of one. As one customer may have
 /// many of those, the /48 counts too.
 #[derive(Debug, Default)]
-pub struct Crowd {
+pub struct ConnectionLimiter {
     by_client: Mutex<HashMap<IpAddr, u32>>,
     by_site: Mutex<HashMap<IpAddr, u32>>,
 }
@@ -59,15 +59,15 @@ pub const SITE_FACTOR: u32 = 4;
 
 /// One counted connection; dropping it is its end.
 #[derive(Debug)]
-pub struct Counted {
-    crowd: Arc<Crowd>,
+pub struct ConnectionPermit {
+    connection_limiter: Arc<ConnectionLimiter>,
     client: IpAddr,
 }
 
-impl Crowd {
+impl ConnectionLimiter {
     /// Counts a connection of `address`, unless its client or its site has its share already.
-    pub fn enter(self: &Arc<Self>, address: IpAddr, share: Share) -> Option<Counted> {
-        let client = group_of(address);
+    pub fn enter(self: &Arc<Self>, address: IpAddr, share: AddressLimits) -> Option<ConnectionPermit> {
+        let client = rate_limit_key(address);
         let mut by_client = lock(&self.by_client);
         if by_client.get(&client).copied().unwrap_or_default() >= share.of_client {
             return None;
@@ -81,7 +81,7 @@ impl Crowd {
             *connections += 1;
         }
         *by_client.entry(client).or_default() += 1;
-        Some(Counted { crowd: self.clone(), client })
+        Some(ConnectionPermit { connection_limiter: self.clone(), client })
     }
 }
 
@@ -101,24 +101,24 @@ fn leave(mut counts: MutexGuard<'_, Counts>, key: &IpAddr) {
     }
 }
 
-impl Counted {
+impl ConnectionPermit {
     /// Returns the address that the connection counts for.
     pub fn client(&self) -> IpAddr {
         self.client
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        leave(lock(&self.crowd.by_client), &self.client);
+        leave(lock(&self.connection_limiter.by_client), &self.client);
         if let Some(site) = site_of(self.client) {
-            leave(lock(&self.crowd.by_site), &site);
+            leave(lock(&self.connection_limiter.by_site), &site);
         }
     }
 }
 
 /// The address that stands for all addresses of one client.
-pub fn group_of(address: IpAddr) -> IpAddr {
+pub fn rate_limit_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         address if address.is_loopback() => address,
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -147,8 +147,8 @@ pub fn site_of(client: IpAddr) -> Option<IpAddr> {
 }
 
 /// Returns the network that one customer may have all of: the /48 of an IPv6 client, or else its address.
-pub fn customer_of(client: IpAddr) -> IpAddr {
-    let client = group_of(client);
+pub fn customer_key(client: IpAddr) -> IpAddr {
+    let client = rate_limit_key(client);
     site_of(client).unwrap_or(client)
 }
 
@@ -167,7 +167,7 @@ mod tests {
         config::Config,
         net::{
             client::network_of,
-            limits::{Kind, Limits},
+            limits::{Limits, RequestKind},
         },
     };
 
@@ -191,9 +191,9 @@ mod tests {
             ("::ffff:127.0.0.1", "127.0.0.1", None),
             ("::1", "::1", None),
         ] {
-            let found = group_of(address.parse().unwrap());
+            let found = rate_limit_key(address.parse().unwrap());
             assert_eq!(found, group.parse::<IpAddr>().unwrap(), "{address}");
-            assert_eq!(group_of(found), found, "{address}: a network is its own");
+            assert_eq!(rate_limit_key(found), found, "{address}: a network is its own");
             assert_eq!(site_of(found), site.map(|site| site.parse().unwrap()), "{address}");
         }
     }
@@ -205,14 +205,17 @@ mod tests {
             [quotas]\npods_per_address_and_day = 1";
         let config = Config::from_toml(settings).unwrap();
         let limits = Limits::new(&config);
-        let kinds = [Kind::Upload, Kind::Read, Kind::Upgrade, Kind::Registration];
+        let kinds = [RequestKind::Upload, RequestKind::Read, RequestKind::Upgrade, RequestKind::Registration];
         let refused = kinds.map(|kind| {
             limits.check(kind, Some(one)).unwrap();
             limits.check(kind, Some(other)).is_err()
         });
         let _charged = limits.charge_pod(None, Some(one), 1).unwrap();
-        let crowd = Arc::<Crowd>::default();
-        let _held = (limits.socket(Some(one)).unwrap(), crowd.enter(one, Share::of(1, 100)).unwrap());
+        let connection_limiter = Arc::<ConnectionLimiter>::default();
+        let _held = (
+            limits.socket(Some(one)).unwrap(),
+            connection_limiter.enter(one, AddressLimits::of(1, 100)).unwrap(),
+        );
         let network = |address: IpAddr| {
             let mut request = Request::default();
             *request.remote_addr_mut() = SocketAddr::new(address, 1).into();
@@ -223,7 +226,7 @@ mod tests {
             &[
                 limits.charge_pod(None, Some(other), 1).is_err(),
                 limits.socket(Some(other)).is_err(),
-                crowd.enter(other, Share::of(1, 100)).is_none(),
+                connection_limiter.enter(other, AddressLimits::of(1, 100)).is_none(),
                 limits.network(Some(one)) == limits.network(Some(other)),
                 network(one) == network(other),
             ],
@@ -250,35 +253,41 @@ mod tests {
 
     #[test]
     fn one_address_has_a_limit_and_leaves_nothing_behind() {
-        let crowd = Arc::<Crowd>::default();
-        let enter = |address: &str| crowd.enter(address.parse().unwrap(), Share::of(2, 100));
+        let connection_limiter = Arc::<ConnectionLimiter>::default();
+        let enter =
+            |address: &str| connection_limiter.enter(address.parse().unwrap(), AddressLimits::of(2, 100));
         let (one, two) = (enter("2001:db8::1").unwrap(), enter("2001:db8::2").unwrap());
         assert!(enter("2001:db8::3").is_none());
         assert!(enter("2001:db8:0:1::3").is_some());
         drop(one);
         assert!(enter("2001:db8::3").is_some());
         drop(two);
-        assert!(lock(&crowd.by_client).is_empty() && lock(&crowd.by_site).is_empty());
+        assert!(
+            lock(&connection_limiter.by_client).is_empty() && lock(&connection_limiter.by_site).is_empty()
+        );
     }
 
     #[test]
     fn a_site_of_many_networks_has_a_few_times_the_limit_of_one() {
-        let crowd = Arc::<Crowd>::default();
-        let enter = |address: String| crowd.enter(address.parse().unwrap(), Share::of(2, 100));
+        let connection_limiter = Arc::<ConnectionLimiter>::default();
+        let enter =
+            |address: String| connection_limiter.enter(address.parse().unwrap(), AddressLimits::of(2, 100));
         let mut counted: Vec<_> = (0..256).filter_map(|n| enter(format!("2001:db8:1:{n:x}::1"))).collect();
         assert_eq!(counted.len(), 8);
         assert!(enter("2001:db8:2::1".into()).is_some());
         counted.pop();
         assert!(enter("2001:db8:1:ff::1".into()).is_some());
         drop(counted);
-        assert!(lock(&crowd.by_client).is_empty() && lock(&crowd.by_site).is_empty());
+        assert!(
+            lock(&connection_limiter.by_client).is_empty() && lock(&connection_limiter.by_site).is_empty()
+        );
     }
 
     /// Counts twice as many connections as there are places, of the clients that `address` names; returns how many had
     /// one.
-    fn entered(limit: u32, pool: Pool, address: impl Fn(usize) -> String) -> usize {
-        let crowd = Arc::<Crowd>::default();
-        let enter = |n| crowd.enter(address(n).parse().unwrap(), pool.share(limit));
+    fn entered(limit: u32, pool: ConnectionCapacity, address: impl Fn(usize) -> String) -> usize {
+        let connection_limiter = Arc::<ConnectionLimiter>::default();
+        let enter = |n| connection_limiter.enter(address(n).parse().unwrap(), pool.share(limit));
         (0..2 * pool.places).filter_map(enter).collect::<Vec<_>>().len()
     }
 
@@ -298,7 +307,8 @@ mod tests {
             (1_000, 1, usize::MAX, 1, 1),
             (0, 100, usize::MAX, 0, 0),
         ] {
-            let (pool, at) = (Pool::of(wanted, there), format!("{limit} of {wanted}, {there} there"));
+            let (pool, at) =
+                (ConnectionCapacity::of(wanted, there), format!("{limit} of {wanted}, {there} there"));
             assert_eq!(entered(limit, pool, |_| "192.0.2.1".into()), of_client, "{at}");
             assert_eq!(entered(limit, pool, |n| format!("2001:db8::{n:x}")), of_client, "{at}");
             assert_eq!(entered(limit, pool, |n| format!("2001:db8:1:{n:x}::1")), of_site, "{at}");

@@ -12,20 +12,20 @@ use tokio::{
 };
 use tokio_rustls::{
     LazyConfigAcceptor,
-    rustls::{ServerConfig, server::Acceptor},
+    rustls::{ServerConfig, server::Acceptor as TlsAcceptor},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     client::trusts,
-    client_places::ClientPlaces,
-    crowd::{Counted, Crowd, Pool},
+    client_permits::ClientPermits,
+    connection_limiter::{ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
+    connection_permits::ConnectionPermits,
     listener::{BACKLOG, Listener, ListeningSocket},
-    pace::NetworkPaces,
-    places::Places,
     proxy_protocol::{self, Named},
     silent::SilentConnections,
     stream::{Raw, Stream, Transport},
+    throttle::NetworkThrottles,
 };
 use crate::{
     config::{Listen, Live},
@@ -41,28 +41,28 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// What all listeners share.
 #[derive(Clone)]
-pub struct Entrance {
+pub struct AcceptContext {
     pub live: Live,
     /// How TLS is spoken, where any listener does.
     pub tls: Option<Arc<ServerConfig>>,
     /// Room for further connections; each listener may hold one more that waits for it.
     pub room: Arc<Semaphore>,
     /// How many connections have room in total, and how many of one address.
-    pub pool: Pool,
-    pub crowd: Arc<Crowd>,
+    pub pool: ConnectionCapacity,
+    pub connection_limiter: Arc<ConnectionLimiter>,
     /// The same for requests on streams of HTTP/2.
-    pub requests: Arc<Crowd>,
+    pub requests: Arc<ConnectionLimiter>,
     /// How often the requests on streams of each network are begun.
-    pub paces: Arc<NetworkPaces>,
+    pub throttles: Arc<NetworkThrottles>,
     /// The work that a handshake takes of the processor is done for one connection of a client at a time.
-    pub turns: Arc<ClientPlaces>,
+    pub turns: Arc<ClientPermits>,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
     /// Those on which nothing was sent yet.
     pub silent: SilentConnections,
 }
 
-impl Entrance {
+impl AcceptContext {
     /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
         self.room.available_permits() == self.pool.places
@@ -70,7 +70,7 @@ impl Entrance {
 }
 
 /// Connections from several listeners, ready for HTTP.
-pub struct Front {
+pub struct Acceptor {
     ready: mpsc::Receiver<Ready>,
     handed_over: CancellationToken,
 }
@@ -81,15 +81,15 @@ pub struct Ready {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub scheme: Scheme,
-    pub places: Places,
+    pub connection_permits: ConnectionPermits,
 }
 
-impl Front {
-    /// Begins to accept from `listeners`, until `entrance.stop`.
-    pub fn open(listeners: Vec<Listener>, entrance: &Entrance) -> Self {
+impl Acceptor {
+    /// Begins to accept from `listeners`, until `accept_context.stop`.
+    pub fn open(listeners: Vec<Listener>, accept_context: &AcceptContext) -> Self {
         let (sender, ready) = mpsc::channel(READY);
         for listener in listeners {
-            tokio::spawn(accept_all(listener, entrance.clone(), sender.clone()));
+            tokio::spawn(accept_all(listener, accept_context.clone(), sender.clone()));
         }
         Self { ready, handed_over: CancellationToken::new() }
     }
@@ -112,26 +112,26 @@ impl Front {
 }
 
 /// One listener's loop, until the stop.
-async fn accept_all(listener: Listener, entrance: Entrance, ready: mpsc::Sender<Ready>) {
-    let mut pauses = Pauses::default();
-    let next = async |pauses: &mut Pauses| match accept(&listener.socket).await {
+async fn accept_all(listener: Listener, accept_context: AcceptContext, ready: mpsc::Sender<Ready>) {
+    let mut backoff = AcceptBackoff::default();
+    let next = async |backoff: &mut AcceptBackoff| match accept(&listener.socket).await {
         Ok(connection) => {
-            let counted = entrance.count(&connection.remote)?;
+            let counted = accept_context.count(&connection.remote)?;
             // Only now, so that a listener to which nobody comes holds no room that another one needs. The
             // semaphore is never closed.
-            let room = entrance.room.clone().acquire_owned().await.ok()?;
-            Some(Admitted { connection, counted, room })
+            let room = accept_context.room.clone().acquire_owned().await.ok()?;
+            Some(AcceptedConnection { connection, counted, room })
         }
         Err(error) => {
-            pauses.after(&error).await;
+            backoff.after(&error).await;
             None
         }
     };
     let listen = Arc::new(listener.listen.clone());
     let admit = |admitted| {
-        let (listen, entrance, ready) = (listen.clone(), entrance.clone(), ready.clone());
+        let (listen, accept_context, ready) = (listen.clone(), accept_context.clone(), ready.clone());
         tokio::spawn(async move {
-            match prepare(&listen, &entrance, admitted).await {
+            match prepare(&listen, &accept_context, admitted).await {
                 // The server stopped meanwhile: the connection is dropped.
                 Ok(prepared) => drop(ready.send(prepared).await),
                 Err(error) => tracing::debug!(%error, "a connection did not get as far as HTTP"),
@@ -140,8 +140,8 @@ async fn accept_all(listener: Listener, entrance: Entrance, ready: mpsc::Sender<
     };
     loop {
         tokio::select! {
-            next = next(&mut pauses) => next.into_iter().for_each(&admit),
-            () = entrance.stop.cancelled() => break,
+            next = next(&mut backoff) => next.into_iter().for_each(&admit),
+            () = accept_context.stop.cancelled() => break,
         }
     }
     // Who waits in the system's queue is connected already, as far as they can tell. Those of a socket that systemd
@@ -149,25 +149,25 @@ async fn accept_all(listener: Listener, entrance: Entrance, ready: mpsc::Sender<
     if listener.is_inherited() {
         return;
     }
-    let waiting = match Waiting::of(listener.socket) {
+    let waiting = match Backlog::of(listener.socket) {
         Ok(waiting) => waiting,
         Err(error) => return tracing::warn!(%error, "who waited to be accepted was not"),
     };
     for connection in waiting.take(BACKLOG as usize) {
-        let Some(counted) = entrance.count(&connection.remote) else { continue };
-        let Ok(room) = entrance.room.clone().try_acquire_owned() else { return };
-        admit(Admitted { connection, counted, room });
+        let Some(counted) = accept_context.count(&connection.remote) else { continue };
+        let Ok(room) = accept_context.room.clone().try_acquire_owned() else { return };
+        admit(AcceptedConnection { connection, counted, room });
     }
 }
 
-impl Entrance {
+impl AcceptContext {
     /// Counts a connection of `peer`, or of nobody where that is a trusted proxy; nothing where there are too many.
-    fn count(&self, peer: &SocketAddr) -> Option<Option<Counted>> {
+    fn count(&self, peer: &SocketAddr) -> Option<Option<ConnectionPermit>> {
         let config = self.live.load();
         match peer.ip() {
             Some(address) if !trusts(&config.trusted_proxies, peer) => {
                 let share = self.pool.share(config.http.max_connections_per_address);
-                let counted = self.crowd.enter(address, share);
+                let counted = self.connection_limiter.enter(address, share);
                 if counted.is_none() {
                     tracing::debug!(client = %address, "a connection too many of one address was closed");
                 }
@@ -179,9 +179,9 @@ impl Entrance {
 }
 
 /// A connection that has a place.
-struct Admitted {
+struct AcceptedConnection {
     connection: Connection,
-    counted: Option<Counted>,
+    counted: Option<ConnectionPermit>,
     room: OwnedSemaphorePermit,
 }
 
@@ -217,12 +217,12 @@ async fn accept(socket: &ListeningSocket) -> io::Result<Connection> {
 }
 
 /// Those who wait to be accepted, as the system has them: the runtime may not have heard of them yet.
-enum Waiting {
+enum Backlog {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
 
-impl Waiting {
+impl Backlog {
     fn of(socket: ListeningSocket) -> io::Result<Self> {
         Ok(match socket {
             ListeningSocket::Tcp(listener) => Self::Tcp(listener.into_std()?),
@@ -246,7 +246,7 @@ impl Waiting {
     }
 }
 
-impl Iterator for Waiting {
+impl Iterator for Backlog {
     type Item = Connection;
 
     fn next(&mut self) -> Option<Connection> {
@@ -273,11 +273,11 @@ fn was_gone(error: &io::Error) -> bool {
 
 /// Pauses of accepting, and when one was last told of.
 #[derive(Default)]
-struct Pauses {
+struct AcceptBackoff {
     told: Option<Instant>,
 }
 
-impl Pauses {
+impl AcceptBackoff {
     /// A connection that was gone before it was accepted is no news. After any other failure, such as that the
     /// process or the host has no file descriptor left, trying again at once would only spin.
     async fn after(&mut self, error: &io::Error) {
@@ -300,11 +300,11 @@ impl Pauses {
 /// Does what must be done before HTTP begins.
 async fn prepare(
     listen: &Listen,
-    entrance: &Entrance,
-    Admitted { connection, mut counted, room }: Admitted,
+    accept_context: &AcceptContext,
+    AcceptedConnection { connection, mut counted, room }: AcceptedConnection,
 ) -> io::Result<Ready> {
     let Connection { mut raw, local, mut remote } = connection;
-    let config = entrance.live.load_full();
+    let config = accept_context.live.load_full();
     let ready = async {
         if listen.proxy_protocol && trusts(&config.trusted_proxies, &remote) {
             match proxy_protocol::read_header(&mut raw).await? {
@@ -313,41 +313,41 @@ async fn prepare(
                 Named::Client(client) => {
                     remote = canonical(client).into();
                     let too_many = || io::Error::other("there are too many connections of this client");
-                    counted = entrance.count(&remote).ok_or_else(too_many)?;
+                    counted = accept_context.count(&remote).ok_or_else(too_many)?;
                 }
             }
         }
-        match &entrance.tls {
+        match &accept_context.tls {
             Some(tls) if listen.tls => {
-                let client = counted.as_ref().map(Counted::client);
-                handshake(raw, tls, &entrance.turns, client).await
+                let client = counted.as_ref().map(ConnectionPermit::client);
+                handshake(raw, tls, &accept_context.turns, client).await
             }
             _ => Ok(Transport::Plain(raw)),
         }
     };
     let transport = timeout(config.http.handshake_timeout, ready).await??;
     let scheme = if listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    let places = Places {
-        live: entrance.live.clone(),
-        room: entrance.room.clone(),
-        pool: entrance.pool,
-        crowd: entrance.crowd.clone(),
-        requests: entrance.requests.clone(),
-        paces: entrance.paces.clone(),
+    let connection_permits = ConnectionPermits {
+        live: accept_context.live.clone(),
+        room: accept_context.room.clone(),
+        pool: accept_context.pool,
+        connection_limiter: accept_context.connection_limiter.clone(),
+        requests: accept_context.requests.clone(),
+        throttles: accept_context.throttles.clone(),
         is_exempt: remote.ip().is_some_and(|address| config.limits.exempts(address)),
-        client: counted.as_ref().map(Counted::client),
+        client: counted.as_ref().map(ConnectionPermit::client),
     };
-    let stream = Stream::new(transport, room, counted, entrance.silent.enter());
-    Ok(Ready { stream, local, remote, scheme, places })
+    let stream = Stream::new(transport, room, counted, accept_context.silent.enter());
+    Ok(Ready { stream, local, remote, scheme, connection_permits })
 }
 
 async fn handshake(
     raw: Raw,
     config: &Arc<ServerConfig>,
-    turns: &ClientPlaces,
+    turns: &ClientPermits,
     client: Option<IpAddr>,
 ) -> io::Result<Transport> {
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), raw).await?;
+    let hello = LazyConfigAcceptor::new(TlsAcceptor::default(), raw).await?;
     let rest = async { hello.into_stream(config.clone()).await };
     let mut stream = turns.in_turn(client, rest).await?;
     if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS_ALPN) {

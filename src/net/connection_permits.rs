@@ -6,23 +6,23 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    crowd::{Counted, Crowd, Pool, Share},
-    pace::{NetworkPace, NetworkPaces, Rate},
-    streams::Progress,
+    connection_limiter::{AddressLimits, ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
+    streams::StreamProgress,
+    throttle::{NetworkThrottle, NetworkThrottles, Rate},
 };
 use crate::config::Live;
 
 /// Gives out places among all connections, on behalf of the client of one connection.
 #[derive(Clone)]
-pub struct Places {
+pub struct ConnectionPermits {
     pub live: Live,
     pub room: Arc<Semaphore>,
-    pub pool: Pool,
-    pub crowd: Arc<Crowd>,
+    pub pool: ConnectionCapacity,
+    pub connection_limiter: Arc<ConnectionLimiter>,
     /// The same for requests on streams of HTTP/2.
-    pub requests: Arc<Crowd>,
+    pub requests: Arc<ConnectionLimiter>,
     /// How often these are begun.
-    pub paces: Arc<NetworkPaces>,
+    pub throttles: Arc<NetworkThrottles>,
     /// Nobody where a trusted proxy is at the other end, whose connections are not counted by address.
     pub client: Option<IpAddr>,
     /// Whether no rate holds for the client.
@@ -35,13 +35,13 @@ const REQUESTS: Rate = Rate { interval: Duration::from_millis(5), burst: Duratio
 
 /// A place that was taken. Dropping it frees it, and gives its stream the time of a response to end.
 #[derive(Debug)]
-pub struct Place {
-    _counted: Option<Counted>,
+pub struct StreamPermit {
+    _counted: Option<ConnectionPermit>,
     _room: OwnedSemaphorePermit,
-    progress: Arc<Progress>,
+    progress: Arc<StreamProgress>,
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.progress.end_sending();
     }
@@ -59,41 +59,43 @@ impl fmt::Display for TooManyRequests {
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoPlace {
+pub enum NoPermit {
     /// The client has as many connections as one may have.
     OfClient,
     /// There are as many connections as there may be.
     AtAll,
 }
 
-impl Places {
+impl ConnectionPermits {
     /// Returns how many places one address and its site may have.
-    pub fn share(&self) -> Share {
+    pub fn share(&self) -> AddressLimits {
         self.pool.share(self.live.load().http.max_connections_per_address)
     }
 
     /// Counts a request on a stream, until its answer was taken: answers that are not taken wait in memory. A client may
     /// have as many as it may have connections, on however few of them; but one connection may use all its streams.
-    pub fn request(&self, streams: u32) -> Result<Option<Counted>, TooManyRequests> {
+    pub fn request(&self, streams: u32) -> Result<Option<ConnectionPermit>, TooManyRequests> {
         let Some(client) = self.client else { return Ok(None) };
         let limit = self.share().of_client.max(streams);
-        let share = Share::of(limit, self.pool.places.max(2 * streams as usize));
+        let share = AddressLimits::of(limit, self.pool.places.max(2 * streams as usize));
         self.requests.enter(client, share).map(Some).ok_or(TooManyRequests)
     }
 
     /// Returns the pace at which requests on streams are begun, if there is any for the client.
-    pub fn pace(&self) -> Option<NetworkPace> {
+    pub fn throttle(&self) -> Option<NetworkThrottle> {
         let client = self.client.filter(|_| !self.is_exempt)?;
-        Some(self.paces.of(client, REQUESTS))
+        Some(self.throttles.of(client, REQUESTS))
     }
 
     /// Takes one more place, as another connection would, for the stream in whose task this is called.
-    pub fn take(&self) -> Result<Place, NoPlace> {
+    pub fn take(&self) -> Result<StreamPermit, NoPermit> {
         let counted = match self.client {
-            Some(client) => Some(self.crowd.enter(client, self.share()).ok_or(NoPlace::OfClient)?),
+            Some(client) => {
+                Some(self.connection_limiter.enter(client, self.share()).ok_or(NoPermit::OfClient)?)
+            }
             None => None,
         };
-        let room = self.room.clone().try_acquire_owned().map_err(|_| NoPlace::AtAll)?;
-        Ok(Place { _counted: counted, _room: room, progress: Progress::of_stream() })
+        let room = self.room.clone().try_acquire_owned().map_err(|_| NoPermit::AtAll)?;
+        Ok(StreamPermit { _counted: counted, _room: room, progress: StreamProgress::of_stream() })
     }
 }

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::crowd::customer_of;
+use super::connection_limiter::customer_key;
 
 /// How often something may happen, and how much of it at once after a rest: what comes in `burst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Rate {
 
 /// What has happened so far.
 #[derive(Debug)]
-pub struct Pace {
+pub struct Throttle {
     rate: Rate,
     /// When all of it will have been paid for.
     paid: Instant,
@@ -31,18 +31,18 @@ pub struct Pace {
 
 /// The paces of all networks. What is not paid for yet outlasts the clients.
 #[derive(Debug, Default)]
-pub struct NetworkPaces(Mutex<Networks>);
+pub struct NetworkThrottles(Mutex<Networks>);
 
 #[derive(Debug, Default)]
 struct Networks {
-    paces: HashMap<IpAddr, Arc<SharedPace>>,
+    throttles: HashMap<IpAddr, Arc<SharedThrottle>>,
     /// With so many of them, those that are over are looked for.
     sweep_at: usize,
 }
 
 #[derive(Debug)]
-struct SharedPace {
-    pace: Mutex<Pace>,
+struct SharedThrottle {
+    throttle: Mutex<Throttle>,
     /// Of those who wait for a turn, and do it first come, first served.
     queue: tokio::sync::Mutex<()>,
     places: Semaphore,
@@ -50,7 +50,7 @@ struct SharedPace {
 
 /// The pace that the clients of a network share.
 #[derive(Clone, Debug)]
-pub struct NetworkPace(Arc<SharedPace>);
+pub struct NetworkThrottle(Arc<SharedThrottle>);
 
 /// As many wait for a turn already as may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +61,7 @@ pub struct QueueIsFull;
 const MAX_WAITING: usize = 256;
 const MIN_SWEEP: usize = 64;
 
-impl Pace {
+impl Throttle {
     pub fn new(rate: Rate) -> Self {
         Self { rate, paid: Instant::now() }
     }
@@ -77,36 +77,38 @@ impl Pace {
     }
 }
 
-impl NetworkPaces {
+impl NetworkThrottles {
     /// Returns the pace of the network of `client`, with `rate` from now on.
-    pub fn of(&self, client: IpAddr, rate: Rate) -> NetworkPace {
-        let network = customer_of(client);
+    pub fn of(&self, client: IpAddr, rate: Rate) -> NetworkThrottle {
+        let network = customer_key(client);
         let mut networks = lock(&self.0);
-        if let Some(shared) = networks.paces.get(&network) {
-            lock(&shared.pace).rate = rate;
-            return NetworkPace(shared.clone());
+        if let Some(shared) = networks.throttles.get(&network) {
+            lock(&shared.throttle).rate = rate;
+            return NetworkThrottle(shared.clone());
         }
-        if networks.paces.len() >= networks.sweep_at {
+        if networks.throttles.len() >= networks.sweep_at {
             let now = Instant::now();
-            networks.paces.retain(|_, shared| Arc::strong_count(shared) > 1 || lock(&shared.pace).paid > now);
-            networks.sweep_at = (2 * networks.paces.len()).max(MIN_SWEEP);
+            networks
+                .throttles
+                .retain(|_, shared| Arc::strong_count(shared) > 1 || lock(&shared.throttle).paid > now);
+            networks.sweep_at = (2 * networks.throttles.len()).max(MIN_SWEEP);
         }
-        let shared = SharedPace {
-            pace: Mutex::new(Pace::new(rate)),
+        let shared = SharedThrottle {
+            throttle: Mutex::new(Throttle::new(rate)),
             queue: tokio::sync::Mutex::default(),
             places: Semaphore::new(MAX_WAITING),
         };
         let shared = Arc::new(shared);
-        networks.paces.insert(network, shared.clone());
-        NetworkPace(shared)
+        networks.throttles.insert(network, shared.clone());
+        NetworkThrottle(shared)
     }
 }
 
-impl NetworkPace {
+impl NetworkThrottle {
     /// Counts one that happens at `now`. Returns when the next of the same client is due: each waits for what was counted
     /// before, so that all get their turn.
     pub fn count(&self, now: Instant) -> Instant {
-        lock(&self.0.pace).count(now)
+        lock(&self.0.throttle).count(now)
     }
 
     /// Waits for a turn, and counts it. Who gives up before costs the others nothing.
@@ -118,7 +120,7 @@ impl NetworkPace {
         let shared = &self.0;
         let _place = shared.places.try_acquire().map_err(|_| QueueIsFull)?;
         let _first = shared.queue.lock().await;
-        let due = lock(&shared.pace).due();
+        let due = lock(&shared.throttle).due();
         sleep_until(due).await;
         self.count(Instant::now());
         Ok(())
@@ -137,17 +139,17 @@ mod tests {
 
     const RATE: Rate = Rate { interval: Duration::from_millis(20), burst: Duration::from_millis(200) };
 
-    fn pace(all: &NetworkPaces, client: &str) -> NetworkPace {
+    fn throttle(all: &NetworkThrottles, client: &str) -> NetworkThrottle {
         all.of(client.parse().unwrap(), RATE)
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_clients_of_a_network_share_its_rate() {
-        let all = NetworkPaces::default();
+        let all = NetworkThrottles::default();
         let clients = ["192.0.2.1", "192.0.2.1", "2001:db8:1:2::1", "2001:db8:1:3::1", "192.0.2.2"];
-        let paces = clients.map(|client| pace(&all, client));
+        let throttles = clients.map(|client| throttle(&all, client));
         let waits = [0, 1, 0, 1, 2, 3, 4].map(|at| {
-            let due = (0..10).fold(Instant::now(), |_, _| paces[at].count(Instant::now()));
+            let due = (0..10).fold(Instant::now(), |_, _| throttles[at].count(Instant::now()));
             (at, due.saturating_duration_since(Instant::now()))
         });
         let (now, later) = (Duration::ZERO, Duration::from_millis(200));
@@ -156,30 +158,34 @@ mod tests {
             [(0, now), (1, later), (0, later * 2), (1, later * 3), (2, now), (3, later), (4, now)]
         );
         tokio::time::advance(later * 4).await;
-        assert_eq!(paces[0].count(Instant::now()), Instant::now() - later + RATE.interval, "after a rest");
+        assert_eq!(
+            throttles[0].count(Instant::now()),
+            Instant::now() - later + RATE.interval,
+            "after a rest"
+        );
     }
 
     /// Whoever leaves and comes back finds what it has not paid for, and nothing stays for ever.
     #[tokio::test(start_paused = true)]
     async fn what_is_not_paid_for_outlasts_the_clients() {
-        let all = NetworkPaces::default();
-        let due = (0..50).fold(Instant::now(), |_, _| pace(&all, "192.0.2.1").count(Instant::now()));
+        let all = NetworkThrottles::default();
+        let due = (0..50).fold(Instant::now(), |_, _| throttle(&all, "192.0.2.1").count(Instant::now()));
         for n in 0..10_000_u32 {
-            drop(pace(&all, &format!("198.51.{}.{}", n >> 8, n & 0xff)));
+            drop(throttle(&all, &format!("198.51.{}.{}", n >> 8, n & 0xff)));
         }
-        assert!(lock(&all.0).paces.len() <= 2 * MIN_SWEEP);
-        assert_eq!(pace(&all, "192.0.2.1").count(Instant::now()), due + RATE.interval);
+        assert!(lock(&all.0).throttles.len() <= 2 * MIN_SWEEP);
+        assert_eq!(throttle(&all, "192.0.2.1").count(Instant::now()), due + RATE.interval);
         tokio::time::advance(Duration::from_secs(60)).await;
         for n in 0..1_000_u32 {
-            drop(pace(&all, &format!("203.0.{}.{}", n >> 8, n & 0xff)));
+            drop(throttle(&all, &format!("203.0.{}.{}", n >> 8, n & 0xff)));
         }
-        assert!(!lock(&all.0).paces.contains_key(&"192.0.2.1".parse().unwrap()));
+        assert!(!lock(&all.0).throttles.contains_key(&"192.0.2.1".parse().unwrap()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn another_rate_holds_for_networks_that_are_there() {
-        let all = NetworkPaces::default();
-        let before = pace(&all, "192.0.2.1");
+        let all = NetworkThrottles::default();
+        let before = throttle(&all, "192.0.2.1");
         let slow = Rate { interval: Duration::from_secs(1), burst: Duration::ZERO };
         assert_eq!(
             all.of("192.0.2.1".parse().unwrap(), slow).count(Instant::now()),
@@ -191,8 +197,8 @@ mod tests {
     /// Waits for as many turns as there are, and gives up all but the last.
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_its_turn_costs_the_others_nothing() {
-        let all = NetworkPaces::default();
-        let (impatient, patient) = (pace(&all, "192.0.2.1"), pace(&all, "192.0.2.1"));
+        let all = NetworkThrottles::default();
+        let (impatient, patient) = (throttle(&all, "192.0.2.1"), throttle(&all, "192.0.2.1"));
         for _ in 0..=10 {
             assert_eq!(impatient.turn().now_or_never(), Some(Ok(())));
         }

@@ -15,17 +15,17 @@ const MAX_TIME: Duration = Duration::from_secs(5);
 const MAX_BODIES: usize = 256;
 
 /// Bodies that are read and thrown away.
-pub struct RefusedBodies(Arc<Semaphore>);
+pub struct BodyDrain(Arc<Semaphore>);
 
-impl Default for RefusedBodies {
+impl Default for BodyDrain {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(MAX_BODIES)))
     }
 }
 
-impl RefusedBodies {
+impl BodyDrain {
     /// Reads the rest of a body in a task of its own.
-    pub fn discard(&self, mut body: ReqBody) {
+    pub fn drain(&self, mut body: ReqBody) {
         let Ok(permit) = self.0.clone().try_acquire_owned() else { return };
         let mut left = MAX_BYTES;
         let rest = async move {
