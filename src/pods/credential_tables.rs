@@ -12,7 +12,7 @@ use redb::{
 
 use super::{
     AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey,
-    tables::{decode, encode},
+    tables::rows::{decode, encode},
 };
 
 const CREDENTIALS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("credentials");

@@ -5,86 +5,32 @@
 //! process can check them: what it saw uploaded, it times itself, and of everything else it knows that it is older
 //! than the process.
 
+mod report;
 mod room;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use bytesize::ByteSize;
-
-use self::room::{Candidate, Room};
-use super::{PodRecord, Registry, RegistryError, Slug, Usage};
+pub use self::{
+    report::JanitorReport,
+    rules::{JanitorRules, Moment},
+};
+use self::{
+    room::{Candidate, Room},
+    rules::{age, uploaded_at, used_at},
+};
+use super::{PodRecord, Registry, RegistryError, Slug};
 
 /// Records that are looked at, and deleted, at a time.
 const PAGE: usize = 1024;
 /// How far a clock may be set forward between two rounds without being noticed.
 const STEP: Duration = Duration::from_secs(60);
-
-/// What is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JanitorRules {
-    /// What was uploaded or replaced within this time stays.
-    pub grace: Duration,
-    /// What was not used for this long goes.
-    pub unused_for: Option<Duration>,
-    /// Above how many bytes pods go, and down to how many. What is within the grace time does not count.
-    pub water: Option<(u64, u64)>,
-}
-
-/// A moment, by the date and by a clock that nobody sets.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// The date.
-    pub date: SystemTime,
-    /// Time since some moment in the life of the process.
-    pub running: Duration,
-}
-
-/// What a round did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct JanitorReport {
-    /// Pods that were looked at.
-    pub looked_at: u64,
-    /// Pods that went because they had expired.
-    pub expired: u64,
-    /// Pods that went because they were not used.
-    pub unused: u64,
-    /// Pods that went because room was short.
-    pub for_room: u64,
-    /// What is left.
-    pub left: Usage,
-    /// What was there.
-    pub before: Usage,
-}
-
-impl JanitorReport {
-    /// How many pods went.
-    pub fn deleted(&self) -> u64 {
-        self.expired + self.unused + self.for_room
-    }
-}
-
-impl fmt::Display for JanitorReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { looked_at, expired, unused, for_room, left, before } = self;
-        let freed = ByteSize(before.bytes.saturating_sub(left.bytes));
-        write!(
-            f,
-            "{looked_at} pods looked at; {} deleted: {expired} expired, {unused} unused, {for_room} for room; \
-             {freed} freed; {} pods of {} left",
-            self.deleted(),
-            left.pods,
-            ByteSize(left.bytes)
-        )
-    }
-}
 
 /// Knows which pods are too young to be deleted.
 #[derive(Debug, Default)]
@@ -347,22 +293,4 @@ impl<'a> Round<'a> {
         }
         Ok(doomed)
     }
-}
-
-/// When the present version was uploaded.
-fn uploaded_at(record: &PodRecord) -> SystemTime {
-    record.updated_at.map_or(record.created_at, |updated| updated.max(record.created_at))
-}
-
-/// When somebody last wanted a pod; nothing where that is not known.
-fn used_at(record: &PodRecord) -> Option<SystemTime> {
-    match record.last_hit {
-        Some(hit) => Some(hit.max(uploaded_at(record))),
-        None => (record.hits == 0).then(|| uploaded_at(record)),
-    }
-}
-
-/// A date that is ahead has no age.
-fn age(date: SystemTime, now: SystemTime) -> Duration {
-    now.duration_since(date).unwrap_or_default()
 }

@@ -20,18 +20,21 @@
 mod accounts;
 mod indexes;
 pub mod pod_ids;
+pub mod rows;
 mod upgrade;
 
 use std::{
     ops::Bound,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
-use serde::{Serialize, de::DeserializeOwned};
-
-use self::{accounts::Accounts, indexes::Indexes};
+use self::{
+    accounts::Accounts,
+    indexes::Indexes,
+    rows::{HITS, LAST_HITS, META, PODS, decode, encode, stored, with_hits},
+};
 pub use self::{
     accounts::{KnownBlobs, Removed, usage},
     indexes::{expired_records, owned_records},
@@ -39,10 +42,6 @@ pub use self::{
 };
 use super::{PodRecord, QuotaExceeded, Quotas, Slug};
 
-const PODS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pods");
-const HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("hits");
-const LAST_HITS: TableDefinition<'_, &str, u64> = TableDefinition::new("last_hits");
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// There for a moment, to see whether there is room.
 const TRIED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tried");
 /// Bytes in one row of it: some less than a page.
@@ -50,11 +49,6 @@ const ROW: usize = 4000;
 
 /// The version of the tables that this broker writes.
 pub const SCHEMA: u64 = 3;
-/// How a sentence about a record begins that is not what this broker writes.
-pub const WRONG_RECORD: &str = "a record cannot be read";
-/// The version of an encoded record.
-const RECORD_VERSION: u8 = 1;
-
 /// The schema version in a database, if it is one of a broker.
 pub fn schema(db: &impl ReadableDatabase) -> Result<Option<u64>, redb::Error> {
     match db.begin_read()?.open_table(META) {
@@ -234,16 +228,6 @@ pub fn record(db: &Database, slug: &Slug) -> Result<Option<PodRecord>, redb::Err
     with_hits(record, &txn.open_table(HITS)?, &txn.open_table(LAST_HITS)?).map(Some)
 }
 
-fn with_hits(
-    record: PodRecord,
-    hits: &impl ReadableTable<&'static str, u64>,
-    last_hits: &impl ReadableTable<&'static str, u64>,
-) -> Result<PodRecord, redb::Error> {
-    let hits = hits.get(record.slug.as_str())?.map_or(0, |hits| hits.value());
-    let last = last_hits.get(record.slug.as_str())?.map(|seconds| Duration::from_secs(seconds.value()));
-    Ok(PodRecord { hits, last_hit: last.and_then(|last| UNIX_EPOCH.checked_add(last)), ..record })
-}
-
 /// At most `limit` records with their hits, in the order of their slugs, from the first one after `after`.
 pub fn records(db: &Database, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, redb::Error> {
     let txn = db.begin_read()?;
@@ -256,29 +240,4 @@ pub fn records(db: &Database, after: Option<&Slug>, limit: usize) -> Result<Vec<
             with_hits(decode(value.value())?, &hits, &last_hits)
         })
         .collect()
-}
-
-pub(super) fn encode(record: &impl Serialize) -> Vec<u8> {
-    let mut encoded = vec![RECORD_VERSION];
-    serde_json::to_writer(&mut encoded, record).expect("a record is plain data");
-    encoded
-}
-
-/// What a table holds under `key`.
-fn stored<T: DeserializeOwned>(
-    table: &impl ReadableTable<&'static str, &'static [u8]>,
-    key: &str,
-) -> Result<Option<T>, redb::Error> {
-    table.get(key)?.map(|value| decode(value.value())).transpose()
-}
-
-pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, redb::Error> {
-    let corrupted = |problem: String| redb::Error::Corrupted(format!("{WRONG_RECORD}: {problem}"));
-    match value.split_first() {
-        Some((&RECORD_VERSION, json)) => {
-            serde_json::from_slice(json).map_err(|error| corrupted(error.to_string()))
-        }
-        Some((version, _)) => Err(corrupted(format!("it is of version {version}"))),
-        None => Err(corrupted("it is empty".into())),
-    }
 }

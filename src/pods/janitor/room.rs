@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{JanitorRules, Moment, age, used_at};
+use super::rules::{JanitorRules, Moment, age, used_at};
 use crate::pods::{Digest, PodRecord, Slug};
 
 /// The pods whose grace is over, and what they take.

@@ -3,7 +3,7 @@ use std::time::UNIX_EPOCH;
 use async_trait::async_trait;
 
 use super::*;
-use crate::pods::{Blob, MemoryRegistry, VerifiedPod, signed};
+use crate::pods::{Blob, MemoryRegistry, Usage, VerifiedPod, signed};
 
 const HOUR: Duration = Duration::from_hours(1);
 const YEAR: Duration = Duration::from_hours(365 * 24);

@@ -9,7 +9,7 @@ use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 
-use super::META;
+use super::rows::META;
 use crate::pods::{Digest, OwnerKey, PodRecord, QuotaExceeded, Quotas, Usage};
 
 const OWNERS: TableDefinition<'_, &[u8; 32], (u64, u64)> = TableDefinition::new("owners");

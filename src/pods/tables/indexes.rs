@@ -8,7 +8,7 @@ use std::{
 
 use redb::{Database, ReadTransaction, ReadableDatabase, Table, TableDefinition, WriteTransaction};
 
-use super::{HITS, LAST_HITS, PODS, stored, with_hits};
+use super::rows::{HITS, LAST_HITS, PODS, stored, with_hits};
 use crate::pods::{OwnerKey, PodRecord, Slug};
 
 const OWNED: TableDefinition<'_, (&[u8; 32], &str), ()> = TableDefinition::new("owned");

@@ -15,7 +15,7 @@ use redb::{
 };
 use serde::Deserialize;
 
-use super::{decode, encode, stored};
+use super::rows::{decode, encode, stored};
 use crate::pods::{
     BoundBy, OwnerKey, PodIdChange, PodIdChanged, PodIdRecord, PodIdState,
     pod_ids::{PodIdCounts, day_of},

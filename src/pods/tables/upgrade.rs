@@ -5,12 +5,15 @@ use std::time::SystemTime;
 use redb::{Database, ReadableTable, WriteTransaction};
 
 use super::{
-    HITS, LAST_HITS, META, PODS, PodRecord, SCHEMA,
+    SCHEMA,
     accounts::{self, Accounts},
-    begin, decode,
+    begin,
     indexes::Indexes,
-    pod_ids, schema, seconds,
+    pod_ids,
+    rows::{HITS, LAST_HITS, META, PODS, decode},
+    schema, seconds,
 };
+use crate::pods::PodRecord;
 
 /// Brings the tables of an older broker up to [`SCHEMA`] in one transaction.
 pub fn upgrade(db: &Database, now: SystemTime) -> Result<(), redb::Error> {
