@@ -5,7 +5,7 @@ use std::{
     io::{IsTerminal, stderr},
 };
 
-use tracing::{Level, level_filters::LevelFilter};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
     Layer, Registry,
     field::RecordFields,
@@ -65,14 +65,63 @@ impl<'w> FormatFields<'w> for OneLine {
     }
 }
 
-/// A bare level is meant for the broker: the libraries below it only warn, unless everything is asked for.
+/// Libraries that log what strangers do, a line for each: only their errors are of use, unless a level names them.
+const LIBRARIES: [&str; 11] = [
+    "h2",
+    "hyper",
+    "hyper_util",
+    "log",
+    "redb",
+    "rustls",
+    "salvo",
+    "salvo_core",
+    "tokio_rustls",
+    "tokio_tungstenite",
+    "tungstenite",
+];
+
+/// Reads a level that is meant for the broker, or pairs of target and level. With `trace` alone, everything is logged.
 fn filter(level: &str) -> Targets {
-    const LIBRARIES: [&str; 5] = ["salvo", "salvo_core", "hyper", "tungstenite", "rustls"];
-    match level.parse::<Level>() {
-        Ok(Level::TRACE) | Err(_) => level.parse().unwrap_or_default(),
-        Ok(level) => {
-            let quiet = LevelFilter::from_level(level).min(LevelFilter::WARN);
-            Targets::new().with_default(level).with_targets(LIBRARIES.map(|library| (library, quiet)))
+    let asked: Targets = level.parse().unwrap_or_default();
+    let of_broker = asked.default_level().unwrap_or(LevelFilter::OFF);
+    if of_broker == LevelFilter::TRACE {
+        return asked;
+    }
+    let is_named =
+        |library: &&str| asked.iter().any(|(target, _)| target.split("::").next() == Some(*library));
+    let quiet: Vec<_> = LIBRARIES.into_iter().filter(|library| !is_named(library)).collect();
+    asked.with_targets(quiet.into_iter().map(|library| (library, of_broker.min(LevelFilter::ERROR))))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn libraries_say_no_more_than_errors_unless_they_are_named() {
+        let table = [
+            ("info", "gemmapod_signal::tls", Level::INFO, true),
+            ("info", "rustls::msgs::handshake", Level::WARN, false),
+            ("info", "h2::proto::streams", Level::WARN, false),
+            ("info", "h2", Level::ERROR, true),
+            ("debug", "rustls", Level::WARN, false),
+            ("error", "rustls", Level::ERROR, true),
+            ("off", "rustls", Level::ERROR, false),
+            ("info,rustls=debug", "rustls::server", Level::DEBUG, true),
+            ("info,rustls::server=debug", "rustls::server", Level::DEBUG, true),
+            ("info,gemmapod_signal::tls=debug", "gemmapod_signal::tls", Level::DEBUG, true),
+            ("info,gemmapod_signal::tls=debug", "h2", Level::WARN, false),
+            ("gemmapod_signal=debug", "h2", Level::ERROR, false),
+            ("trace", "h2", Level::TRACE, true),
+        ];
+        for (level, target, of_line, is_logged) in table {
+            assert_eq!(
+                filter(level).would_enable(target, &of_line),
+                is_logged,
+                "{level}: {target} {of_line}"
+            );
         }
     }
 }

@@ -150,7 +150,7 @@ settings! {
 
     /// What is logged, and how.
     log: LogSettings {
-        /// Which lines are written: a level, or `target=level` pairs with commas between them.
+        /// Which lines are written: a level for the broker's own, or `target=level` pairs with commas between them. Libraries log errors only, unless a pair names them, such as `info,rustls=warn`.
         level ["RUST_LOG"]: LogLevel = known("info");
         /// `text` for people, `json` for machines (one object a line).
         format: LogFormat = LogFormat::Text;

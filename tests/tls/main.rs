@@ -7,6 +7,7 @@ mod hsts;
 mod http2;
 mod http2_hosts;
 mod limits;
+mod log;
 mod protocols;
 mod reload;
 mod self_signed;
