@@ -125,6 +125,16 @@ pub enum PodIdChange {
     Expired,
 }
 
+impl PodIdChange {
+    /// Returns whether it can only make a pod id free.
+    pub(super) fn is_freeing(&self) -> bool {
+        match self {
+            Self::UploadIgnored | Self::Released { .. } | Self::Unbound | Self::Expired => true,
+            Self::Registered { .. } | Self::Held | Self::Claimed { .. } | Self::Uploaded { .. } => false,
+        }
+    }
+}
+
 /// Who holds a pod id that is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {

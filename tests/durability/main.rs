@@ -106,7 +106,10 @@ impl Run {
         }
         let registry = RedbRegistry::open(directory.path()).unwrap();
         let names = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name());
-        assert_eq!(names.collect::<BTreeSet<_>>(), ["blobs", "registry.redb"].map(Into::into).into());
+        assert_eq!(
+            names.collect::<BTreeSet<_>>(),
+            ["blobs", "registry.redb", "reserve"].map(Into::into).into()
+        );
         registry.close().await.unwrap();
         kills
     }

@@ -14,10 +14,17 @@ pub struct Tmpfs(TempDir);
 impl Tmpfs {
     /// Mounts one of `bytes`. Where that is not allowed, says in one line on standard error that `test` is skipped.
     pub fn mount(test: &str, bytes: usize) -> Option<Self> {
+        Self::mount_as(test, "tmpfs", &format!("size={bytes},mode=0755"))
+    }
+
+    /// Mounts a ramfs, which has no end, and cannot keep room for a file.
+    pub fn mount_ramfs(test: &str) -> Option<Self> {
+        Self::mount_as(test, "ramfs", "mode=0755")
+    }
+
+    fn mount_as(test: &str, kind: &str, options: &str) -> Option<Self> {
         let place = tempfile::tempdir().unwrap();
-        let options = format!("size={bytes},mode=0755");
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(place.path()).output();
+        let mount = Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(place.path()).output();
         match mount {
             Ok(output) if output.status.success() => Some(Self(place)),
             refused => {
@@ -27,7 +34,7 @@ impl Tmpfs {
                 };
                 // Not with `eprintln!`: what that says in a test that passes is not shown.
                 let _ =
-                    writeln!(std::io::stderr(), "test {test} ... SKIPPED: no tmpfs can be mounted: {why}");
+                    writeln!(std::io::stderr(), "test {test} ... SKIPPED: no {kind} can be mounted: {why}");
                 None
             }
         }
@@ -48,10 +55,10 @@ impl Tmpfs {
         assert!(remount.unwrap().success());
     }
 
-    /// Takes all the room that is left with a file, and gives its path: removing it makes room again.
+    /// Takes all the room that is left with a file, and gives its path: removing it makes room again. Can be repeated.
     pub fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
-        let mut file = std::fs::File::create(&path).unwrap();
+        let mut file = std::fs::File::options().append(true).create(true).open(&path).unwrap();
         for size in [1 << 16, 1 << 12, 1] {
             while file.write_all(&vec![0; size]).is_ok() {}
         }

@@ -31,6 +31,9 @@ async fn life(fault: Option<Fault>, luck: u64) -> (u64, bool) {
     disk.arm(fault);
     let added = registry.add_credential(new.clone(), LIMITS).await;
     let revoked = registry.revoke_credential(&old.owner_key, &old.name).await;
+    if let Some(Kind::Full | Kind::FullForAll | Kind::Once(ENOSPC)) = fault.map(|fault| fault.kind) {
+        assert!(revoked.is_ok(), "{context}: {revoked:?}");
+    }
     let operations = disk.operations();
     let _ = registry.close().await;
     let fired = disk.fired();
@@ -63,7 +66,8 @@ async fn life(fault: Option<Fault>, luck: u64) -> (u64, bool) {
 async fn any_write_of_a_credential_may_fail() {
     let (operations, _) = life(None, 0).await;
     assert!(operations > 10, "only {operations} operations");
-    let kinds = [Kind::Once(EIO), Kind::Once(ENOSPC), Kind::Every(EIO), Kind::Full, Kind::Torn];
+    let kinds =
+        [Kind::Once(EIO), Kind::Once(ENOSPC), Kind::Every(EIO), Kind::Full, Kind::FullForAll, Kind::Torn];
     for (kind, luck) in kinds.into_iter().flat_map(|kind| (0..4).map(move |luck| (kind, luck))) {
         if luck > 0 && !matches!(kind, Kind::Torn) {
             continue;

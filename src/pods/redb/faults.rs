@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -24,8 +25,11 @@ pub enum Kind {
     Once(i32),
     /// Every operation fails in this way until the disk is healed.
     Every(i32),
-    /// Whatever needs a block that the file does not have yet fails until the disk is healed.
+    /// Whatever needs a block that the file does not have yet fails until the disk is healed, and while there is something in
+    /// the file that [`Disk::with_reserve`] names.
     Full,
+    /// The same for whatever is written, as on a file system that never writes in the place of what is there.
+    FullForAll,
     /// The power fails after half of it.
     Torn,
 }
@@ -54,6 +58,8 @@ struct State {
     reads_to_fail: u64,
     openings: u64,
     off: bool,
+    /// Its room is free for the database when it is empty.
+    reserve: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +73,11 @@ impl Disk {
     pub fn open(&self) -> Result<Database, DatabaseError> {
         // Without a cache, so that what is read is read from the disk.
         Database::builder().set_cache_size(0).create_with_backend(self.clone())
+    }
+
+    /// Has the room of the file at `reserve`.
+    pub fn with_reserve(&self, reserve: PathBuf) {
+        self.state().reserve = Some(reserve);
     }
 
     /// Counts operations from here on.
@@ -193,11 +204,15 @@ impl State {
         match kind {
             Kind::Once(error) => (self.operations == at).then_some(error),
             Kind::Every(error) => (self.operations >= at).then_some(error),
-            Kind::Full => {
+            Kind::Full | Kind::FullForAll => {
                 let Some(Change::Write(offset, data)) = change else { return None };
                 let mut parts = sectors(*offset, data);
-                let grows = parts.any(|(start, _)| !self.blocks.contains(&(start / SECTOR)));
-                (self.operations >= at && grows).then_some(ENOSPC)
+                let grows = matches!(kind, Kind::FullForAll)
+                    || parts.any(|(start, _)| !self.blocks.contains(&(start / SECTOR)));
+                let reserve = self.reserve.as_ref();
+                let is_free =
+                    reserve.is_some_and(|path| fs::metadata(path).is_ok_and(|file| file.len() == 0));
+                (self.operations >= at && grows && !is_free).then_some(ENOSPC)
             }
             Kind::Torn => {
                 self.off = self.operations == at;

@@ -1,13 +1,21 @@
-//! What is said of a disk that is full: that there is room again is true for the next upload.
+//! What is said of a disk that is full: that there is room again is true for the next upload. What frees something works
+//! meanwhile.
 
-use std::time::SystemTime;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use super::{
     RedbRegistry,
     faults::{Disk, Fault, Kind},
-    lives::{directory, disk, open, pod},
+    file::Source,
+    lives::{directory, disk, open, open_from, pod},
 };
-use crate::pods::{Registry, RegistryError, Slug};
+use crate::pods::{PodIdChange, Registry, RegistryError, Slug};
 
 /// Uploads until there is no room; the pods that are there.
 async fn fill(registry: &RedbRegistry, disk: &Disk) -> Vec<Slug> {
@@ -59,4 +67,65 @@ async fn a_small_write_is_no_sign_of_room() {
     registry.check().await;
     assert_eq!(registry.problem(), None);
     registry.put_pod(pod("after")).await.unwrap();
+}
+
+/// A registry cannot be opened on some file systems either when they are full, and is not tried again at once.
+#[tokio::test]
+async fn an_opening_that_failed_for_lack_of_room_is_no_reason_to_refuse_a_deletion() {
+    let (directory, disk) = (directory(), disk());
+    let opened = || {
+        let source = Source::new(disk.clone(), 0).with_pause(Duration::from_hours(1));
+        open_from(directory.path(), &disk, source).unwrap()
+    };
+    let pods = ["a", "b", "c"].map(pod);
+    let registry = opened();
+    for pod in &pods {
+        registry.put_pod(pod.clone()).await.unwrap();
+    }
+    disk.arm(Some(Fault { at: 1, kind: Kind::FullForAll }));
+    for pod in &pods[..2] {
+        let hit = registry.bump_hits(&[(pods[0].record().slug, 1)], SystemTime::now()).await;
+        assert!(matches!(hit, Err(RegistryError::Full(_))), "{hit:?}");
+        assert!(registry.delete(&pod.record().slug).await.unwrap());
+    }
+    let _ = registry.close().await;
+    // Nor by another process.
+    let registry = opened();
+    assert!(registry.delete(&pods[2].record().slug).await.unwrap());
+    let refused = registry.put_pod(pod("d")).await;
+    assert!(matches!(refused, Err(RegistryError::Full(_))), "{refused:?}");
+}
+
+/// A look at the registry, which fails for lack of room, makes nothing else fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletions_do_not_suffer_from_looks() {
+    let (directory, disk) = (directory(), disk());
+    let registry = Arc::new(open(directory.path(), &disk).unwrap());
+    let pods: Vec<_> = (0..200).map(|n| pod(&n.to_string())).collect();
+    for pod in &pods {
+        registry.put_pod(pod.clone()).await.unwrap();
+    }
+    disk.arm(Some(Fault { at: 1, kind: Kind::Full }));
+    // Until the database has no pages to spare, so that a look fails.
+    let registered = PodIdChange::Registered { proof: None, network: None };
+    for n in 0.. {
+        if registry.change_pod_ids(vec![(n.to_string(), registered)]).await.is_err() {
+            break;
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let looks = tokio::spawn({
+        let (registry, stop) = (registry.clone(), stop.clone());
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                registry.check().await;
+            }
+        }
+    });
+    for pod in &pods {
+        let deleted = registry.delete(&pod.record().slug).await;
+        assert!(matches!(deleted, Ok(true)), "{deleted:?}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    looks.await.unwrap();
 }

@@ -34,7 +34,12 @@ pub fn disk() -> Disk {
 }
 
 pub fn open(directory: &Path, disk: &Disk) -> Result<RedbRegistry, OpenError> {
-    RedbRegistry::open_with(directory, &directory.join("registry.redb"), Source::new(disk.clone(), 0))
+    open_from(directory, disk, Source::new(disk.clone(), 0))
+}
+
+pub fn open_from(directory: &Path, disk: &Disk, source: Source) -> Result<RedbRegistry, OpenError> {
+    disk.with_reserve(directory.join("reserve"));
+    RedbRegistry::open_with(directory, &directory.join("registry.redb"), source)
 }
 
 /// What lies in the directory of blobs.
@@ -76,6 +81,9 @@ impl Ledger {
             self.put(registry, pod, refused, kind).await;
         }
         let deleted = registry.delete(&pods[1].record().slug).await.inspect_err(|error| fits(error, kind));
+        if let Some(Kind::Full | Kind::FullForAll | Kind::Once(ENOSPC)) = kind {
+            assert!(deleted.is_ok(), "{kind:?}: the reserve has room for a deletion: {deleted:?}");
+        }
         let (_, fate) = self.0.get_mut(&pods[1].record().slug).unwrap();
         match (deleted, *fate) {
             (Ok(true), Fate::There(_) | Fate::Either) | (Ok(false), Fate::Gone) => *fate = Fate::Gone,
@@ -146,7 +154,9 @@ impl Ledger {
 fn fits(error: &RegistryError, kind: Option<Kind>) {
     let full = matches!(error, RegistryError::Full(_));
     match kind {
-        Some(Kind::Full | Kind::Once(ENOSPC) | Kind::Every(ENOSPC)) => assert!(full, "{error:?}"),
+        Some(Kind::Full | Kind::FullForAll | Kind::Once(ENOSPC) | Kind::Every(ENOSPC)) => {
+            assert!(full, "{error:?}")
+        }
         Some(Kind::Once(_) | Kind::Every(_) | Kind::Torn) => assert!(!full, "{error:?}"),
         None => panic!("{error:?}"),
     }
@@ -175,7 +185,7 @@ async fn life(pods: &[VerifiedPod], fault: Option<Fault>, luck: u64) -> (u64, bo
     let registry = registry.unwrap_or_else(|error| panic!("{context}: {error}"));
     ledger.live(&registry, pods, refused, kind).await;
     // Reads do not depend on writes.
-    if matches!(kind, Some(Kind::Full | Kind::Every(_))) {
+    if matches!(kind, Some(Kind::Full | Kind::FullForAll | Kind::Every(_))) {
         ledger.served(&registry, &format!("{context}, still broken")).await;
         if matches!(kind, Some(Kind::Every(_))) {
             // The fault may have come after the last commit was safe: it takes one more write to see it.
@@ -246,6 +256,7 @@ async fn a_disk_that_breaks_or_fills_at_any_write_is_survived() {
         lives(Kind::Every(error), 0).await;
     }
     lives(Kind::Full, 0).await;
+    lives(Kind::FullForAll, 0).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod accounting;
+mod changes;
 mod checked;
 #[cfg(test)]
 mod credential_faults;
@@ -26,6 +27,7 @@ mod overlay;
 mod problem;
 #[cfg(test)]
 mod reopening;
+mod reserve;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -75,7 +77,7 @@ impl RedbRegistry {
     /// Replaces the pod under the same slug if it has the same owner and is `expected`, where one is.
     async fn replace(&self, pod: VerifiedPod, expected: Option<PodRecord>) -> Result<bool, RegistryError> {
         let (record, blob) = pod.into_parts();
-        let staged = self.blocking(move |store| Ok(store.blobs.stage(&blob)?)).await?;
+        let staged = self.blocking(move |store| store.stage(&blob)).await?;
         self.write(|done| Job::Replace { record, expected, staged: Some(staged), done }).await
     }
 
@@ -117,7 +119,7 @@ impl Registry for RedbRegistry {
 
     async fn put_pod(&self, pod: VerifiedPod) -> Result<(), RegistryError> {
         let (record, blob) = pod.into_parts();
-        let staged = self.blocking(move |store| Ok(store.blobs.stage(&blob)?)).await?;
+        let staged = self.blocking(move |store| store.stage(&blob)).await?;
         self.write(|done| Job::Put { record, staged: Some(staged), done }).await
     }
 

@@ -17,6 +17,7 @@ use super::{
     RedbRegistry,
     damage::{discard, guarded, is_damage},
     file::{LockedFile, Source},
+    reserve::{Reserve, is_full},
     store::Store,
     tables,
     writer::{BATCH, Writer},
@@ -111,32 +112,44 @@ impl RedbRegistry {
     }
 
     fn open_sound(directory: &Path, source: Source) -> Result<Self, OpenError> {
-        let file = &registry_in(directory);
-        let unusable = |source| OpenError::Directory { path: directory.into(), source };
-        let database = source.open().map_err(|error| refusal(file, error))?;
-        let blobs = match prepare(directory, &database) {
-            Ok(blobs) => blobs,
-            Err(error) => {
-                if let Unprepared::Database(error) = &error
-                    && is_damage(error)
-                {
-                    source.seal();
-                }
-                discard(database);
-                return Err(match error {
-                    Unprepared::Database(error) => refusal(file, error),
-                    Unprepared::Directory(error) => unusable(error),
-                });
+        let reserve = Reserve::new(directory);
+        let opened = match open_database(directory, &source) {
+            Err(OpenError::Directory { source: error, .. }) if is_full(&error) && reserve.is_there() => {
+                reserve.lend(|| open_database(directory, &source)).0
             }
+            opened => opened,
         };
-        let store = Arc::new(Store::new(database, source, blobs));
+        let (database, blobs) = opened?;
+        reserve.make();
+        let store = Arc::new(Store::new(database, source, blobs, reserve));
         let (jobs, queue) = mpsc::channel(BATCH);
         let writer = Writer::new(store.clone());
         let writer = thread::Builder::new()
             .name("registry-writer".into())
             .spawn(move || writer.run(queue))
-            .map_err(unusable)?;
+            .map_err(|source| OpenError::Directory { path: directory.into(), source })?;
         Ok(Self { store, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) })
+    }
+}
+
+/// Opens the database of a directory and makes it ready.
+fn open_database(directory: &Path, source: &Source) -> Result<(Database, BlobFiles), OpenError> {
+    let file = &registry_in(directory);
+    let database = source.open().map_err(|error| refusal(file, error))?;
+    match prepare(directory, &database) {
+        Ok(blobs) => Ok((database, blobs)),
+        Err(error) => {
+            if let Unprepared::Database(error) = &error
+                && is_damage(error)
+            {
+                source.seal();
+            }
+            discard(database);
+            Err(match error {
+                Unprepared::Database(error) => refusal(file, error),
+                Unprepared::Directory(source) => OpenError::Directory { path: directory.into(), source },
+            })
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     io, mem,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Instant,
 };
 
@@ -14,9 +14,13 @@ use super::{
     damage::{discard, guarded, guarded_read, is_damage},
     file::Source,
     problem::Problem,
+    reserve::Reserve,
     tables,
 };
-use crate::pods::{Quotas, blobs::BlobFiles};
+use crate::pods::{
+    Quotas,
+    blobs::{BlobFiles, StagedBlob},
+};
 
 /// How often a read is made again because another one, or the writer, made the database unusable.
 const RETRIES: usize = 3;
@@ -30,6 +34,9 @@ pub struct Store {
     /// Held by whoever opens the database again, with what came of the last attempt.
     reopening: Mutex<Option<Attempt>>,
     problem: Problem,
+    reserve: Reserve,
+    /// Held by whoever writes to the database, through more than one transaction.
+    turn: Mutex<()>,
     pub blobs: BlobFiles,
     pub quotas: Mutex<Quotas>,
 }
@@ -63,15 +70,55 @@ enum Purpose {
 }
 
 impl Store {
-    pub fn new(database: Database, source: Source, blobs: BlobFiles) -> Self {
+    pub fn new(database: Database, source: Source, blobs: BlobFiles, reserve: Reserve) -> Self {
         let access = Access { state: State::Open(database), source: Some(Arc::new(source)) };
-        Self {
+        let store = Self {
             database: RwLock::new(access),
             reopening: Mutex::default(),
             problem: Problem::default(),
+            reserve,
+            turn: Mutex::default(),
             blobs,
             quotas: Mutex::default(),
+        };
+        // Without room for it the start goes on, and says so.
+        let _ = store.keep_reserve();
+        store
+    }
+
+    /// Waits until nobody else is amid transactions.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes and syncs a blob that nobody can see yet, if there is room for it and the reserve.
+    pub fn stage(&self, blob: &[u8]) -> Result<StagedBlob, RegistryError> {
+        let _held = self.reserve.hold()?;
+        Ok(self.blobs.stage(blob)?)
+    }
+
+    /// Takes what is missing of the reserve.
+    pub fn keep_reserve(&self) -> Result<(), RegistryError> {
+        if !self.reserve.is_wanting() {
+            return Ok(());
         }
+        self.note_reserve(self.reserve.keep())
+    }
+
+    /// Runs `work` with the room of the reserve. It may open the database at once, whatever came of the last attempt.
+    pub fn lend_reserve<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (done, kept) = self.reserve.lend(|| {
+            *self.reopening.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            work()
+        });
+        // Told by `problem` until it is whole.
+        let _ = self.note_reserve(kept);
+        done
+    }
+
+    fn note_reserve(&self, kept: io::Result<()>) -> Result<(), RegistryError> {
+        let kept = kept.map_err(RegistryError::from);
+        kept.inspect_err(|error| self.problem.cannot("written", error))
     }
 
     /// Runs `work` on what is committed. Where that fails because of the database, opens it and runs `work` again: once
@@ -222,8 +269,9 @@ impl Store {
         self.fall_back();
     }
 
-    /// Looks whether the registry can be read and written. Only where it could not be, something is written to the database
-    /// for that, as much as an upload writes: nothing less shows that there is room again.
+    /// Looks whether the registry can be read and written, and whether the reserve is there. Only where it could not be written,
+    /// something is written to the database for that, as much as an upload writes: nothing less shows that there is room
+    /// again.
     pub fn check(&self) {
         if let Err(error) = self.read(tables::schema) {
             return self.problem.cannot("read", &error);
@@ -231,17 +279,27 @@ impl Store {
         if self.make_writable().is_err() {
             return;
         }
-        let has_problem = self.problem.is_of_access();
-        let bytes = if has_problem { ROOM } else { LITTLE };
-        if let Err(error) = self.blobs.check(bytes) {
-            return self.problem.cannot("written", &error.into());
+        // Also if somebody else removed it.
+        if self.note_reserve(self.reserve.keep()).is_err() {
+            return;
         }
-        if has_problem {
-            match self.write(|database| tables::try_room(database, bytes)) {
-                Ok(()) => self.problem.works(),
-                Err(error) => tracing::debug!(%error, "the registry still cannot be written"),
-            }
+        let looked = match self.problem.is_of_access() {
+            false => self.blobs.check(LITTLE).map_err(RegistryError::from),
+            true => self.try_room().map(|()| self.problem.works()),
+        };
+        if let Err(error) = looked {
+            self.problem.cannot("written", &error);
         }
+    }
+
+    /// Looks whether there is room for uploads beside the reserve: for their blobs and their records at the same time.
+    fn try_room(&self) -> Result<(), RegistryError> {
+        let _turn = self.turn();
+        self.keep_reserve()?;
+        self.blobs.check(ROOM)?;
+        self.write(|database| tables::try_room(database, ROOM))?;
+        // What the database took is not there for blobs.
+        Ok(self.blobs.check(ROOM)?)
     }
 
     /// Returns why the registry does not work, if it does not.

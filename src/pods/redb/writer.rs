@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     PodRecord, RegistryError, Slug,
+    changes::{Change, Outcome, PIECE},
     store::Store,
-    tables::{self, KnownBlobs, Removed},
+    tables::{self, KnownBlobs},
 };
 use crate::pods::{
     AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
-    PodIdChanged, QuotaExceeded, blobs::StagedBlob, credential_tables,
+    PodIdChanged, blobs::StagedBlob,
 };
 
 /// Writes that share one transaction at most.
@@ -69,20 +70,6 @@ pub enum Job {
     },
 }
 
-/// What a transaction did for one job.
-enum Outcome {
-    Done,
-    /// Whether it found what it was about.
-    Found(bool),
-    /// The same for each of several.
-    FoundEach(Vec<bool>),
-    PodIds(Vec<PodIdChanged>),
-    Day(u64),
-    AddedCredential(AddedCredential),
-    Revoked(Option<Credential>),
-    NoRoom(QuotaExceeded),
-}
-
 pub type Done<T> = oneshot::Sender<Result<T, RegistryError>>;
 
 pub struct Writer {
@@ -113,65 +100,54 @@ impl Writer {
         self.take_back();
     }
 
-    /// Does all jobs of a batch or, where the disk fails, none, and answers each.
+    /// Does all jobs of a batch or, where the disk fails, none, and answers each. Where it is full, what frees something is
+    /// done nevertheless.
     pub fn write(&mut self, batch: Vec<Job>) {
+        let store = self.store.clone();
+        // An attempt of others that fails would be the end of this one.
+        let _turn = store.turn();
         // No blob gets its name before the database can take its record.
         if let Err(error) = self.settle() {
-            return refuse(batch, &error);
+            let refused = self.free(batch, Vec::new(), &error);
+            return refuse(refused, &error);
         }
-        let batch: Vec<_> = batch.into_iter().filter_map(|job| self.publish(job)).collect();
-        match self.commit(&batch) {
-            Ok(outcomes) => {
-                for (job, outcome) in batch.into_iter().zip(outcomes) {
-                    match (job, outcome) {
-                        (job, Outcome::NoRoom(quota)) => job.refuse(&quota.into()),
-                        (Job::Put { done, .. } | Job::Hits { done, .. }, _) => answer(done, Ok(())),
-                        (Job::Delete { done, .. } | Job::Replace { done, .. }, Outcome::Found(found)) => {
-                            answer(done, Ok(found))
-                        }
-                        (Job::DeleteVersions { done, .. }, Outcome::FoundEach(found)) => {
-                            answer(done, Ok(found))
-                        }
-                        (Job::PodIds { done, .. }, Outcome::PodIds(changed)) => answer(done, Ok(changed)),
-                        (Job::PodIdsRan { done, .. }, Outcome::Day(day)) => answer(done, Ok(day)),
-                        (Job::AddCredential { done, .. }, Outcome::AddedCredential(added)) => {
-                            answer(done, Ok(added))
-                        }
-                        (Job::RevokeCredential { done, .. }, Outcome::Revoked(revoked)) => {
-                            answer(done, Ok(revoked))
-                        }
-                        (_, _) => {
-                            unreachable!("each job has its own kind of outcome")
-                        }
-                    }
-                }
+        let room = store.keep_reserve();
+        let batch: Vec<_> = batch.into_iter().filter_map(|job| self.publish(job, &room)).collect();
+        let mut outcomes = Vec::with_capacity(batch.len());
+        match self.commit(batch.iter().map(Job::change).collect(), usize::MAX, &mut outcomes) {
+            Ok(()) => {
+                // What became free is the reserve's first; while it is not whole, `problem` says so.
+                let _ = store.keep_reserve();
+                batch.into_iter().zip(outcomes).for_each(|(job, outcome)| job.answer(outcome));
             }
             Err(error) => {
                 for job in &batch {
-                    match job {
-                        Job::Put { record, .. } => {
+                    match job.change() {
+                        Change::Put(record) => {
                             self.refused.insert(record.slug);
                             self.unused.insert(record.digest);
                         }
                         // One of the two versions is there, and either is a whole one.
-                        Job::Replace { record, .. } => drop(self.unused.insert(record.digest)),
-                        Job::PodIds { .. }
-                        | Job::PodIdsRan { .. }
-                        | Job::AddCredential { .. }
-                        | Job::RevokeCredential { .. }
-                        | Job::Hits { .. }
-                        | Job::Delete { .. }
-                        | Job::DeleteVersions { .. } => {}
+                        Change::Replace { record, .. } => drop(self.unused.insert(record.digest)),
+                        _ => {}
                     }
                 }
+                let refused = self.free(batch, outcomes, &error);
                 self.take_back();
-                refuse(batch, &error);
+                refuse(refused, &error);
             }
         }
     }
 
-    /// Gives the blob of an upload its name; an upload that ends here is answered and gone.
-    fn publish(&self, mut job: Job) -> Option<Job> {
+    /// Gives the blob of an upload its name; a job that ends here is answered and gone. Without `room` for the reserve, only
+    /// what frees something goes on: anything else could use up what that needs.
+    fn publish(&self, mut job: Job, room: &Result<(), RegistryError>) -> Option<Job> {
+        if let Err(error) = room
+            && !job.change().is_freeing()
+        {
+            job.refuse(error);
+            return None;
+        }
         let (record, staged) = match &mut job {
             // Nobody waits for it any more: it leaves nothing.
             Job::Put { done, .. } if done.is_closed() => return None,
@@ -189,78 +165,79 @@ impl Writer {
         }
     }
 
-    /// Writes the records; what came of each job.
-    fn commit(&mut self, batch: &[Job]) -> Result<Vec<Outcome>, RegistryError> {
-        if batch.is_empty() && self.refused.is_empty() {
-            return Ok(Vec::new());
+    /// Does what frees something of a batch that failed, if the disk is full, and answers that. `outcomes` are those of the
+    /// transaction that failed. Returns the rest.
+    fn free(&mut self, batch: Vec<Job>, outcomes: Vec<Outcome>, error: &RegistryError) -> Vec<Job> {
+        if !matches!(error, RegistryError::Full(_)) {
+            return batch;
         }
-        if batch.iter().any(Job::has_blob) {
+        let (mut first, mut rest) = (outcomes.into_iter(), Vec::new());
+        for job in batch {
+            let first = first.next();
+            if !job.change().is_freeing() {
+                rest.push(job);
+                continue;
+            }
+            match self.change_in_reserve(job.change()) {
+                Ok(outcome) => job.answer(match first {
+                    Some(first) => outcome.after(first),
+                    None => outcome,
+                }),
+                Err(error) => job.refuse(&error),
+            }
+        }
+        rest
+    }
+
+    /// Makes a change within the room of the reserve, in as many transactions as that takes.
+    fn change_in_reserve(&mut self, change: Change<'_>) -> Result<Outcome, RegistryError> {
+        let store = self.store.clone();
+        let mut outcomes = Vec::new();
+        for piece in change.pieces() {
+            store.lend_reserve(|| {
+                self.settle()?;
+                self.commit(vec![piece], PIECE, &mut outcomes)
+            })?;
+        }
+        let outcome = outcomes.into_iter().reduce(Outcome::and);
+        Ok(outcome.expect("a change has a piece at least"))
+    }
+
+    /// Makes changes in one transaction; what came of each goes to `outcomes`, also if the transaction fails then. At most
+    /// `limit` uploads that were refused are removed in it.
+    fn commit(
+        &mut self,
+        changes: Vec<Change<'_>>,
+        limit: usize,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), RegistryError> {
+        if changes.is_empty() && self.refused.is_empty() {
+            return Ok(());
+        }
+        if changes.iter().any(Change::has_blob) {
             self.store.blobs.sync()?;
         }
         let Self { store, refused, unused } = self;
+        let taken_back: Vec<_> = refused.iter().take(limit).copied().collect();
         let quotas = *store.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        let committed = store.write(|database| {
+        store.write(|database| {
             let txn = tables::begin(database)?;
-            let mut outcomes = Vec::with_capacity(batch.len());
             tables::change_pods(&txn, |pods| {
-                for slug in &*refused {
+                for slug in &taken_back {
                     pods.remove(slug)?;
                 }
-                for job in batch {
-                    let (outcome, removed) = match job {
-                        Job::Put { record, .. } => {
-                            let room = pods.insert(record, &quotas)?;
-                            if room.is_err() {
-                                unused.insert(record.digest);
-                            }
-                            (room.map_or_else(Outcome::NoRoom, |()| Outcome::Done), None)
-                        }
-                        Job::Replace { record, expected, .. } => {
-                            match pods.replace(record, expected.as_ref(), &quotas)? {
-                                Ok(Some(removed)) => (Outcome::Found(true), Some(removed)),
-                                other => {
-                                    unused.insert(record.digest);
-                                    (other.map_or_else(Outcome::NoRoom, |_| Outcome::Found(false)), None)
-                                }
-                            }
-                        }
-                        Job::PodIds { changes, .. } => {
-                            (Outcome::PodIds(tables::pod_ids::change(&txn, changes)?), None)
-                        }
-                        Job::PodIdsRan { ran, .. } => (Outcome::Day(tables::pod_ids::ran(&txn, *ran)?), None),
-                        Job::AddCredential { credential, limits, .. } => {
-                            let added = credential_tables::add(&txn, credential, *limits)?;
-                            (Outcome::AddedCredential(added), None)
-                        }
-                        Job::RevokeCredential { owner_key, name, .. } => {
-                            (Outcome::Revoked(credential_tables::revoke(&txn, owner_key, name)?), None)
-                        }
-                        Job::Hits { hits, at, .. } => {
-                            pods.add_hits(hits, *at)?;
-                            (Outcome::Done, None)
-                        }
-                        Job::Delete { slug, .. } => deleted(pods.remove(slug)?),
-                        Job::DeleteVersions { records, .. } => {
-                            let removed = pods.remove_versions(records)?;
-                            unused.extend(removed.iter().filter_map(Removed::last_of));
-                            let found = removed.iter().map(|removed| !matches!(removed, Removed::Nothing));
-                            (Outcome::FoundEach(found.collect()), None)
-                        }
-                    };
-                    outcomes.push(outcome);
-                    if let Some(Removed::LastOf(digest)) = removed {
-                        unused.insert(digest);
-                    }
+                for change in &changes {
+                    outcomes.push(change.apply(&txn, pods, &quotas, unused)?);
                 }
                 Ok(())
             })?;
-            txn.commit()?;
-            Ok(outcomes)
-        });
-        let outcomes = committed?;
-        self.refused.clear();
+            Ok(txn.commit()?)
+        })?;
+        for slug in taken_back {
+            self.refused.remove(&slug);
+        }
         self.remove_unused();
-        Ok(outcomes)
+        Ok(())
     }
 
     /// Opens the database again if it has to be, and looks what is left of uploads that were refused.
@@ -281,7 +258,8 @@ impl Writer {
 
     /// Removes what is left of uploads that were refused; where that fails too, the next transaction does it.
     fn take_back(&mut self) {
-        if let Err(error) = self.settle().and_then(|()| self.commit(&[])) {
+        if let Err(error) = self.settle().and_then(|()| self.commit(Vec::new(), usize::MAX, &mut Vec::new()))
+        {
             tracing::warn!(%error, "the registry does not work; whoever needs it next tries again");
         }
     }
@@ -313,8 +291,34 @@ impl Writer {
 }
 
 impl Job {
-    fn has_blob(&self) -> bool {
-        matches!(self, Self::Put { .. } | Self::Replace { .. })
+    fn change(&self) -> Change<'_> {
+        match self {
+            Self::Put { record, .. } => Change::Put(record),
+            Self::Replace { record, expected, .. } => Change::Replace { record, expected: expected.as_ref() },
+            Self::PodIds { changes, .. } => Change::PodIds(changes),
+            Self::PodIdsRan { ran, .. } => Change::PodIdsRan(*ran),
+            Self::AddCredential { credential, limits, .. } => Change::AddCredential(credential, *limits),
+            Self::RevokeCredential { owner_key, name, .. } => Change::RevokeCredential(owner_key, name),
+            Self::Hits { hits, at, .. } => Change::Hits(hits, *at),
+            Self::Delete { slug, .. } => Change::Delete(slug),
+            Self::DeleteVersions { records, .. } => Change::DeleteVersions(records),
+        }
+    }
+
+    fn answer(self, outcome: Outcome) {
+        match (self, outcome) {
+            (job, Outcome::NoRoom(quota)) => job.refuse(&quota.into()),
+            (Self::Put { done, .. } | Self::Hits { done, .. }, _) => answer(done, Ok(())),
+            (Self::Delete { done, .. } | Self::Replace { done, .. }, Outcome::Found(found)) => {
+                answer(done, Ok(found))
+            }
+            (Self::DeleteVersions { done, .. }, Outcome::FoundEach(found)) => answer(done, Ok(found)),
+            (Self::PodIds { done, .. }, Outcome::PodIds(changed)) => answer(done, Ok(changed)),
+            (Self::PodIdsRan { done, .. }, Outcome::Day(day)) => answer(done, Ok(day)),
+            (Self::AddCredential { done, .. }, Outcome::AddedCredential(added)) => answer(done, Ok(added)),
+            (Self::RevokeCredential { done, .. }, Outcome::Revoked(revoked)) => answer(done, Ok(revoked)),
+            (_, _) => unreachable!("each job has its own kind of outcome"),
+        }
     }
 
     fn refuse(self, error: &RegistryError) {
@@ -328,11 +332,6 @@ impl Job {
             Self::RevokeCredential { done, .. } => answer(done, Err(error.repeated())),
         }
     }
-}
-
-/// What came of a deletion, and what it removed.
-fn deleted(removed: Removed) -> (Outcome, Option<Removed>) {
-    (Outcome::Found(!matches!(removed, Removed::Nothing)), Some(removed))
 }
 
 fn refuse(batch: Vec<Job>, error: &RegistryError) {
