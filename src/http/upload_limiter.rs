@@ -128,7 +128,7 @@ impl ArrivingUpload {
         if arrived > held {
             self.wait.until(self.memory.grow(step(held, arrived, limit), limit - held)).await?;
         }
-        self.memory.received(arrived, limit);
+        self.memory.received(arrived);
         Ok(())
     }
 

@@ -49,6 +49,11 @@ impl Ledger {
         self.by_network.get(&network).copied().unwrap_or_default()
     }
 
+    /// Returns what a network holds on average.
+    pub fn mean(&self) -> u64 {
+        self.by_network.values().sum::<u64>() / (self.by_network.len() as u64).max(1)
+    }
+
     /// Takes `step` bytes for an upload that needs `need` to be complete, or all that it needs. Returns how much was
     /// taken, or `None` if it has to wait.
     ///
@@ -143,9 +148,9 @@ impl Reservation {
         taken.is_some()
     }
 
-    /// Notes how many bytes of the upload have arrived, of at most `limit`.
-    pub fn received(&self, bytes: u64, limit: u64) {
-        self.pace.received(bytes, limit);
+    /// Notes how many bytes of the upload have arrived.
+    pub fn received(&self, bytes: u64) {
+        self.pace.received(bytes);
     }
 
     /// Notes that all have: the upload is not slow any more.

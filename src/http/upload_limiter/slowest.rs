@@ -1,5 +1,5 @@
-//! Which upload is ended when others wait for memory: of the network that would keep most of it for longest, at the pace at
-//! which its uploads come of late, the one that keeps most.
+//! Which upload is ended when others wait for memory: the one that comes slowest for what it holds, of the networks that
+//! hold more than a few bytes.
 
 use std::{
     cmp::Ordering,
@@ -18,27 +18,20 @@ use super::memory::Ledger;
 /// stillness later.
 const FADING: f64 = 8.0;
 
-/// Of uploads that take longer than this many graces it is what they hold that matters most.
-const LONG: u32 = 16;
+/// Uploads that would take longer than this many graces to come again are as slow as one another: it is what their
+/// networks hold that decides then.
+const LONG: u32 = 64;
 
-/// What an upload, or all those of a network, would keep from the others.
-#[derive(Clone, Copy, Default)]
+/// How much an upload is in the way of others. What is compared first stands first.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Burden {
-    /// Bytes by the seconds for which they are kept, of which [`LONG`] graces count at most.
-    byte_seconds: f64,
-    /// Decides between two that are equal.
+    /// How many seconds what it holds would take to come again, of which [`LONG`] graces count at most. How much is to come
+    /// plays no part: who has sent all but one byte, and keeps that, would be done at once.
     seconds: f64,
-}
-
-impl Burden {
-    fn add(&mut self, other: Self) {
-        self.byte_seconds += other.byte_seconds;
-        self.seconds += other.seconds;
-    }
-
-    fn total_cmp(&self, other: &Self) -> Ordering {
-        self.byte_seconds.total_cmp(&other.byte_seconds).then(self.seconds.total_cmp(&other.seconds))
-    }
+    /// Bytes of its network, and its own.
+    held: (u64, u64),
+    /// The same without the limit: of two that stand still, the one that came slower.
+    all_seconds: f64,
 }
 
 /// Uploads whose bodies arrive.
@@ -78,14 +71,15 @@ impl Arrival {
     }
 
     /// Returns its burden, or `None` if the upload holds no memory, waits, or began less than `grace` ago.
-    fn burden(&self, grace: Duration) -> Option<Burden> {
+    fn burden(&self, of_network: u64, grace: Duration) -> Option<Burden> {
         let may_end = self.waiting_since.is_none() && self.began.elapsed() >= grace;
-        let seconds = self.pace.seconds_left().filter(|_| may_end)?;
-        Some(Burden { byte_seconds: self.held as f64 * seconds.min((grace * LONG).as_secs_f64()), seconds })
+        let all_seconds = self.held as f64 / self.pace.rate_of_late().filter(|_| may_end)?;
+        let seconds = all_seconds.min((grace * LONG).as_secs_f64());
+        Some(Burden { seconds, held: (of_network, self.held), all_seconds })
     }
 }
 
-/// How fast the body of an upload comes, and how much of it is to come.
+/// How fast the body of an upload comes.
 pub struct Pace {
     fading: Duration,
     of_late: Mutex<OfLate>,
@@ -93,7 +87,6 @@ pub struct Pace {
 
 struct OfLate {
     received: u64,
-    limit: u64,
     /// Bytes a second, where those of long ago count less and less, at `at`.
     rate: f64,
     at: Instant,
@@ -101,16 +94,16 @@ struct OfLate {
 
 impl Pace {
     fn new(fading: Duration) -> Self {
-        let of_late = OfLate { received: 0, limit: 0, rate: 0.0, at: Instant::now() };
+        let of_late = OfLate { received: 0, rate: 0.0, at: Instant::now() };
         Self { fading, of_late: Mutex::new(of_late) }
     }
 
-    /// Notes that `received` bytes have come, of at most `limit`.
-    pub fn received(&self, received: u64, limit: u64) {
+    /// Notes that `received` bytes have come.
+    pub fn received(&self, received: u64) {
         let mut of_late = self.lock();
         let more = received.saturating_sub(of_late.received) as f64;
         let rate = self.rate(&of_late) + more / self.fading.as_secs_f64();
-        *of_late = OfLate { received, limit, rate, at: Instant::now() };
+        *of_late = OfLate { received, rate, at: Instant::now() };
     }
 
     fn rate(&self, of_late: &OfLate) -> f64 {
@@ -122,12 +115,10 @@ impl Pace {
         self.lock().at += waited;
     }
 
-    fn seconds_left(&self) -> Option<f64> {
+    /// Returns bytes a second, or `None` if nothing has come yet.
+    fn rate_of_late(&self) -> Option<f64> {
         let of_late = self.lock();
-        let left = of_late.limit.saturating_sub(of_late.received);
-        // The rate of one that stands still becomes 0.
-        let seconds = || if left == 0 { 0.0 } else { left as f64 / self.rate(&of_late) };
-        (of_late.received > 0).then(seconds)
+        (of_late.received > 0).then(|| self.rate(&of_late))
     }
 
     fn lock(&self) -> MutexGuard<'_, OfLate> {
@@ -167,8 +158,14 @@ impl Arrivals {
     }
 
     /// Returns the burden of each upload that may be ended, with its id.
-    pub fn burdens(&self, grace: Duration) -> impl Iterator<Item = (Burden, u64)> {
-        self.by_id.iter().filter_map(move |(id, arrival)| Some((arrival.burden(grace)?, *id)))
+    pub fn burdens(&self, ledger: &Ledger, grace: Duration) -> impl Iterator<Item = (Burden, u64)> {
+        let of = move |(id, arrival): (&u64, &Arrival)| {
+            let of_network = ledger.held(arrival.network);
+            // Nobody is ended who holds little in comparison: it would make no room.
+            let is_large = of_network >= ledger.mean() / 2;
+            Some((arrival.burden(of_network, grace).filter(|_| is_large)?, *id))
+        };
+        self.by_id.iter().filter_map(of)
     }
 
     /// Ends an upload for one of `waiting` that waits, unless that one holds more than the network of the upload: it is the
@@ -177,17 +174,11 @@ impl Arrivals {
         if self.ending.is_some() {
             return;
         }
-        let mut by_network = HashMap::<_, Burden>::new();
-        for (burden, id) in self.burdens(grace) {
-            by_network.entry(self.by_id[&id].network).or_default().add(burden);
-        }
-        let largest = |(_, one): &(_, Burden), (_, other): &(_, Burden)| one.total_cmp(other);
-        let Some((network, _)) = by_network.into_iter().max_by(largest) else { return };
-        if ledger.held(network) < ledger.held(waiting) {
-            return;
-        }
-        let of_network = self.burdens(grace).filter(|(_, id)| self.by_id[id].network == network);
-        let Some((_, id)) = of_network.max_by(|(one, _), (other, _)| one.total_cmp(other)) else { return };
+        let larger = self.burdens(ledger, grace).filter(|(burden, _)| burden.held.0 >= ledger.held(waiting));
+        let order = |(one, _): &(Burden, _), (other, _): &(Burden, _)| {
+            one.partial_cmp(other).unwrap_or(Ordering::Equal)
+        };
+        let Some((_, id)) = larger.max_by(order) else { return };
         if let Some(slowest) = self.by_id.remove(&id) {
             tracing::debug!("an upload is ended: others wait for its memory");
             slowest.ended.cancel();

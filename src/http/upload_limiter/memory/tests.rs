@@ -17,7 +17,7 @@ async fn upload(
 ) -> Reservation {
     let mut upload = memory.reservation(client);
     in_time(upload.grow(bytes, bytes)).await;
-    upload.received(received, bytes);
+    upload.received(received);
     upload
 }
 
@@ -102,7 +102,7 @@ async fn the_slowest_is_ended_once_another_has_waited() {
 
 #[tokio::test(start_paused = true)]
 async fn uploads_that_wait_or_have_just_begun_are_not_ended() {
-    let memory = UploadMemory::new(300, WAIT);
+    let memory = UploadMemory::new(400, WAIT);
     let mut waiting = upload(&memory, client(1), 100, 1).await;
     let held = upload(&memory, client(2), 200, 1).await;
     held.mark_arrived();
@@ -110,15 +110,15 @@ async fn uploads_that_wait_or_have_just_begun_are_not_ended() {
     let waited = tokio::spawn(async move { waiting.grow(10, 10).await });
     tokio::task::yield_now().await;
     tokio::time::advance(WAIT / 5).await;
-    let young = memory.reservation(client(3));
+    let young = upload(&memory, client(3), 100, 1).await;
     let is_young = young.ended();
-    young.received(1, 10);
     tokio::time::advance(WAIT / 5).await;
     assert!(!ended.is_cancelled() && !is_young.is_cancelled() && !waited.is_finished());
-    assert!(
-        young.memory.lock().arrivals.burdens(Duration::ZERO).count() == 1,
-        "only the young one is looked at"
-    );
+    let may_be_ended = {
+        let State { ledger, arrivals } = &*young.memory.lock();
+        arrivals.burdens(ledger, Duration::ZERO).count()
+    };
+    assert_eq!(may_be_ended, 1, "only the young one is looked at");
     drop(held);
     waited.await.unwrap();
 }
@@ -171,8 +171,8 @@ async fn the_one_that_would_take_longest_is_ended() {
         let mut tenths = tokio::time::interval(WAIT / 40);
         for tenth in 1.. {
             tenths.tick().await;
-            steady.received(tenth * 10, 500);
-            nearly_done.received(490 + tenth / 3, 500);
+            steady.received(tenth * 10);
+            nearly_done.received(490 + tenth / 3);
         }
     };
     let is_ended = still.ended();
@@ -202,8 +202,8 @@ async fn an_upload_that_comes_well_is_not_ended_for_those_that_trickle() {
         let mut tenths = tokio::time::interval(WAIT / 40);
         for tenth in 1.. {
             tenths.tick().await;
-            well.received(tenth * 50, 2_000);
-            trickle.iter().for_each(|trickle| trickle.received(1_880 + tenth / 10, 1_900));
+            well.received(tenth * 50);
+            trickle.iter().for_each(|trickle| trickle.received(1_880 + tenth / 10));
         }
     };
     let ended = trickle.iter().map(|upload| upload.ended()).collect::<Vec<_>>();
@@ -215,4 +215,46 @@ async fn an_upload_that_comes_well_is_not_ended_for_those_that_trickle() {
     assert!(!well.ended().is_cancelled());
     drop((well, trickle));
     assert_eq!(waited.await.unwrap(), 2_000);
+}
+
+/// Strangers send all but a few bytes at once, and then nothing, or one now and then.
+#[tokio::test(start_paused = true)]
+async fn who_keeps_a_few_bytes_back_ends_no_upload_that_comes_steadily() {
+    for (strangers, held, kept_back, honest_holds) in [
+        (2, 50_000, 1, 8_000),
+        (2, 50_000, 0, 8_000),
+        (4, 20_000, 10, 28_000),
+        (5, 25_000, 100, 1_000),
+        (3, 40_000, 1, 30),
+    ] {
+        let memory = UploadMemory::new(140_000, WAIT);
+        let mut others = Vec::new();
+        for n in 0..strangers {
+            others.push(upload(&memory, client(n), held, held - kept_back).await);
+        }
+        let honest = upload(&memory, client(100), honest_holds, 1).await;
+        let waited = tokio::spawn({
+            let memory = memory.clone();
+            async move { upload(&memory, client(101), 60_000, 0).await.bytes() }
+        });
+        let coming = async {
+            let mut tenths = tokio::time::interval(WAIT / 40);
+            for tenth in 1.. {
+                tenths.tick().await;
+                honest.received(1 + tenth * honest_holds / 200);
+                others
+                    .iter()
+                    .for_each(|other| other.received(held - kept_back + (tenth / 10).min(kept_back)));
+            }
+        };
+        let ended = others.iter().map(|upload| upload.ended()).collect::<Vec<_>>();
+        let first = futures_util::future::select_all(ended.iter().map(|ended| Box::pin(ended.cancelled())));
+        tokio::select! {
+            () = coming => unreachable!(),
+            _ = in_time(first) => {}
+        }
+        assert!(!honest.ended().is_cancelled(), "{strangers} hold {held}, {kept_back} less");
+        drop((honest, others));
+        assert_eq!(waited.await.unwrap(), 60_000);
+    }
 }
