@@ -106,6 +106,11 @@ pub enum ReplayError {
     /// A former process may have taken it.
     #[error("this was signed before the broker was up: sign again in {0} seconds")]
     BeforeStart(u64),
+    /// The clock of the broker was ahead, so that nothing tells it from what a former process may have taken.
+    #[error(
+        "the clock of this broker was ahead and was set back: it takes signed requests again in {0} seconds, or once its operator has restarted it"
+    )]
+    ClockWasAhead(u64),
     /// The key has used too many names.
     #[error("this key has signed {MAX_FOR_KEY} requests within minutes: wait a little")]
     TooManyForKey,
@@ -137,15 +142,18 @@ impl Replay {
     pub fn take(&self, once: &Once<'_>, now: SystemTime, running: Duration) -> Result<(), ReplayError> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.started = taken.started.max(seconds(now).saturating_sub(running.as_secs()));
-        let now = taken.forget(seconds(now));
+        let present = seconds(now);
+        let now = taken.forget(present);
+        let ahead = now.max(taken.started).saturating_sub(present);
+        let too_old = |error| if ahead > self.ahead { ReplayError::ClockWasAhead(ahead) } else { error };
         if once.made > now.saturating_add(self.ahead) {
             return Err(ReplayError::Ahead(self.ahead));
         }
         if once.made <= taken.started.saturating_add(self.ahead) {
-            return Err(ReplayError::BeforeStart(self.ahead));
+            return Err(too_old(ReplayError::BeforeStart(self.ahead)));
         }
         if once.ends <= now {
-            return Err(ReplayError::Over);
+            return Err(too_old(ReplayError::Over));
         }
         let name = (once.key, Sha256::digest(once.name).into());
         if taken.names.contains_key(&name) {
@@ -298,6 +306,19 @@ mod tests {
         assert_eq!(made(4570), Err(ReplayError::BeforeStart(AHEAD)));
         assert_eq!(made(4580 + AHEAD), Err(ReplayError::BeforeStart(AHEAD)));
         assert_eq!(made(4600), Ok(()));
+    }
+
+    /// Who is refused is told whose clock was wrong, and is not told to sign again in vain.
+    #[test]
+    fn a_clock_that_was_ahead_is_said_to_be_why() {
+        let (at_start, later) = (Replay::new(at(4600)), Replay::new(at(0)));
+        later.take(&once(1, "a", 4600), at(4600), Duration::from_secs(4600)).unwrap();
+        for replay in [at_start, later] {
+            let made = |made| replay.take(&once(1, "b", made), at(made), Duration::from_secs(100));
+            assert_eq!(made(1000), Err(ReplayError::ClockWasAhead(3600)));
+            assert_eq!(made(1600), Err(ReplayError::ClockWasAhead(3000)));
+            assert_eq!(made(4700), Ok(()));
+        }
     }
 
     #[test]
