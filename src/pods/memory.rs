@@ -13,8 +13,7 @@ use bytes::Bytes;
 use super::{
     AddedCredential, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
     PodIdChanged, PodIdRecord, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
-    pod_ids::{PodIdCounts, day_of},
-    tables::pod_ids::counted_key,
+    pod_ids::{PodIdCounts, counted_key, day_of},
 };
 
 /// Bookkeeping for one pod beside its blob and its name.

@@ -4,10 +4,8 @@
 //! comes from there. [`MemoryRegistry`] and [`RedbRegistry`] are the registries of the broker itself.
 
 mod blob;
-mod blobs;
 mod cbor;
 mod credential;
-mod credential_tables;
 mod hits;
 mod janitor;
 mod manifest;
@@ -23,7 +21,6 @@ mod registry;
 #[path = "../../tests/support/pod.rs"]
 mod signed;
 mod subdomain;
-mod tables;
 
 pub(crate) use self::pod_ids::MAX_RECORDED;
 pub(crate) use self::subdomain::{label_of, slug_of_label};

@@ -306,6 +306,12 @@ impl PodIdCounts {
     }
 }
 
+/// Returns the key for which a change of a pod id counts, if it is about an owned one.
+pub fn counted_key(before: Option<PodIdState>, after: Option<PodIdState>) -> Option<OwnerKey> {
+    let [before, after] = [before, after].map(|state| state.and_then(|state| state.owner_key()));
+    before.or(after)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use super::{
     RedbRegistry,
     file::Source,
     lives::{bytes_in, directory, files},
-    tables,
+    schema,
 };
 use crate::pods::{
     Janitor, JanitorRules, Moment, OwnerKey, PodRecord, Quotas, Registry, RegistryError, Slug, Usage,
@@ -215,7 +215,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (directory, disk) = (directory(), Kept::default());
-        tables::create(disk.open().unwrap()).unwrap();
+        schema::create(disk.open().unwrap()).unwrap();
         let registry = open(&directory, &disk);
         let model = Model { pods: BTreeMap::new(), quotas: Quotas::default() };
         Self {

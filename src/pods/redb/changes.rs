@@ -7,13 +7,10 @@ use std::{
 
 use redb::WriteTransaction;
 
-use super::{
-    PodRecord, Slug,
-    tables::{self, PodTables, Removed},
-};
+use super::schema::{self, PodTables, Removed, credentials};
 use crate::pods::{
     AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
-    PodIdChanged, QuotaExceeded, Quotas, credential_tables,
+    PodIdChanged, PodRecord, QuotaExceeded, Quotas, Slug,
 };
 
 /// Records that a transaction deletes at most where there is no room for more: so the reserve is enough for it.
@@ -105,13 +102,13 @@ impl<'a> Change<'a> {
                     other.map_or_else(Outcome::NoRoom, |_| Outcome::Found(false))
                 }
             },
-            Self::PodIds(changes) => Outcome::PodIds(tables::pod_ids::change(txn, changes)?),
-            Self::PodIdsRan(ran) => Outcome::Day(tables::pod_ids::ran(txn, ran)?),
+            Self::PodIds(changes) => Outcome::PodIds(schema::pod_ids::change(txn, changes)?),
+            Self::PodIdsRan(ran) => Outcome::Day(schema::pod_ids::ran(txn, ran)?),
             Self::AddCredential(credential, limits) => {
-                Outcome::AddedCredential(credential_tables::add(txn, credential, limits)?)
+                Outcome::AddedCredential(credentials::add(txn, credential, limits)?)
             }
             Self::RevokeCredential(owner_key, name) => {
-                Outcome::Revoked(credential_tables::revoke(txn, owner_key, name)?)
+                Outcome::Revoked(credentials::revoke(txn, owner_key, name)?)
             }
             Self::Hits(hits, at) => {
                 pods.add_hits(hits, at)?;

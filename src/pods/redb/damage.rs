@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::checked::Changed;
-use crate::pods::tables::rows::WRONG_RECORD;
+use super::schema::rows::WRONG_RECORD;
 
 /// Runs `work` on a database, and makes an error of a panic.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {

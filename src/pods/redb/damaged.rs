@@ -15,7 +15,7 @@ use super::{
     OpenError, RedbRegistry,
     faults::{EROFS, Fault, Kind},
     lives::{directory, disk, open, pod},
-    tables,
+    schema,
 };
 use crate::pods::{OwnerKey, PodIdChange, PodRecord, Registry, Slug, Usage, VerifiedPod, signed::Pod};
 
@@ -272,7 +272,7 @@ async fn a_registry_that_was_found_damaged_is_written_by_nobody() {
     fill(&registry, 12).await;
     let lost = registry.list(None, 1).await.unwrap().remove(0);
     let lose = |database: &redb::Database| {
-        let txn = tables::begin(database)?;
+        let txn = schema::begin(database)?;
         txn.open_table(TableDefinition::<&str, &[u8]>::new("pods"))?.remove(lost.slug.as_str())?;
         Ok(txn.commit()?)
     };

@@ -16,7 +16,7 @@ use super::{
     RedbRegistry,
     file::Source,
     lives::{self, disk},
-    tables,
+    schema,
 };
 use crate::pods::{Janitor, JanitorRules, Quotas, Registry, VerifiedPod, signed::Pod};
 
@@ -34,8 +34,8 @@ async fn a_hundred_thousand_expired_pods_go_while_others_come() {
     let registry = Arc::new(RedbRegistry::open(directory.path()).unwrap());
     for first in (0..PODS).step_by(1000) {
         let add = |database: &redb::Database| {
-            let txn = tables::begin(database)?;
-            tables::change_pods(&txn, |pods| {
+            let txn = schema::begin(database)?;
+            schema::change_pods(&txn, |pods| {
                 for n in first..first + 1000 {
                     let pod = pod(n).at(UNIX_EPOCH).with_lifetime(Duration::from_secs(n as u64));
                     let (record, blob) = pod.into_parts();

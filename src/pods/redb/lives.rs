@@ -13,7 +13,7 @@ use super::{
     OpenError, RedbRegistry,
     faults::{Disk, EIO, ENOSPC, EROFS, Fault, Kind},
     file::Source,
-    tables,
+    schema,
 };
 use crate::pods::{Registry, RegistryError, Slug, VerifiedPod, signed};
 
@@ -29,7 +29,7 @@ pub fn directory() -> tempfile::TempDir {
 /// A disk with an empty registry on it.
 pub fn disk() -> Disk {
     let disk = Disk::default();
-    tables::create(disk.open().unwrap()).unwrap();
+    schema::create(disk.open().unwrap()).unwrap();
     disk
 }
 

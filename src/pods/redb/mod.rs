@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod accounting;
+mod blob_files;
 mod changes;
 mod checked;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod problem;
 #[cfg(test)]
 mod reopening;
 mod reserve;
+mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -46,13 +48,12 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::open::OpenError;
 use self::{
-    store::Store,
+    store::{Store, closed},
     writer::{Done, Job},
 };
 use super::{
     AddedCredential, Blob, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
     PodIdChanged, PodIdRecord, PodRecord, Quotas, Registry, RegistryError, Slug, Usage, VerifiedPod,
-    credential_tables, tables,
 };
 
 /// Pods that one transaction deletes at most: uploads wait for it.
@@ -96,7 +97,7 @@ fn open_pod(store: &Store, mut record: PodRecord) -> Result<Option<(PodRecord, B
             return Ok(Some((record, blob)));
         }
         // A blob that is gone was replaced or deleted since.
-        match store.read(|database| tables::record(database, &record.slug))? {
+        match store.read(|database| schema::record(database, &record.slug))? {
             Some(again) if again.digest != record.digest => record = again,
             Some(PodRecord { slug, digest, .. }) => {
                 let problem = format!("the blob {digest} of the pod {slug} is missing");
@@ -105,10 +106,6 @@ fn open_pod(store: &Store, mut record: PodRecord) -> Result<Option<(PodRecord, B
             None => return Ok(None),
         }
     }
-}
-
-fn closed() -> RegistryError {
-    RegistryError::failed("the registry is closed")
 }
 
 #[async_trait]
@@ -133,7 +130,7 @@ impl Registry for RedbRegistry {
 
     async fn get_record(&self, slug: &Slug) -> Result<Option<PodRecord>, RegistryError> {
         let slug = *slug;
-        self.blocking(move |store| store.read(|database| tables::record(database, &slug))).await
+        self.blocking(move |store| store.read(|database| schema::record(database, &slug))).await
     }
 
     async fn get_blob(&self, slug: &Slug) -> Result<Option<Blob>, RegistryError> {
@@ -142,7 +139,7 @@ impl Registry for RedbRegistry {
 
     async fn get_pod(&self, slug: &Slug) -> Result<Option<(PodRecord, Blob)>, RegistryError> {
         let slug = *slug;
-        let open = move |store: &Store| match store.read(|database| tables::record(database, &slug))? {
+        let open = move |store: &Store| match store.read(|database| schema::record(database, &slug))? {
             Some(record) => open_pod(store, record),
             None => Ok(None),
         };
@@ -161,7 +158,7 @@ impl Registry for RedbRegistry {
     ) -> Result<Vec<PodRecord>, RegistryError> {
         let (owner_key, after) = (*owner_key, after.copied());
         let read = move |store: &Store| {
-            store.read(|database| tables::owned_records(database, &owner_key, after.as_ref(), limit))
+            store.read(|database| schema::owned_records(database, &owner_key, after.as_ref(), limit))
         };
         self.blocking(read).await
     }
@@ -198,7 +195,7 @@ impl Registry for RedbRegistry {
     ) -> Result<Vec<PodRecord>, RegistryError> {
         let after = after.and_then(|record| record.expires.map(|expires| (expires, record.slug)));
         let read =
-            move |store: &Store| store.read(|database| tables::expired_records(database, now, after, limit));
+            move |store: &Store| store.read(|database| schema::expired_records(database, now, after, limit));
         self.blocking(read).await
     }
 
@@ -208,18 +205,18 @@ impl Registry for RedbRegistry {
 
     async fn usage(&self, owner_key: Option<&OwnerKey>) -> Result<Usage, RegistryError> {
         let owner_key = owner_key.copied();
-        self.blocking(move |store| store.read(|database| tables::usage(database, owner_key.as_ref()))).await
+        self.blocking(move |store| store.read(|database| schema::usage(database, owner_key.as_ref()))).await
     }
 
     async fn list(&self, after: Option<&Slug>, limit: usize) -> Result<Vec<PodRecord>, RegistryError> {
         let after = after.copied();
-        self.blocking(move |store| store.read(|database| tables::records(database, after.as_ref(), limit)))
+        self.blocking(move |store| store.read(|database| schema::records(database, after.as_ref(), limit)))
             .await
     }
 
     async fn pod_id(&self, pod_id: &str) -> Result<Option<PodIdRecord>, RegistryError> {
         let pod_id = pod_id.to_owned();
-        self.blocking(move |store| store.read(|database| tables::pod_ids::record(database, &pod_id))).await
+        self.blocking(move |store| store.read(|database| schema::pod_ids::record(database, &pod_id))).await
     }
 
     async fn change_pod_ids(
@@ -228,7 +225,7 @@ impl Registry for RedbRegistry {
     ) -> Result<Vec<PodIdChanged>, RegistryError> {
         // Most registrations change nothing: only the others wait for the disk.
         let preview = move |store: &Store| {
-            let preview = store.read(|database| tables::pod_ids::preview(database, &changes))?;
+            let preview = store.read(|database| schema::pod_ids::preview(database, &changes))?;
             Ok((changes, preview))
         };
         let (changes, (unchanged, writes)) = self.blocking(preview).await?;
@@ -245,7 +242,7 @@ impl Registry for RedbRegistry {
     ) -> Result<Vec<(String, PodIdRecord)>, RegistryError> {
         let after = after.map(ToOwned::to_owned);
         let read = move |store: &Store| {
-            store.read(|database| tables::pod_ids::records(database, after.as_deref(), limit))
+            store.read(|database| schema::pod_ids::records(database, after.as_deref(), limit))
         };
         self.blocking(read).await
     }
@@ -256,7 +253,7 @@ impl Registry for RedbRegistry {
 
     async fn owned_pod_ids(&self, owner_key: &OwnerKey) -> Result<u64, RegistryError> {
         let owner_key = *owner_key;
-        self.blocking(move |store| store.read(|database| tables::pod_ids::owned_by(database, &owner_key)))
+        self.blocking(move |store| store.read(|database| schema::pod_ids::owned_by(database, &owner_key)))
             .await
     }
 
@@ -270,13 +267,13 @@ impl Registry for RedbRegistry {
 
     async fn credential(&self, secret_hash: &Digest) -> Result<Option<Credential>, RegistryError> {
         let secret_hash = *secret_hash;
-        self.blocking(move |store| store.read(|database| credential_tables::find(database, &secret_hash)))
+        self.blocking(move |store| store.read(|database| schema::credentials::find(database, &secret_hash)))
             .await
     }
 
     async fn credentials(&self, owner_key: &OwnerKey) -> Result<Vec<Credential>, RegistryError> {
         let owner_key = *owner_key;
-        self.blocking(move |store| store.read(|database| credential_tables::of_key(database, &owner_key)))
+        self.blocking(move |store| store.read(|database| schema::credentials::of_key(database, &owner_key)))
             .await
     }
 

@@ -13,16 +13,16 @@ use std::{
 use redb::{Builder, Database, DatabaseError};
 use tokio::sync::mpsc;
 
+use super::blob_files::BlobFiles;
 use super::{
     RedbRegistry,
     damage::{discard, guarded, is_damage},
     file::{LockedFile, Source},
     reserve::{Reserve, is_full},
+    schema,
     store::Store,
-    tables,
     writer::{BATCH, Writer},
 };
-use crate::pods::blobs::BlobFiles;
 
 /// redb's page cache. Records are small, and blobs are not in it.
 const CACHE: usize = 8 << 20;
@@ -173,11 +173,11 @@ impl From<io::Error> for Unprepared {
 
 /// Brings the tables up to date, and removes what interrupted uploads left.
 fn prepare(directory: &Path, database: &Database) -> Result<BlobFiles, Unprepared> {
-    guarded(|| tables::upgrade(database, SystemTime::now()))?;
+    guarded(|| schema::upgrade(database, SystemTime::now()))?;
     let blobs = BlobFiles::open(&blobs_in(directory))?;
     remove_unfinished(directory)?;
     sync(directory)?;
-    let known = guarded(|| tables::KnownBlobs::open(database))?;
+    let known = guarded(|| schema::KnownBlobs::open(database))?;
     let removed = blobs.sweep(|digest| Ok::<_, Unprepared>(guarded(|| known.has(digest))?))?;
     if removed > 0 {
         tracing::info!(removed, "removed what interrupted uploads had left");
@@ -209,7 +209,7 @@ pub(super) fn create(
     let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory);
     // Without the random name, which helps nobody.
     let unfinished = unfinished.map_err(|error| io::Error::from(error.kind()))?;
-    tables::create(make(unfinished.path())?)?;
+    schema::create(make(unfinished.path())?)?;
     match unfinished.persist_noclobber(file) {
         Ok(_) => Ok(true),
         // The lock decides which of the two goes on.
@@ -233,16 +233,16 @@ fn remove_unfinished(directory: &Path) -> io::Result<()> {
 /// writing changes the file, which must not be changed where it is damaged, or where a newer broker wrote it.
 fn check(file: &Path, source: &Source) -> Result<(), OpenError> {
     let schema =
-        source.open_checked_snapshot().and_then(|snapshot| guarded(move || tables::schema(&snapshot)));
+        source.open_checked_snapshot().and_then(|snapshot| guarded(move || schema::version(&snapshot)));
     known(file, schema.map_err(|error| refusal(file, error))?)
 }
 
 /// Checks that the tables are ones that this broker knows.
 fn known(file: &Path, schema: Option<u64>) -> Result<(), OpenError> {
     match schema {
-        Some(1..=tables::SCHEMA) => Ok(()),
+        Some(1..=schema::SCHEMA) => Ok(()),
         Some(found) => {
-            let found = format!("schema {found}, this one knows {}", tables::SCHEMA);
+            let found = format!("schema {found}, this one knows {}", schema::SCHEMA);
             Err(OpenError::Newer { path: file.into(), found })
         }
         None => {

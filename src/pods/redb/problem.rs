@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::RegistryError;
+use crate::pods::RegistryError;
 
 /// Why the registry does not work, if it does not.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use super::{
     faults::{Disk, EIO, EROFS, Fault, Kind},
     file::Source,
     lives::{directory, disk, pod},
-    tables,
+    schema,
 };
 use crate::pods::{Quotas, Registry, Slug};
 
@@ -36,8 +36,8 @@ impl Cached {
         let records: Vec<_> =
             (0..PODS).map(|_| pod.clone().with_slug(Slug::random()).into_parts().0).collect();
         let insert = |database: &redb::Database| {
-            let txn = tables::begin(database)?;
-            tables::change_pods(&txn, |pods| {
+            let txn = schema::begin(database)?;
+            schema::change_pods(&txn, |pods| {
                 records
                     .iter()
                     .try_for_each(|record| pods.insert(record, &Quotas::default()).map(Result::unwrap))
@@ -83,7 +83,7 @@ async fn a_snapshot_that_was_given_up_is_opened_again_once_in_a_pause() {
         // A failed read on a thread that nobody guards.
         let give_up = |database: &redb::Database| {
             cached.disk.fail_reads(1);
-            let all = || tables::records(database, None, usize::MAX).map(drop);
+            let all = || schema::records(database, None, usize::MAX).map(drop);
             std::thread::scope(|scope| scope.spawn(all).join().unwrap())
         };
         cached.registry.store.read(give_up).unwrap_err();

@@ -10,17 +10,14 @@ use std::{
 use redb::Database;
 
 use super::{
-    RegistryError, closed,
+    blob_files::{BlobFiles, StagedBlob},
     damage::{discard, guarded, guarded_read, is_damage},
     file::Source,
     problem::Problem,
     reserve::Reserve,
-    tables,
+    schema,
 };
-use crate::pods::{
-    Quotas,
-    blobs::{BlobFiles, StagedBlob},
-};
+use crate::pods::{Quotas, RegistryError};
 
 /// How often a read is made again because another one, or the writer, made the database unusable.
 const RETRIES: usize = 3;
@@ -273,7 +270,7 @@ impl Store {
     /// something is written to the database for that, as much as an upload writes: nothing less shows that there is room
     /// again.
     pub fn check(&self) {
-        if let Err(error) = self.read(tables::schema) {
+        if let Err(error) = self.read(schema::version) {
             return self.problem.cannot("read", &error);
         }
         if self.make_writable().is_err() {
@@ -297,7 +294,7 @@ impl Store {
         let _turn = self.turn();
         self.keep_reserve()?;
         self.blobs.check(ROOM)?;
-        self.write(|database| tables::try_room(database, ROOM))?;
+        self.write(|database| schema::try_room(database, ROOM))?;
         // What the database took is not there for blobs.
         Ok(self.blobs.check(ROOM)?)
     }
@@ -325,11 +322,16 @@ impl Store {
 
 /// Returns whether redb takes transactions: it does not since an I/O error, although it reads on from its cache.
 fn takes_transactions(database: &Database) -> bool {
-    guarded(|| Ok(tables::begin(database)?.abort()?)).is_ok()
+    guarded(|| Ok(schema::begin(database)?.abort()?)).is_ok()
 }
 
 fn unusable() -> RegistryError {
     registry_error(redb::Error::PreviousIo)
+}
+
+/// Returns the error of whatever is done after the end.
+pub fn closed() -> RegistryError {
+    RegistryError::failed("the registry is closed")
 }
 
 pub fn registry_error(error: redb::Error) -> RegistryError {

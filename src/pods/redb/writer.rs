@@ -9,14 +9,14 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    PodRecord, RegistryError, Slug,
+    blob_files::StagedBlob,
     changes::{Change, Outcome, PIECE},
+    schema::{self, KnownBlobs},
     store::Store,
-    tables::{self, KnownBlobs},
 };
 use crate::pods::{
     AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
-    PodIdChanged, blobs::StagedBlob,
+    PodIdChanged, PodRecord, RegistryError, Slug,
 };
 
 /// Writes that share one transaction at most.
@@ -221,8 +221,8 @@ impl Writer {
         let taken_back: Vec<_> = refused.iter().take(limit).copied().collect();
         let quotas = *store.quotas.lock().unwrap_or_else(PoisonError::into_inner);
         store.write(|database| {
-            let txn = tables::begin(database)?;
-            tables::change_pods(&txn, |pods| {
+            let txn = schema::begin(database)?;
+            schema::change_pods(&txn, |pods| {
                 for slug in &taken_back {
                     pods.remove(slug)?;
                 }
@@ -248,7 +248,7 @@ impl Writer {
         self.refused = self.store.read(|database| {
             let mut left = BTreeSet::new();
             for slug in refused {
-                left.extend(tables::record(database, slug)?.map(|record| record.slug));
+                left.extend(schema::record(database, slug)?.map(|record| record.slug));
             }
             Ok(left)
         })?;

@@ -11,13 +11,13 @@ use super::{
     indexes::Indexes,
     pod_ids,
     rows::{HITS, LAST_HITS, META, PODS, decode},
-    schema, seconds,
+    seconds, version,
 };
 use crate::pods::PodRecord;
 
 /// Brings the tables of an older broker up to [`SCHEMA`] in one transaction.
 pub fn upgrade(db: &Database, now: SystemTime) -> Result<(), redb::Error> {
-    let found = schema(db)?.unwrap_or_default();
+    let found = version(db)?.unwrap_or_default();
     if found == SCHEMA {
         return Ok(());
     }
@@ -66,7 +66,7 @@ mod tests {
     use redb::{TableDefinition, backends::InMemoryBackend};
 
     use super::*;
-    use crate::pods::{OwnerKey, Quotas, Usage, VerifiedPod, signed::Pod, tables};
+    use crate::pods::{OwnerKey, Quotas, Usage, VerifiedPod, redb::schema, signed::Pod};
 
     /// As a broker of schema 2 left it: whatever it counted in total is right.
     #[test]
@@ -78,7 +78,7 @@ mod tests {
         let (record, _) = pod.into_parts();
         let kept = Usage { pods: 9, bytes: 9000 };
         let txn = database.begin_write().unwrap();
-        tables::change_pods(&txn, |pods| pods.insert(&record, &Quotas::default())).unwrap().unwrap();
+        schema::change_pods(&txn, |pods| pods.insert(&record, &Quotas::default())).unwrap().unwrap();
         txn.delete_table(TableDefinition::<(&[u8; 32], &str), ()>::new("owned")).unwrap();
         txn.delete_table(TableDefinition::<(u64, &str), ()>::new("expiring")).unwrap();
         {
@@ -90,18 +90,18 @@ mod tests {
             owners.insert(&[7; 32], (2, 1000)).unwrap();
         }
         txn.commit().unwrap();
-        let blobs = || tables::KnownBlobs::open(&database).unwrap().has(&record.digest).unwrap();
+        let blobs = || schema::KnownBlobs::open(&database).unwrap().has(&record.digest).unwrap();
         assert!(blobs());
         upgrade(&database, SystemTime::UNIX_EPOCH).unwrap();
         assert!(blobs());
-        assert_eq!(tables::usage(&database, None).unwrap(), kept);
+        assert_eq!(schema::usage(&database, None).unwrap(), kept);
         for key in [OwnerKey([7; 32]), record.owner_key] {
-            assert_eq!(tables::usage(&database, Some(&key)).unwrap(), Usage::default());
+            assert_eq!(schema::usage(&database, Some(&key)).unwrap(), Usage::default());
         }
         let expired = SystemTime::UNIX_EPOCH + lifetime;
         let indexed = [
-            tables::owned_records(&database, &record.owner_key, None, 9).unwrap(),
-            tables::expired_records(&database, expired, None, 9).unwrap(),
+            schema::owned_records(&database, &record.owner_key, None, 9).unwrap(),
+            schema::expired_records(&database, expired, None, 9).unwrap(),
         ];
         assert_eq!(indexed, [[record.clone()], [record]]);
     }

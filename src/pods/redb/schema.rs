@@ -7,7 +7,7 @@
 //! | `last_hits` | slug | when the last of them was, in seconds since 1970 |
 //! | `blobs` | SHA-256 | how many pods have this blob |
 //! | `signed_blobs` | SHA-256 | how many of them were uploaded with a signature |
-//! | `credentials`, `credential_names` | | as `credential_tables` says |
+//! | `credentials`, `credential_names` | | as [`credentials`] says |
 //! | `owners` | owner key | how many pods it uploaded with a signature, and bytes of their blobs |
 //! | `owned` | owner key, slug | nothing: an index of the records by owner key |
 //! | `expiring` | milliseconds since 1970, slug | nothing: an index of the records that expire, by when they do |
@@ -18,6 +18,7 @@
 //! ([`pod_ids`]).
 
 mod accounts;
+pub mod credentials;
 mod indexes;
 pub mod pod_ids;
 pub mod rows;
@@ -40,7 +41,7 @@ pub use self::{
     indexes::{expired_records, owned_records},
     upgrade::upgrade,
 };
-use super::{PodRecord, QuotaExceeded, Quotas, Slug};
+use crate::pods::{PodRecord, QuotaExceeded, Quotas, Slug};
 
 /// There for a moment, to see whether there is room.
 const TRIED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tried");
@@ -50,7 +51,7 @@ const ROW: usize = 4000;
 /// The version of the tables that this broker writes.
 pub const SCHEMA: u64 = 3;
 /// The schema version in a database, if it is one of a broker.
-pub fn schema(db: &impl ReadableDatabase) -> Result<Option<u64>, redb::Error> {
+pub fn version(db: &impl ReadableDatabase) -> Result<Option<u64>, redb::Error> {
     match db.begin_read()?.open_table(META) {
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         table => Ok(table?.get("schema")?.map(|version| version.value())),

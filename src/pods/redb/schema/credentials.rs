@@ -10,10 +10,8 @@ use redb::{
     WriteTransaction,
 };
 
-use super::{
-    AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey,
-    tables::rows::{decode, encode},
-};
+use super::rows::{decode, encode};
+use crate::pods::{AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey};
 
 const CREDENTIALS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("credentials");
 const NAMES: TableDefinition<'_, (&[u8; 32], &str), &[u8; 32]> = TableDefinition::new("credential_names");

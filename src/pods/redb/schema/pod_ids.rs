@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::rows::{decode, encode, stored};
 use crate::pods::{
     BoundBy, OwnerKey, PodIdChange, PodIdChanged, PodIdRecord, PodIdState,
-    pod_ids::{PodIdCounts, day_of},
+    pod_ids::{PodIdCounts, counted_key, day_of},
 };
 
 const POD_IDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pod_ids");
@@ -100,12 +100,6 @@ impl<'txn> Tables<'txn> {
         }
         Ok(Ok(()))
     }
-}
-
-/// Returns the key for which a change of a pod id counts, if it is about an owned one.
-pub fn counted_key(before: Option<PodIdState>, after: Option<PodIdState>) -> Option<OwnerKey> {
-    let [before, after] = [before, after].map(|state| state.and_then(|state| state.owner_key()));
-    before.or(after)
 }
 
 /// Changes the states of pod ids, one after the other.

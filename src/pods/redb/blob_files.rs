@@ -16,7 +16,7 @@ use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use super::{Blob, Digest};
+use crate::pods::{Blob, Digest};
 
 const TEMPORARY: &str = ".upload-";
 /// How many blobs are remembered as right, at about 100 bytes each.
