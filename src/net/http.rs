@@ -37,7 +37,7 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Fields in a head: a head of HTTP/2 holds no more, where each counts 32 bytes beside its own (RFC 9113, section 6.5.2).
 const MAX_FIELDS: usize = MAX_HEAD / 32;
 /// Bytes that are read at a time, and that wait to be written, on one connection of HTTP/1.1.
-const MAX_BUFFER: usize = 32 * 1024;
+const MAX_BUFFER: usize = 16 * 1024;
 /// Bytes that a client may send on one stream of HTTP/2 before they are read: as much as the protocol's default.
 const STREAM_WINDOW: u32 = 64 * 1024 - 1;
 /// The same for all streams of a connection: one that is not read leaves room for the others.
@@ -99,7 +99,8 @@ impl Connection {
         let version = timeout(head_timeout, stream.version()).await??;
         let ended = match version {
             Version::Http1 => self.serve_http1(stream, handler, begun + head_timeout).await,
-            Version::Http2 => self.serve_http2(stream, handler).await,
+            // In a box: a connection of HTTP/1.1 needs half of its size.
+            Version::Http2 => Box::pin(self.serve_http2(stream, handler)).await,
         };
         ended.map_err(io::Error::other)
     }

@@ -133,7 +133,11 @@ impl AsyncRead for Stream {
         if self.read.has_remaining() {
             let length = self.read.len().min(buf.remaining());
             buf.put_slice(&self.read.split_to(length));
-            return Poll::Ready(Ok(()));
+            // What has come with it is read with it: HTTP would double its buffer for it otherwise.
+            return match Pin::new(&mut self.transport).poll_read(cx, buf) {
+                Poll::Pending => Poll::Ready(Ok(())),
+                read => read,
+            };
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.transport).poll_read(cx, buf)?;
