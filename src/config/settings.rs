@@ -234,7 +234,7 @@ settings! {
         max_uploads: u32 = 32;
         /// Uploads of one client address (IPv6: of one /64, and four times as many of a /48) at the same time, from their first byte to their last; the others wait.
         max_uploads_per_address: u32 = 8;
-        /// Memory for the bodies of all running uploads together. An upload takes it as its body arrives, and keeps it until the pod is stored or refused. An upload waits while its client address (IPv6: its /48) would hold more than is left. Of the last third it takes at once what it needs to be complete: the rest of its `Content-Length`, or of `max_blob` where that is not known. When one has waited for a quarter of `upload_wait`, one upload of the address whose uploads would hold the most memory for the longest is answered with 503.
+        /// Memory for all running uploads together. An upload takes 32 KiB for its request, or 112 KiB over HTTP/2, as long as all requests have no more than a third. For its body and 64 KiB of buffers it takes memory as the body arrives, and keeps it until the pod is stored or refused; the body is not read before there is some. An upload waits while its client address (IPv6: its /48) would hold more than is left. Of the last two thirds it takes at once what it needs to be complete: the rest of its `Content-Length`, or of `max_blob` where that is not known. When one has waited for a quarter of `upload_wait`, one upload of the address whose uploads would hold the most memory for the longest is answered with 503.
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits in total, for others of its client, for memory and to be stored, before it is answered with 503.
         upload_wait: Duration = known("20s");

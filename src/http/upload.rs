@@ -2,6 +2,7 @@
 
 mod body;
 mod format;
+mod json;
 mod unescape;
 
 use std::sync::Arc;
@@ -177,14 +178,13 @@ pub async fn receive(
     let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
     body::check_length(length, &config.pods)?;
     let client = Client::of(request, &config.trusted_proxies);
-    let upload = app.uploads.load_full().begin(client.address).await?;
+    let upload = app.uploads.load_full().begin(client.address, request.version()).await?;
     let (body, permit) = body::read(body, length, &config.pods, upload).await?;
     let max_manifest = config.pods.max_manifest.as_u64() as usize;
     let verify = move || {
-        let body = body.into_bytes();
         if let Some(signed) = &signed {
             let wrong = |error: DigestError| HttpError::new(StatusCode::BAD_REQUEST, error.to_string());
-            signed.digest.check(&body).map_err(wrong)?;
+            signed.digest.check(body.as_ref()).map_err(wrong)?;
         }
         let pod = VerifiedPod::verify(format.html(body, permit)?, max_manifest)?;
         match signed {

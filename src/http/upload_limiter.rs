@@ -10,20 +10,29 @@ mod slowest;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use salvo::http::Version;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::memory::{Reservation, UploadMemory};
+use self::memory::{RequestMemory, Reservation, UploadMemory};
 use super::error::HttpError;
 use crate::{
     config::PodSettings,
     net::client_permits::{ClientPermit, ClientPermits},
 };
 
-/// What an upload takes when its first bytes arrive, unless it is shorter.
+/// What the request of an upload takes, whatever it waits for: its connection, its future, and what its client sends before
+/// anything of the body is read. That fits into a buffer of HTTP/1.1, or into the window of a stream of HTTP/2.
+const HTTP1_REQUEST: u64 = 32 * 1024;
+const HTTP2_REQUEST: u64 = 112 * 1024;
+/// What waits in buffers while a body is read: three reads of HTTP/1.1, or the window of a stream of HTTP/2.
+const BUFFERS: u64 = 64 * 1024;
+/// Requests and buffers take no more than this share of the memory each, so that little memory has room for uploads too.
+const MAX_SHARE: u64 = 64;
+/// The first piece that an upload takes for its body, unless it is shorter.
 const FIRST_BYTES: u64 = 64 * 1024;
 /// The largest piece that it takes later, unless it takes all that it needs.
 const MAX_PIECE: u64 = 1024 * 1024;
@@ -71,16 +80,26 @@ impl UploadLimiter {
         self.settings == Settings::of(settings)
     }
 
-    /// Waits for a place among the uploads of `client`.
+    /// Waits for a place among the uploads of `client`, one of which has come over this version of HTTP.
     ///
     /// # Errors
     ///
     /// Returns 503 if there is none within `pods.upload_wait`.
-    pub async fn begin(&self, client: Option<IpAddr>) -> Result<ArrivingUpload, HttpError> {
+    pub async fn begin(&self, client: Option<IpAddr>, version: Version) -> Result<ArrivingUpload, HttpError> {
         let mut wait = Wait { total: self.settings.wait, left: self.settings.wait };
+        let share = self.settings.memory / MAX_SHARE;
+        let request = if version < Version::HTTP_2 { HTTP1_REQUEST } else { HTTP2_REQUEST };
+        let request = self.memory.request(request.min(share));
         let place = wait.until(self.clients.enter(client)).await?;
         let memory = self.memory.reservation(client);
-        Ok(ArrivingUpload { memory, place, wait, stored: self.stored.clone() })
+        Ok(ArrivingUpload {
+            memory,
+            request,
+            buffers: BUFFERS.min(share),
+            place,
+            wait,
+            stored: self.stored.clone(),
+        })
     }
 }
 
@@ -112,6 +131,9 @@ impl Wait {
 /// An upload whose body arrives.
 pub struct ArrivingUpload {
     memory: Reservation,
+    request: RequestMemory,
+    /// What is taken for buffers, beside the body.
+    buffers: u64,
     place: Option<ClientPermit>,
     wait: Wait,
     stored: Arc<Semaphore>,
@@ -125,8 +147,9 @@ impl ArrivingUpload {
     /// Returns 503 if the upload has waited for `pods.upload_wait`.
     pub async fn grow(&mut self, arrived: u64, limit: u64) -> Result<(), HttpError> {
         let held = self.memory.bytes();
-        if arrived > held {
-            self.wait.until(self.memory.grow(step(held, arrived, limit), limit - held)).await?;
+        let (needed, most) = (arrived + self.buffers, limit + self.buffers);
+        if needed > held {
+            self.wait.until(self.memory.grow(step(held, needed, most), most - held)).await?;
         }
         self.memory.received(arrived);
         Ok(())
@@ -151,7 +174,13 @@ impl ArrivingUpload {
         self.memory.mark_arrived();
         let stored = self.wait.until(self.stored.acquire_owned()).await?;
         let stored = stored.expect("it is never closed");
-        Ok(UploadPermit { memory: self.memory, _place: self.place, _stored: stored })
+        Ok(UploadPermit {
+            memory: self.memory,
+            buffers: self.buffers,
+            _request: self.request,
+            _place: self.place,
+            _stored: stored,
+        })
     }
 }
 
@@ -159,16 +188,18 @@ impl ArrivingUpload {
 /// [`UploadPermit::hold`].
 pub struct UploadPermit {
     memory: Reservation,
+    buffers: u64,
+    _request: RequestMemory,
     _place: Option<ClientPermit>,
     _stored: OwnedSemaphorePermit,
 }
 
 impl UploadPermit {
     /// Returns `bytes` as [`Bytes`] that keep this permit until the last clone of them is dropped, whoever holds it: a
-    /// verification, a registry that writes to a slow disk, a task whose client has gone. Memory that was reserved
-    /// beyond them is given back now.
-    pub fn hold(mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
-        self.memory.shrink(bytes.as_ref().len() as u64);
+    /// verification, a registry that writes to a slow disk, a task whose client has gone. They take `memory` bytes; what was
+    /// reserved beyond that is given back now.
+    pub fn hold(mut self, bytes: impl AsRef<[u8]> + Send + 'static, memory: u64) -> Bytes {
+        self.memory.shrink(memory + self.buffers);
         Bytes::from_owner(Held { bytes, _permit: self })
     }
 }

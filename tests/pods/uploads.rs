@@ -229,7 +229,7 @@ async fn an_upload_that_stands_still_is_none_of_those_that_are_stored() {
 /// Three that stand still have all memory. Of these the slowest ends, so that a fourth one is taken; the others go on.
 #[tokio::test]
 async fn too_much_memory_at_a_time() {
-    let limits = format!("{SMALL}\nupload_memory = \"6 KiB\"\nupload_wait = \"10s\"");
+    let limits = format!("{SMALL}\nupload_memory = \"7 KiB\"\nupload_wait = \"10s\"");
     let server = TestServer::with(&limits).await;
     let html = pod_of(2048);
     let mut held = Vec::new();

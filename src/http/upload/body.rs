@@ -1,8 +1,9 @@
 //! Reads the body of an upload, which takes memory as it arrives.
 
-use std::time::Duration;
+use std::{io, ops::Range, time::Duration};
 
 use futures_util::StreamExt;
+use memmap2::MmapMut;
 use salvo::http::{ReqBody, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
@@ -14,43 +15,48 @@ use crate::{
     },
 };
 
-/// Bytes of a piece of a body.
-const PIECE: usize = 64 * 1024;
-
-/// A body in pieces of one size: buffers that grow, or are as large as the body may become, fragment the heap beyond what
-/// `pods.upload_memory` accounts for.
+/// A body in a mapping of its own, of which the pages that were written take memory. Dropping it gives all of them back to
+/// the system at once: the heap would keep what lies between other allocations, beyond what `pods.upload_memory` accounts for.
 pub struct Body {
-    pieces: Vec<Vec<u8>>,
-    length: usize,
-    limit: usize,
+    map: MmapMut,
+    arrived: usize,
+    /// What of it is the upload.
+    content: Range<usize>,
 }
 
 impl Body {
-    /// Returns an empty body, which becomes no longer than `limit`.
-    fn new(limit: usize) -> Self {
-        Self { pieces: Vec::new(), length: 0, limit }
+    /// Returns an empty body with room for `limit` bytes.
+    fn new(limit: u64) -> io::Result<Self> {
+        let limit = usize::try_from(limit).map_err(io::Error::other)?;
+        Ok(Self { map: MmapMut::map_anon(limit)?, arrived: 0, content: 0..0 })
     }
 
-    fn append(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            if self.pieces.last().is_none_or(|piece| piece.len() == piece.capacity()) {
-                self.pieces.push(Vec::with_capacity((self.limit - self.length).min(PIECE)));
-            }
-            let piece = self.pieces.last_mut().expect("there is one");
-            let (fits, rest) = data.split_at(data.len().min(piece.capacity() - piece.len()));
-            piece.extend_from_slice(fits);
-            self.length += fits.len();
-            data = rest;
-        }
+    fn append(&mut self, data: &[u8]) {
+        let end = self.arrived + data.len();
+        self.map[self.arrived..end].copy_from_slice(data);
+        self.arrived = end;
+        self.content.end = end;
     }
 
-    /// Returns the bytes in one buffer. Each piece goes as soon as it is copied.
-    pub fn into_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.length);
-        for piece in self.pieces {
-            bytes.extend_from_slice(&piece);
-        }
-        bytes
+    /// Bytes that it takes, however few of them are the upload.
+    pub fn memory(&self) -> u64 {
+        self.arrived as u64
+    }
+
+    /// Leaves out what is beside the upload, as `find` says, which may change all of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `find`.
+    pub fn narrow<E>(&mut self, find: impl FnOnce(&mut [u8]) -> Result<Range<usize>, E>) -> Result<(), E> {
+        self.content = find(&mut self.map[..self.arrived])?;
+        Ok(())
+    }
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.map[self.content.clone()]
     }
 }
 
@@ -94,7 +100,12 @@ async fn read_whole(
     settings: &PodSettings,
     upload: &mut ArrivingUpload,
 ) -> Result<Body, HttpError> {
-    let mut whole = Body::new(usize::try_from(limit).unwrap_or(usize::MAX));
+    // Until there is memory for the body, it is left where it is: what was read of it would wait in buffers.
+    upload.grow(limit.min(1), limit).await?;
+    let mut whole = Body::new(limit).map_err(|error| {
+        tracing::error!(%error, "the system has no memory for an upload");
+        HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "there is no memory for this upload; try again later")
+    })?;
     // Every byte buys time, but what came fast at first buys no long stillness later.
     let mut deadline = Instant::now() + settings.upload_grace;
     loop {
@@ -114,7 +125,7 @@ async fn read_whole(
             }
         };
         let Ok(data) = frame.into_data() else { continue };
-        let arrived = (whole.length + data.len()) as u64;
+        let arrived = (whole.arrived + data.len()) as u64;
         if arrived > limit {
             return Err(too_large(settings.max_blob.as_u64()));
         }
@@ -148,12 +159,10 @@ mod tests {
             to_come in 0..300_000_usize,
         ) {
             let length = parts.iter().map(Vec::len).sum::<usize>();
-            let mut body = Body::new(length + to_come);
+            let mut body = Body::new((length + to_come) as u64).unwrap();
             parts.iter().for_each(|part| body.append(part));
-            prop_assert!(body.pieces.iter().all(|piece| piece.capacity() <= PIECE));
-            prop_assert!(body.pieces.iter().map(Vec::capacity).sum::<usize>() <= length + to_come);
-            prop_assert_eq!(body.length, length);
-            prop_assert!(body.into_bytes() == parts.concat());
+            prop_assert_eq!(body.memory(), length as u64);
+            prop_assert!(body.as_ref() == parts.concat());
         }
     }
 }

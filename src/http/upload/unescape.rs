@@ -2,9 +2,9 @@
 
 use memchr::memchr;
 
-/// Replaces the escapes in what stands between the quotes of a JSON string (RFC 8259, section 7). Returns `None` if one
-/// of them is none, or half of a surrogate pair.
-pub fn unescape(text: &mut Vec<u8>) -> Option<()> {
+/// Replaces the escapes in what stands between the quotes of a JSON string (RFC 8259, section 7). Returns the length of the
+/// text, which is at the beginning, or `None` if one of them is none, or half of a surrogate pair.
+pub fn unescape(text: &mut [u8]) -> Option<usize> {
     let next = |text: &[u8], from: usize| memchr(b'\\', &text[from..]).map_or(text.len(), |at| from + at);
     let (mut read, mut written) = (next(text, 0), next(text, 0));
     while read < text.len() {
@@ -18,8 +18,7 @@ pub fn unescape(text: &mut Vec<u8>) -> Option<()> {
         text.copy_within(plain, written);
         written += length;
     }
-    text.truncate(written);
-    Some(())
+    Some(written)
 }
 
 /// Returns the character that the escape at the beginning of `text` stands for, and the length of the escape.
@@ -57,7 +56,8 @@ mod tests {
 
     fn unescaped(text: &str) -> Option<String> {
         let mut bytes = text.as_bytes().to_vec();
-        unescape(&mut bytes)?;
+        let length = unescape(&mut bytes)?;
+        bytes.truncate(length);
         Some(String::from_utf8(bytes).unwrap())
     }
 

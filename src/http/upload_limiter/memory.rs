@@ -19,6 +19,10 @@ use crate::net::connection_limiter::customer_key;
 /// The share of the memory that is kept for uploads which need no more than it to be complete.
 const KEPT: u64 = 3;
 
+/// The share of the memory that requests take at most: bodies find room however many uploads wait. What exceeds it is bounded as
+/// connections are.
+const REQUESTS: u64 = 3;
+
 /// The memory of all uploads. Whoever fits is served, in no order: a large upload that waits must not hold up small ones.
 pub struct UploadMemory {
     state: Mutex<State>,
@@ -35,13 +39,16 @@ struct State {
 /// Who holds how much.
 pub struct Ledger {
     total: u64,
+    /// What bodies have not taken.
     left: u64,
+    /// What requests have of that.
+    requests: u64,
     by_network: HashMap<Option<IpAddr>, u64>,
 }
 
 impl Ledger {
     fn new(total: u64) -> Self {
-        Self { total, left: total, by_network: HashMap::new() }
+        Self { total, left: total, requests: 0, by_network: HashMap::new() }
     }
 
     /// Returns what the uploads of a network hold together.
@@ -54,20 +61,28 @@ impl Ledger {
         self.by_network.values().sum::<u64>() / (self.by_network.len() as u64).max(1)
     }
 
+    /// Takes `bytes` for a request, or as much of it as there is for requests. Returns how much was taken.
+    fn take_request(&mut self, bytes: u64) -> u64 {
+        let taken = bytes.min((self.total / REQUESTS).saturating_sub(self.requests));
+        self.requests += taken;
+        taken
+    }
+
     /// Takes `step` bytes for an upload that needs `need` to be complete, or all that it needs. Returns how much was
     /// taken, or `None` if it has to wait.
     ///
     /// No network takes more than would make what it holds exceed what is left before: however slow its uploads are, they
     /// leave half of the memory to the others. An upload takes a step only if any other of its network could still be
-    /// completed then, so that uploads which keep arriving never all wait for one another; once that is not so, it is
-    /// all that it needs or nothing.
+    /// completed then, however many requests come, so that uploads which keep arriving never all wait for one another; once
+    /// that is not so, it is all that it needs or nothing.
     fn take(&mut self, network: Option<IpAddr>, step: u64, need: u64) -> Option<u64> {
         // Clients without an address share nothing with one another but the total.
         let held = network.map_or(0, |_| self.held(network));
-        let room = self.left.saturating_sub(held);
-        let is_ample = room >= (self.total / KEPT).saturating_add(step.saturating_mul(2));
+        let room_beside = |requests: u64| self.left.saturating_sub(requests).saturating_sub(held);
+        let kept = (self.total / KEPT).saturating_add(step.saturating_mul(2));
+        let is_ample = room_beside(self.total / REQUESTS) >= kept;
         let taken = if is_ample { step } else { need };
-        if taken > room {
+        if taken > room_beside(self.requests) {
             return None;
         }
         self.left -= taken;
@@ -93,6 +108,12 @@ impl UploadMemory {
         Arc::new(Self { state: Mutex::new(state), given_back: Notify::new(), patience: wait / 4 })
     }
 
+    /// Takes `bytes` for the request of an upload, without waiting: it is there already.
+    pub fn request(self: &Arc<Self>, bytes: u64) -> RequestMemory {
+        let bytes = self.lock().ledger.take_request(bytes);
+        RequestMemory { memory: self.clone(), bytes }
+    }
+
     /// Returns the reservation of an upload of `client`, which begins to arrive now: nothing yet.
     pub fn reservation(self: &Arc<Self>, client: Option<IpAddr>) -> Reservation {
         let network = client.map(customer_key);
@@ -107,7 +128,20 @@ impl UploadMemory {
     }
 }
 
-/// Memory of one upload; dropping it gives it back.
+/// Memory of a request; dropping it gives it back.
+pub struct RequestMemory {
+    memory: Arc<UploadMemory>,
+    bytes: u64,
+}
+
+impl Drop for RequestMemory {
+    fn drop(&mut self) {
+        self.memory.lock().ledger.requests -= self.bytes;
+        self.memory.given_back.notify_waiters();
+    }
+}
+
+/// Memory of the body of one upload; dropping it gives it back.
 pub struct Reservation {
     memory: Arc<UploadMemory>,
     network: Option<IpAddr>,

@@ -18,7 +18,8 @@ impl Upload {
     fn grow(&mut self, ledger: &mut Ledger) -> bool {
         let before = ledger.left;
         let step = step(self.held, self.held + 1, self.length);
-        let Some(taken) = ledger.take(self.network, step, self.length - self.held) else { return false };
+        let need = self.length - self.held;
+        let Some(taken) = ledger.take(self.network, step, need) else { return false };
         self.held += taken;
         assert!(self.held <= self.length);
         let held = ledger.held(self.network);
@@ -74,11 +75,14 @@ proptest! {
     fn uploads_that_keep_arriving_are_all_completed(
         mut uploads in uploads(200),
         mut order in vec(any::<Index>(), 50..400),
+        requests in vec(0..=TOTAL, 1..10),
     ) {
         let mut ledger = Ledger::new(TOTAL);
         let mut next = 0;
         while !uploads.is_empty() {
             next = (next + 1) % order.len();
+            ledger.requests = 0;
+            ledger.take_request(requests[next % requests.len()]);
             let first = order[next].index(uploads.len());
             let at = (first..uploads.len()).chain(0..first).find(|at| uploads[*at].grow(&mut ledger));
             let at = at.expect("all uploads wait for one another");

@@ -59,11 +59,21 @@ async fn a_site_of_many_networks_leaves_half_to_the_others_too() {
 #[test]
 fn what_is_kept_goes_to_those_that_need_no_more() {
     let mut ledger = Ledger::new(300);
-    for n in 1..10 {
+    for n in 1..5 {
         assert_eq!(ledger.take(client(n), 20, 90), Some(20), "steps are taken while there is plenty");
     }
-    assert_eq!(ledger.take(client(10), 20, 90), Some(90), "then all that is needed");
-    assert_eq!(ledger.take(client(11), 20, 90), None, "or nothing");
+    for n in 5..7 {
+        assert_eq!(ledger.take(client(n), 20, 90), Some(90), "then all that is needed");
+    }
+    assert_eq!(ledger.take(client(7), 20, 90), None, "or nothing");
+}
+
+#[test]
+fn what_requests_take_is_kept_from_bodies() {
+    let mut ledger = Ledger::new(300);
+    assert_eq!([ledger.take_request(60), ledger.take_request(60)], [60, 40], "they have a third at most");
+    assert_eq!([ledger.take(client(1), 20, 201), ledger.take(client(1), 90, 200)], [Some(20), None]);
+    assert_eq!(ledger.take(client(2), 90, 180), Some(180));
 }
 
 #[tokio::test(start_paused = true)]
