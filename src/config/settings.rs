@@ -202,7 +202,7 @@ settings! {
         max_unfinished_total: ByteSize = ByteSize::mib(32);
         /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue. Replies of a host to its visitors do not count, up to 32 for an offer and one for any other frame.
         frames_per_second: u32 = 500;
-        /// The same for all sockets of one address together (IPv6: of one /48). `limits.exempt` holds for it.
+        /// The same for all sockets of one address together, and four times as many for an IPv6 /48; 32 frames of a socket that is seldom heard do not wait for other sockets. `limits.exempt` holds for it.
         frames_per_second_per_address: u32 = 5_000;
         /// Pod ids that one origin's socket may register.
         pods_per_socket: u32 = 1;

@@ -25,7 +25,7 @@ use super::{
     proxy_protocol::{self, Named},
     silent::SilentConnections,
     stream::{Raw, Stream, Transport},
-    throttle::NetworkThrottles,
+    throttle::ClientThrottles,
 };
 use crate::{
     config::{Listen, Live},
@@ -53,7 +53,7 @@ pub struct AcceptContext {
     /// The same for requests on streams of HTTP/2.
     pub requests: Arc<ConnectionLimiter>,
     /// How often the requests on streams of each network are begun.
-    pub throttles: Arc<NetworkThrottles>,
+    pub throttles: Arc<ClientThrottles>,
     /// The work that a handshake takes of the processor is done for one connection of a client at a time.
     pub turns: Arc<ClientPermits>,
     /// Cancelled when nothing more is to be accepted.

@@ -7,8 +7,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     connection_limiter::{AddressLimits, ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
+    request_throttle::RequestThrottle,
     streams::StreamProgress,
-    throttle::{NetworkThrottle, NetworkThrottles, Rate},
+    throttle::{ClientThrottles, Rate},
 };
 use crate::config::Live;
 
@@ -22,7 +23,7 @@ pub struct ConnectionPermits {
     /// The same for requests on streams of HTTP/2.
     pub requests: Arc<ConnectionLimiter>,
     /// How often these are begun.
-    pub throttles: Arc<NetworkThrottles>,
+    pub throttles: Arc<ClientThrottles>,
     /// Nobody where a trusted proxy is at the other end, whose connections are not counted by address.
     pub client: Option<IpAddr>,
     /// Whether no rate holds for the client.
@@ -81,10 +82,10 @@ impl ConnectionPermits {
         self.requests.enter(client, share).map(Some).ok_or(TooManyRequests)
     }
 
-    /// Returns the pace at which requests on streams are begun, if there is any for the client.
-    pub fn throttle(&self) -> Option<NetworkThrottle> {
+    /// Returns the pace at which requests on streams of one connection are begun, if there is any for the client.
+    pub fn throttle(&self) -> Option<RequestThrottle> {
         let client = self.client.filter(|_| !self.is_exempt)?;
-        Some(self.throttles.of(client, REQUESTS))
+        Some(RequestThrottle::new(self.throttles.of(client, REQUESTS)))
     }
 
     /// Takes one more place, as another connection would, for the stream in whose task this is called.

@@ -25,10 +25,10 @@ use super::{
     heads::{BoundedHeads, HeadBudget, HeadLimits},
     refusals::{Refusals, TARPIT_DELAY},
     request_body,
+    request_throttle::RequestThrottle,
     response_body::StreamBody,
     stream::{Stream, Version},
     streams::{Executor, Streams},
-    throttle::NetworkThrottle,
 };
 use crate::config::Config;
 
@@ -241,7 +241,7 @@ impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
 struct Http2<H> {
     handler: H,
     connection_permits: ConnectionPermits,
-    throttle: Option<NetworkThrottle>,
+    throttle: Option<RequestThrottle>,
     heads: HeadBudget,
     refusals: Refusals,
 }

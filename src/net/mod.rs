@@ -6,7 +6,8 @@
 //! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
 //! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`host`] what it may call this
-//! broker, [`limits`] how often it may ask, [`throttle`] what waits for its turn, [`path`] which paths are the same.
+//! broker, [`limits`] how often it may ask, [`throttle`] what waits for its turn, and
+//! [`request_throttle`] which requests on streams do, [`path`] which paths are the same.
 
 pub(crate) mod acceptor;
 pub(crate) mod client;
@@ -24,6 +25,7 @@ pub(crate) mod path;
 mod proxy_protocol;
 pub(crate) mod refusals;
 mod request_body;
+mod request_throttle;
 mod response_body;
 pub(crate) mod serving;
 pub(crate) mod silent;

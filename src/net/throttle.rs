@@ -1,4 +1,8 @@
-//! How often something may happen to the clients of a network together, where what comes too early waits for its turn.
+//! How often something may happen to a client, and to all clients of its /48 together, where what comes too early waits
+//! for its turn.
+//!
+//! Those who wait stand in line for their client, and of each client only the first stands in line for the /48. So the
+//! clients of a /48 take turns, however many wait for each of them.
 
 use std::{
     collections::HashMap,
@@ -7,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
-use super::connection_limiter::customer_key;
+use super::{
+    client_permits::ClientKey,
+    connection_limiter::{SITE_FACTOR, rate_limit_key, site_of},
+};
 
 /// How often something may happen, and how much of it at once after a rest: what comes in `burst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,37 +33,49 @@ pub struct Throttle {
     paid: Instant,
 }
 
-/// The paces of all networks. What is not paid for yet outlasts the clients.
+/// The paces of all clients and sites. What is not paid for yet outlasts the clients.
 #[derive(Debug, Default)]
-pub struct NetworkThrottles(Mutex<Networks>);
+pub struct ClientThrottles(Mutex<Throttles>);
 
 #[derive(Debug, Default)]
-struct Networks {
-    throttles: HashMap<IpAddr, Arc<SharedThrottle>>,
+struct Throttles {
+    by_key: HashMap<ClientKey, Arc<SharedThrottle>>,
     /// With so many of them, those that are over are looked for.
     sweep_at: usize,
 }
 
+/// The pace of a client, which its connections share, or that of a site, which its clients share.
 #[derive(Debug)]
 struct SharedThrottle {
-    throttle: Mutex<Throttle>,
+    paid: Mutex<Paid>,
     /// Of those who wait for a turn, and do it first come, first served.
-    queue: tokio::sync::Mutex<()>,
-    places: Semaphore,
+    line: tokio::sync::Mutex<()>,
 }
 
-/// The pace that the clients of a network share.
+#[derive(Debug)]
+struct Paid {
+    throttle: Throttle,
+    waiting: usize,
+}
+
+/// The pace of one client, and of the site that it is in.
 #[derive(Clone, Debug)]
-pub struct NetworkThrottle(Arc<SharedThrottle>);
+pub struct ClientThrottle {
+    client: Arc<SharedThrottle>,
+    site: Option<Arc<SharedThrottle>>,
+}
 
-/// As many wait for a turn already as may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many requests of your network wait for their turn; send fewer at a time, or try again later")]
-pub struct QueueIsFull;
+/// Counts one that waits. As long as there are any, nobody else is let in before them.
+pub struct Waiting<'a>(&'a SharedThrottle);
 
-/// Those of a network that may wait for a turn.
-const MAX_WAITING: usize = 256;
 const MIN_SWEEP: usize = 64;
+
+impl Rate {
+    /// Returns a rate that is `factor` times as high, with a burst of as many times as much.
+    fn times(self, factor: u32) -> Self {
+        Self { interval: self.interval / factor, ..self }
+    }
+}
 
 impl Throttle {
     pub fn new(rate: Rate) -> Self {
@@ -72,58 +88,116 @@ impl Throttle {
         self.due()
     }
 
+    /// Counts one at `now`, unless it is not due yet. Returns whether it was counted.
+    pub fn try_count(&mut self, now: Instant) -> bool {
+        let is_due = self.due() <= now;
+        if is_due {
+            self.count(now);
+        }
+        is_due
+    }
+
     fn due(&self) -> Instant {
         self.paid.checked_sub(self.rate.burst).unwrap_or(self.paid)
     }
 }
 
-impl NetworkThrottles {
-    /// Returns the pace of the network of `client`, with `rate` from now on.
-    pub fn of(&self, client: IpAddr, rate: Rate) -> NetworkThrottle {
-        let network = customer_key(client);
-        let mut networks = lock(&self.0);
-        if let Some(shared) = networks.throttles.get(&network) {
-            lock(&shared.throttle).rate = rate;
-            return NetworkThrottle(shared.clone());
+impl ClientThrottles {
+    /// Returns the pace of `client`, with `rate` from now on. Its site has [`SITE_FACTOR`] times that.
+    pub fn of(&self, client: IpAddr, rate: Rate) -> ClientThrottle {
+        let client = rate_limit_key(client);
+        let mut throttles = lock(&self.0);
+        ClientThrottle {
+            client: throttles.of(ClientKey::Client(client), rate),
+            site: site_of(client).map(|site| throttles.of(ClientKey::Site(site), rate.times(SITE_FACTOR))),
         }
-        if networks.throttles.len() >= networks.sweep_at {
-            let now = Instant::now();
-            networks
-                .throttles
-                .retain(|_, shared| Arc::strong_count(shared) > 1 || lock(&shared.throttle).paid > now);
-            networks.sweep_at = (2 * networks.throttles.len()).max(MIN_SWEEP);
-        }
-        let shared = SharedThrottle {
-            throttle: Mutex::new(Throttle::new(rate)),
-            queue: tokio::sync::Mutex::default(),
-            places: Semaphore::new(MAX_WAITING),
-        };
-        let shared = Arc::new(shared);
-        networks.throttles.insert(network, shared.clone());
-        NetworkThrottle(shared)
     }
 }
 
-impl NetworkThrottle {
-    /// Counts one that happens at `now`. Returns when the next of the same client is due: each waits for what was counted
-    /// before, so that all get their turn.
-    pub fn count(&self, now: Instant) -> Instant {
-        lock(&self.0.throttle).count(now)
+impl Throttles {
+    fn of(&mut self, key: ClientKey, rate: Rate) -> Arc<SharedThrottle> {
+        if let Some(shared) = self.by_key.get(&key) {
+            lock(&shared.paid).throttle.rate = rate;
+            return shared.clone();
+        }
+        if self.by_key.len() >= self.sweep_at {
+            let now = Instant::now();
+            let is_over =
+                |shared: &Arc<SharedThrottle>| Arc::strong_count(shared) == 1 && shared.is_paid(now);
+            self.by_key.retain(|_, shared| !is_over(shared));
+            self.sweep_at = (2 * self.by_key.len()).max(MIN_SWEEP);
+        }
+        let paid = Mutex::new(Paid { throttle: Throttle::new(rate), waiting: 0 });
+        let shared = Arc::new(SharedThrottle { paid, line: tokio::sync::Mutex::default() });
+        self.by_key.insert(key, shared.clone());
+        shared
+    }
+}
+
+impl SharedThrottle {
+    fn is_paid(&self, now: Instant) -> bool {
+        lock(&self.paid).throttle.paid <= now
     }
 
-    /// Waits for a turn, and counts it. Who gives up before costs the others nothing.
-    ///
-    /// # Errors
-    ///
-    /// Too many of the network wait.
-    pub async fn turn(&self) -> Result<(), QueueIsFull> {
-        let shared = &self.0;
-        let _place = shared.places.try_acquire().map_err(|_| QueueIsFull)?;
-        let _first = shared.queue.lock().await;
-        let due = lock(&shared.throttle).due();
-        sleep_until(due).await;
-        self.count(Instant::now());
-        Ok(())
+    fn wait(&self) -> Waiting<'_> {
+        lock(&self.paid).waiting += 1;
+        Waiting(self)
+    }
+
+    /// Waits until the next is due, which is the only one to be counted then.
+    async fn due(&self) {
+        let due = lock(&self.paid).throttle.due();
+        if due > Instant::now() {
+            sleep_until(due).await;
+        }
+    }
+}
+
+impl ClientThrottle {
+    /// Counts one at `now`, unless it has to wait for its turn. Returns whether it was counted.
+    pub fn try_count(&self, now: Instant) -> bool {
+        let mut client = lock(&self.client.paid);
+        if client.waiting > 0 || client.throttle.due() > now {
+            return false;
+        }
+        if let Some(site) = &self.site {
+            let mut site = lock(&site.paid);
+            if site.waiting > 0 || !site.throttle.try_count(now) {
+                return false;
+            }
+        }
+        client.throttle.count(now);
+        true
+    }
+
+    /// Joins those of the client that wait.
+    pub fn wait(&self) -> Waiting<'_> {
+        self.client.wait()
+    }
+
+    /// Returns how many of the client wait.
+    pub fn waiting(&self) -> usize {
+        lock(&self.client.paid).waiting
+    }
+
+    /// Waits for a turn, and counts it. Who gives up before costs the others nothing. Whoever does not poll it to its end
+    /// holds up its client and its site.
+    pub async fn turn(&self, _waiting: &Waiting<'_>) {
+        let _first = self.client.line.lock().await;
+        self.client.due().await;
+        if let Some(site) = &self.site {
+            let _waiting = site.wait();
+            let _first = site.line.lock().await;
+            site.due().await;
+            lock(&site.paid).throttle.count(Instant::now());
+        }
+        lock(&self.client.paid).throttle.count(Instant::now());
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.paid).waiting -= 1;
     }
 }
 
@@ -132,87 +206,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    const RATE: Rate = Rate { interval: Duration::from_millis(20), burst: Duration::from_millis(200) };
-
-    fn throttle(all: &NetworkThrottles, client: &str) -> NetworkThrottle {
-        all.of(client.parse().unwrap(), RATE)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_clients_of_a_network_share_its_rate() {
-        let all = NetworkThrottles::default();
-        let clients = ["192.0.2.1", "192.0.2.1", "2001:db8:1:2::1", "2001:db8:1:3::1", "192.0.2.2"];
-        let throttles = clients.map(|client| throttle(&all, client));
-        let waits = [0, 1, 0, 1, 2, 3, 4].map(|at| {
-            let due = (0..10).fold(Instant::now(), |_, _| throttles[at].count(Instant::now()));
-            (at, due.saturating_duration_since(Instant::now()))
-        });
-        let (now, later) = (Duration::ZERO, Duration::from_millis(200));
-        assert_eq!(
-            waits,
-            [(0, now), (1, later), (0, later * 2), (1, later * 3), (2, now), (3, later), (4, now)]
-        );
-        tokio::time::advance(later * 4).await;
-        assert_eq!(
-            throttles[0].count(Instant::now()),
-            Instant::now() - later + RATE.interval,
-            "after a rest"
-        );
-    }
-
-    /// Whoever leaves and comes back finds what it has not paid for, and nothing stays for ever.
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_paid_for_outlasts_the_clients() {
-        let all = NetworkThrottles::default();
-        let due = (0..50).fold(Instant::now(), |_, _| throttle(&all, "192.0.2.1").count(Instant::now()));
-        for n in 0..10_000_u32 {
-            drop(throttle(&all, &format!("198.51.{}.{}", n >> 8, n & 0xff)));
-        }
-        assert!(lock(&all.0).throttles.len() <= 2 * MIN_SWEEP);
-        assert_eq!(throttle(&all, "192.0.2.1").count(Instant::now()), due + RATE.interval);
-        tokio::time::advance(Duration::from_secs(60)).await;
-        for n in 0..1_000_u32 {
-            drop(throttle(&all, &format!("203.0.{}.{}", n >> 8, n & 0xff)));
-        }
-        assert!(!lock(&all.0).throttles.contains_key(&"192.0.2.1".parse().unwrap()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn another_rate_holds_for_networks_that_are_there() {
-        let all = NetworkThrottles::default();
-        let before = throttle(&all, "192.0.2.1");
-        let slow = Rate { interval: Duration::from_secs(1), burst: Duration::ZERO };
-        assert_eq!(
-            all.of("192.0.2.1".parse().unwrap(), slow).count(Instant::now()),
-            Instant::now() + slow.interval
-        );
-        assert_eq!(before.count(Instant::now()), Instant::now() + 2 * slow.interval);
-    }
-
-    /// Waits for as many turns as there are, and gives up all but the last.
-    #[tokio::test(start_paused = true)]
-    async fn who_gives_up_its_turn_costs_the_others_nothing() {
-        let all = NetworkThrottles::default();
-        let (impatient, patient) = (throttle(&all, "192.0.2.1"), throttle(&all, "192.0.2.1"));
-        for _ in 0..=10 {
-            assert_eq!(impatient.turn().now_or_never(), Some(Ok(())));
-        }
-        let begun = Instant::now();
-        for _ in 0..1_000 {
-            assert_eq!(impatient.turn().now_or_never(), None);
-        }
-        let mut waiting = (0..MAX_WAITING - 1).map(|_| Box::pin(impatient.turn())).collect::<Vec<_>>();
-        assert!(waiting.iter_mut().all(|turn| turn.now_or_never().is_none()));
-        let mut turn = Box::pin(patient.turn());
-        assert_eq!((&mut turn).now_or_never(), None);
-        assert_eq!(impatient.turn().now_or_never(), Some(Err(QueueIsFull)));
-        drop(waiting);
-        turn.await.unwrap();
-        assert_eq!(begun.elapsed(), RATE.interval);
-    }
-}
+mod tests;

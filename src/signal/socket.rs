@@ -50,7 +50,7 @@ use super::{
     wire,
     write_stall::{Taken, WriteStallTimeout},
 };
-use crate::{config::SignalSettings, net::throttle::NetworkThrottles};
+use crate::{config::SignalSettings, net::throttle::ClientThrottles};
 
 /// How long a peer has to take the last frames and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -82,7 +82,7 @@ pub struct Hub {
     /// Bytes of unfinished frames that all sockets together may send.
     pub read_budget: Arc<Budget>,
     /// How fast the sockets of each network are read.
-    pub throttles: Arc<NetworkThrottles>,
+    pub throttles: Arc<ClientThrottles>,
 }
 
 /// Closes an open socket from outside of its task.

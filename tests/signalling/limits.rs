@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 use tokio_tungstenite::tungstenite::{
     Message,
     protocol::frame::{
@@ -60,7 +63,7 @@ async fn a_frame_is_too_big_and_still_being_sent() {
     let head = [&[0x81, 0x80 | 127][..], &LENGTH.to_be_bytes(), b"mask"].concat();
     write.write_all(&head).await.unwrap();
     let mut close = [0; 4];
-    tokio::time::timeout(SOON, read.read_exact(&mut close)).await.unwrap().unwrap();
+    timeout(SOON, read.read_exact(&mut close)).await.unwrap().unwrap();
     assert_eq!((close[0], &close[2..]), (0x88, &1009_u16.to_be_bytes()[..]));
     for _ in 0..LENGTH >> 16 {
         write.write_all(&[0; 1 << 16]).await.expect("the broker should take no notice of the rest");
@@ -153,8 +156,8 @@ async fn frames_come_too_fast() {
     assert!(taken >= Duration::from_millis(450), "{taken:?}");
 }
 
-/// Five sockets of one address have a rate of twenty together, of whatever they send: the last ten of fifty take half a
-/// second. Those of another address have theirs.
+/// Five sockets of one address have a rate of twenty together, of whatever they send, beside the 32 frames of each that
+/// wait for nobody: the last ten of 210 take half a second. Those of another address have theirs.
 #[tokio::test]
 async fn frames_of_one_address_come_too_fast() {
     let server = TestServer::with(
@@ -166,7 +169,7 @@ async fn frames_of_one_address_come_too_fast() {
         sockets.push(Socket::forwarded(&server.address, "192.0.2.1").await);
     }
     let start = Instant::now();
-    for n in 0..10 {
+    for n in 0..42 {
         for socket in &mut sockets {
             let frame = if n % 2 == 0 {
                 offer("nobody", "s", "SDP")
@@ -184,12 +187,46 @@ async fn frames_of_one_address_come_too_fast() {
         other.receive().await;
     }
     for socket in &mut sockets {
-        for _ in 0..10 {
+        for _ in 0..42 {
             socket.receive().await;
         }
     }
     let taken = start.elapsed();
     assert!(taken >= Duration::from_millis(450), "{taken:?}");
+}
+
+/// Forty sockets of one /64 send all that they can. Another socket there has 32 frames that wait for nobody, and one in
+/// another /64 of the same /48 a rate of its own.
+#[tokio::test]
+async fn a_flood_of_frames_does_not_hold_up_a_quiet_socket() {
+    let server = TestServer::with(
+        "trusted_proxies = [\"127.0.0.1\"]\n[signal]\nframes_per_second_per_address = 20\n[limits]\nexempt = []",
+    )
+    .await;
+    let mut flood = Vec::new();
+    for _ in 0..40 {
+        flood.push(Socket::forwarded(&server.address, "2001:db8:1:1::1").await);
+    }
+    for socket in &mut flood {
+        for _ in 0..100 {
+            socket.send(offer("nobody", "s", "SDP")).await;
+        }
+    }
+    for socket in &mut flood {
+        socket.receive().await;
+    }
+    for (address, frames) in [("2001:db8:1:1::2", 32), ("2001:db8:1:2::1", 70)] {
+        let mut quiet = Socket::forwarded(&server.address, address).await;
+        let answered = async {
+            for _ in 0..frames {
+                quiet.send(offer("nobody", "s", "SDP")).await;
+            }
+            for _ in 0..frames {
+                quiet.receive().await;
+            }
+        };
+        timeout(SOON, answered).await.expect("its frames should not wait for those of the flood");
+    }
 }
 
 #[tokio::test]
@@ -203,5 +240,5 @@ async fn there_are_too_many_sockets() {
     first.nothing().await;
     drop(first);
     let room_again = async { while ask(&server.address, UPGRADE).await.status != 101 {} };
-    tokio::time::timeout(SOON, room_again).await.expect("a socket that ended should make room");
+    timeout(SOON, room_again).await.expect("a socket that ended should make room");
 }

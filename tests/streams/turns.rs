@@ -1,24 +1,31 @@
-//! Requests on streams of one network take turns, on however many connections; those of others do not wait for them.
+//! Requests on streams take turns: connections within a client, and clients within a /48.
 
 use std::{
     io,
     iter::repeat_n,
     net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use gemmapod_signal::{MemoryRegistry, SignalServer};
 use h2::client::SendRequest;
 use http::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
+    time::timeout,
 };
 
 use crate::support::{
+    SOON,
     http2::{Http2, request},
-    server::TestServer,
+    server::{TestServer, config},
 };
 
 /// A connection of the client at `address`.
@@ -101,4 +108,54 @@ async fn requests_that_are_taken_back_cost_others_no_turn() {
     let taken_back = take_back(&server).await.unwrap();
     assert!(taken_back < 2_000, "{taken_back} were taken back on one connection");
     assert_eq!(other.get("/health").await.status(), 200);
+}
+
+/// A connection of a client of this name to a listener with the PROXY protocol.
+async fn named(server: &TestServer, name: &str) -> Http2 {
+    let mut stream = TcpStream::connect(server.addresses[0]).await.unwrap();
+    stream.write_all(format!("PROXY {name} 1 443\r\n").as_bytes()).await.unwrap();
+    Http2::on(stream, 1 << 16).await
+}
+
+/// Ten connections ask for more than may wait; then somebody else asks once, on another connection.
+#[tokio::test]
+async fn a_flood_of_requests_does_not_hold_up_other_connections() {
+    let (site, v4) = ("2001:db8::", "198.51.100.1");
+    for (flood, other) in [
+        (format!("TCP6 2001:db8:1:1::1 {site}"), format!("TCP6 2001:db8:1:2::1 {site}")),
+        (format!("TCP6 2001:db8:1:1::1 {site}"), format!("TCP6 2001:db8:1:1::2 {site}")),
+        (format!("TCP4 192.0.2.1 {v4}"), format!("TCP4 192.0.2.1 {v4}")),
+    ] {
+        let config = config(
+            "trusted_proxies = [\"127.0.0.1\"]\nlisten = [{ address = \"127.0.0.1:0\", proxy_protocol = true }]\n\
+             [limits]\nexempt = []",
+        );
+        let registry = MemoryRegistry::new(1 << 20);
+        let server = TestServer::from(SignalServer::builder().config(config).registry(registry)).await;
+        let answered = Arc::<AtomicUsize>::default();
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            clients.push(named(&server, &flood).await);
+        }
+        let mut quiet = named(&server, &other).await;
+        for sender in clients.iter().flat_map(|client| repeat_n(&client.sender, 32)) {
+            let (mut sender, answered) = (sender.clone(), answered.clone());
+            tokio::spawn(async move {
+                let request = request(Method::GET, "/health").body(()).unwrap();
+                let answer = sender.send_request(request, true).unwrap().0.await;
+                if answer.is_ok_and(|answer| answer.status() == 200) {
+                    answered.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        let takes_turns = async {
+            while answered.load(Relaxed) < 40 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, takes_turns).await.expect("the flood should be answered");
+        assert_eq!(quiet.get("/health").await.status(), 200, "{other}");
+        let before = answered.load(Relaxed);
+        assert!(before < 200, "{other}: {before} others were answered before");
+    }
 }
