@@ -4,6 +4,7 @@
 //! up to twice as much and, once the memory runs short, all that it may still need. It holds no place among the uploads that
 //! are stored.
 
+mod ledger;
 mod memory;
 mod slowest;
 

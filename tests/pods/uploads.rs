@@ -226,7 +226,8 @@ async fn an_upload_that_stands_still_is_none_of_those_that_are_stored() {
     assert_eq!(held.answer().await.status, 200);
 }
 
-/// Three that stand still have all memory. Of these the slowest ends, so that a fourth one is taken; the others go on.
+/// Three that stand still have all memory. Of these the slowest ends, which is the one that has stood still for longest, so that
+/// a fourth one is taken; the others go on.
 #[tokio::test]
 async fn too_much_memory_at_a_time() {
     let limits = format!("{SMALL}\nupload_memory = \"7 KiB\"\nupload_wait = \"10s\"");
@@ -235,11 +236,11 @@ async fn too_much_memory_at_a_time() {
     let mut held = Vec::new();
     for client in 1..4 {
         let mut upload = hold_open_from(client, &server, &html).await;
-        upload.send_bytes(&html.as_bytes()[..2000 - usize::from(client)]).await;
+        upload.send_bytes(&html.as_bytes()[..2000 + usize::from(client)]).await;
         held.push(upload);
     }
     let until_one_ends = async {
-        while held[2].stir().now_or_never().is_none() {
+        while held[0].stir().now_or_never().is_none() {
             let mut upload = hold_open_from(4, &server, &html).await;
             upload.send_bytes(html.as_bytes()).await;
             assert_eq!(upload.answer().await.status, 200);
@@ -247,11 +248,11 @@ async fn too_much_memory_at_a_time() {
     };
     timeout(SOON, until_one_ends).await.expect("three uploads should take all memory");
     let sentence = "the memory for uploads is used up, and this one came slowest; try again later";
-    let answer = held.pop().unwrap().answer().await;
+    let answer = held.remove(0).answer().await;
     assert_refused(&answer, 503, sentence);
     assert_eq!(answer.header("retry-after"), Some("10"));
-    for (client, held) in (1..4).zip(&mut held) {
-        held.send_bytes(&html.as_bytes()[2000 - client..]).await;
+    for (client, held) in (2..4).zip(&mut held) {
+        held.send_bytes(&html.as_bytes()[2000 + client..]).await;
         assert_eq!(held.answer().await.status, 200);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::memory::Ledger;
+use super::ledger::Ledger;
 
 /// What came one grace ago counts e^8 = 3,000 times less than what comes now: what came fast at first buys no long
 /// stillness later.

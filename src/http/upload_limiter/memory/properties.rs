@@ -1,6 +1,9 @@
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::{super::step, *};
+use super::{
+    super::{ledger::KEPT, step},
+    *,
+};
 
 /// As large as a body may be: a share of the memory that is kept.
 const LARGEST: u64 = 1 << 20;
