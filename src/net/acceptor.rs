@@ -335,7 +335,7 @@ async fn prepare(
         connection_limiter: accept_context.connection_limiter.clone(),
         requests: accept_context.requests.clone(),
         throttles: accept_context.throttles.clone(),
-        is_exempt: remote.ip().is_some_and(|address| config.limits.exempts(address)),
+        address: remote.ip(),
         client: counted.as_ref().map(ConnectionPermit::client),
     };
     let stream = Stream::new(transport, room, counted, accept_context.silent.enter());

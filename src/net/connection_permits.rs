@@ -26,8 +26,8 @@ pub struct ConnectionPermits {
     pub throttles: Arc<ClientThrottles>,
     /// Nobody where a trusted proxy is at the other end, whose connections are not counted by address.
     pub client: Option<IpAddr>,
-    /// Whether no rate holds for the client.
-    pub is_exempt: bool,
+    /// The other end's, as it is known.
+    pub address: Option<IpAddr>,
 }
 
 /// Requests on streams that are begun at once, and after that one at a time: hundreds at once hold up one another, and
@@ -82,10 +82,14 @@ impl ConnectionPermits {
         self.requests.enter(client, share).map(Some).ok_or(TooManyRequests)
     }
 
-    /// Returns the pace at which requests on streams of one connection are begun, if there is any for the client.
+    /// Returns the throttle of requests on streams, if there is any for the client.
     pub fn throttle(&self) -> Option<RequestThrottle> {
-        let client = self.client.filter(|_| !self.is_exempt)?;
-        Some(RequestThrottle::new(self.throttles.of(client, REQUESTS)))
+        Some(RequestThrottle::new(self.throttles.of(self.client?, REQUESTS)))
+    }
+
+    /// Returns whether no rate holds for the client at present.
+    pub fn is_exempt(&self) -> bool {
+        self.address.is_some_and(|address| self.live.load().limits.exempts(address))
     }
 
     /// Takes one more place, as another connection would, for the stream in whose task this is called.

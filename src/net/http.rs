@@ -263,7 +263,8 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
         request.extensions_mut().insert(self.connection_permits.clone());
         request.extensions_mut().insert(self.refusals.clone());
         let response = self.handler.call(request.map(ReqBody::from));
-        let (throttle, refusals) = (self.throttle.clone(), self.refusals.clone());
+        let throttle = self.throttle.clone().filter(|_| !self.connection_permits.is_exempt());
+        let refusals = self.refusals.clone();
         Box::pin(async move {
             if let Some(throttle) = throttle {
                 let mut waiting = WaitingRequest(Some(refusals.clone()));

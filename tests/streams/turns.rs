@@ -159,3 +159,30 @@ async fn a_flood_of_requests_does_not_hold_up_other_connections() {
         assert!(before < 200, "{other}: {before} others were answered before");
     }
 }
+
+/// Whether a client is exempt is asked anew for each request, also on connections that are there.
+#[tokio::test]
+async fn a_reload_changes_who_takes_turns() {
+    let settings =
+        |exempt| format!("[limits]\nexempt = [{exempt}]\nreads = \"off\"\nreads_per_address = \"off\"");
+    let here = r#""127.0.0.0/8""#;
+    let server = TestServer::with(&settings(here)).await;
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(client(&server, [127, 0, 0, 2]).await);
+    }
+    let refused = async || {
+        let ask = async |mut sender: SendRequest<Bytes>| {
+            let (answer, _) =
+                sender.send_request(request(Method::GET, "/health").body(()).unwrap(), true).unwrap();
+            answer.await.unwrap().status() == 503
+        };
+        let senders = clients.iter().flat_map(|client| repeat_n(client.sender.clone(), 32));
+        join_all(senders.map(ask)).await.into_iter().filter(|refused| *refused).count()
+    };
+    assert_eq!(refused().await, 0);
+    assert!(server.handle.reload(config(&settings(""))).is_empty());
+    assert!(refused().await > 0, "as many wait as may");
+    assert!(server.handle.reload(config(&settings(here))).is_empty());
+    assert_eq!(refused().await, 0);
+}
