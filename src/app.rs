@@ -1,8 +1,12 @@
 //! What the handlers of requests share.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use arc_swap::ArcSwap;
+use salvo::Request;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
         compression::Compression, downloads::Downloads, drain_body::BodyDrain, tarpit::Tarpit,
         upload_limiter::UploadLimiter,
     },
-    net::{connection_limiter::ConnectionCapacity, limits::Limits},
+    net::{client::Client, connection_limiter::ConnectionCapacity, limits::Limits},
     owner::{credentials::Credentials, owners::Owners, replay::Replay, uploads::UploadAccess},
     pods::{HitCounter, Janitor, Registry},
     signal::socket::Hub,
@@ -85,6 +89,11 @@ impl App {
             http_challenges,
             live: live.clone(),
         })
+    }
+
+    /// Returns the network that a request counts for, or `None` if no limit holds for it.
+    pub fn network(&self, request: &Request) -> Option<IpAddr> {
+        self.limits.network(Client::of(request, &self.live.load().trusted_proxies).address)
     }
 
     /// Puts another configuration in place, as far as that can be done while the broker runs.

@@ -25,6 +25,7 @@ use crate::{
     http, janitor,
     net::{
         acceptor::{AcceptContext, Acceptor},
+        budget::Budget,
         client_permits::ClientPermits,
         connection_limiter::ConnectionCapacity,
         heads::HeadBudget,
@@ -34,7 +35,6 @@ use crate::{
     },
     pods::{MemoryRegistry, OpenError, RedbRegistry, Registry, RegistryError},
     signal::{
-        budget::Budget,
         directory::{Directory, Stats},
         socket::Hub,
     },

@@ -8,6 +8,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use support::{
     pod::Pod,
+    raw::{self, Raw},
     server::{TestServer, config},
     signed,
 };
@@ -124,6 +125,35 @@ async fn a_large_upload_that_is_refused_can_read_why() {
     assert_eq!(upload(&server, "192.0.2.1", &Pod::named("q")).await.status(), 200);
     for _ in 0..5 {
         refused(upload(&server, "192.0.2.1", &pod).await, "uploads-per-address", 1, OF_ADDRESS).await;
+    }
+    server.stop().await;
+}
+
+/// More than may be read on at a time, of one client that sends no more.
+#[tokio::test]
+async fn whoever_is_read_on_all_the_time_keeps_no_other_from_reading_why_it_was_refused() {
+    let server = server("uploads_per_address = \"1/day\"").await;
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        assert_eq!(upload(&server, address, &Pod::named("q")).await.status(), 200);
+    }
+    const LENGTH: usize = 20 << 20;
+    let begin = async |client: &str| {
+        let head = raw::upload_head(LENGTH).replace("\n\n", &format!("\nX-Forwarded-For: {client}\n\n"));
+        let mut raw = Raw::open(&server.address).await;
+        raw.send(&head).await;
+        raw
+    };
+    let flood = (0..300).map(async |_| {
+        let mut raw = begin("192.0.2.1").await;
+        assert_eq!(raw.answer().await.status, 429);
+        raw
+    });
+    let _flood = join_all(flood).await;
+    for _ in 0..5 {
+        let mut raw = begin("192.0.2.2").await;
+        // As most clients do: the answer is read once all is sent.
+        raw.send_bytes(&vec![b'x'; LENGTH]).await;
+        assert_eq!(raw.answer().await.json(), json!({ "error": OF_ADDRESS }));
     }
     server.stop().await;
 }

@@ -196,9 +196,9 @@ settings! {
         max_frame: ByteSize = ByteSize::kib(256);
         /// Bytes that may wait for one peer. Over it, visitors that send to an origin are read no further until there is room; an origin that sends to a visitor is told that its frame was dropped.
         max_queue: ByteSize = ByteSize::mib(1);
-        /// Bytes that may wait for all peers together, beside the first 8 KiB of each; no peer has more of them than are left. Over it, senders wait or are told, as with `max_queue`.
+        /// Bytes that may wait for all peers together, beside the first 8 KiB of each; no client address (IPv6: no /48) holds more of them than it leaves to others, and no peer more than its address then leaves. Over it, senders wait or are told, as with `max_queue`.
         max_queue_total: ByteSize = ByteSize::mib(64);
-        /// Total buffer for incomplete incoming frames, excluding the first 8 KiB of each socket; a socket keeps the room of its largest frame until it ends, and has half of what is left at most; one that sends more is closed with 1013.
+        /// Total buffer for incomplete incoming frames, excluding the first 8 KiB of each socket; a socket keeps the room of its largest frame until it ends. No client address (IPv6: no /48) holds more than it leaves to others, and no socket more than its address then leaves; one that sends more is closed with 1013.
         max_unfinished_total: ByteSize = ByteSize::mib(32);
         /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue. Replies of a host to its visitors do not count, up to 32 for an offer and one for any other frame.
         frames_per_second: u32 = 500;

@@ -23,8 +23,8 @@ use super::{
 use crate::{
     app::App,
     config::Config,
-    net::client::Client,
-    pods::{Blob, PieceMemory, PodRecord, RegistryError, Slug},
+    net::{budget::ClientBudget, client::Client},
+    pods::{Blob, PodRecord, RegistryError, Slug},
 };
 
 pub struct Download(pub Arc<App>);
@@ -83,7 +83,13 @@ pub async fn serve(
                 app.compression.load().begin(record.digest, blob);
             }
             response.headers_mut().typed_insert(etag);
-            send(response, record.blob_size, range, blob, (permit, app.downloads.pieces.clone()));
+            send(
+                response,
+                record.blob_size,
+                range,
+                blob,
+                (permit, app.downloads.pieces(app.limits.network(client))),
+            );
         }
     }
     if is_get {
@@ -200,7 +206,7 @@ fn send(
     length: u64,
     range: Option<Range<u64>>,
     blob: Option<Blob>,
-    (permit, memory): (DownloadPermit, PieceMemory),
+    (permit, budget): (DownloadPermit, ClientBudget),
 ) {
     if let Some(range) = &range {
         let field = ContentRange::bytes(range.clone(), length).expect("the range is within the blob");
@@ -215,7 +221,7 @@ fn send(
         let bytes = bytes.slice(range.start as usize..range.end as usize);
         response.body(Bytes::from_owner(Downloaded { bytes, _permit: permit }));
     } else {
-        response.stream(blob.pieces(range, memory).map(move |piece| {
+        response.stream(blob.pieces(range, move || budget.permit(1)).map(move |piece| {
             let _ = &permit;
             piece
         }));

@@ -8,10 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::HttpError;
 use crate::{
     net::{
+        budget::{Budget, ClientBudget},
         client_permits::{ClientPermit, ClientPermits},
         connection_limiter::{ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
     },
-    pods::PieceMemory,
+    pods::Blob,
 };
 
 /// When a client that is refused may come back.
@@ -21,6 +22,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// those of others.
 const OPENED_AT_A_TIME: usize = 4;
 
+/// Bytes of large pieces that are in memory at a time. Readers that do not read may use up their client's share of it, or
+/// with those of others all; the pieces of whoever finds none are small.
+const MEMORY: usize = 64 << 20;
+
 /// Lets a bounded number of downloads run at a time; of one client, as many as it may have connections, however many of
 /// them share one, and never all.
 pub struct Downloads {
@@ -28,8 +33,8 @@ pub struct Downloads {
     pool: ConnectionCapacity,
     by_client: Arc<ConnectionLimiter>,
     opening: ClientPermits,
-    /// What they all read into.
-    pub pieces: PieceMemory,
+    /// Large pieces that may be in memory at a time.
+    pieces: Arc<Budget>,
 }
 
 /// The place of one download; dropping it is its end.
@@ -46,13 +51,18 @@ impl Downloads {
             pool,
             by_client: Arc::default(),
             opening: ClientPermits::new(OPENED_AT_A_TIME),
-            pieces: PieceMemory::new(),
+            pieces: Budget::new(MEMORY / Blob::PIECE as usize),
         }
     }
 
     /// Waits until a download of `client` may be looked up and opened. It may be for as long as the place is kept.
     pub async fn open(&self, client: Option<IpAddr>) -> Option<ClientPermit> {
         self.opening.enter(client).await
+    }
+
+    /// Returns what the large pieces of a download of `client` are taken from.
+    pub fn pieces(&self, client: Option<IpAddr>) -> ClientBudget {
+        self.pieces.of(client)
     }
 
     /// Returns a place for a download of `client`, of which `limit` may run at a time at most.

@@ -54,15 +54,16 @@ impl LimitReads {
 async fn check(app: &App, kind: RequestKind, request: &mut Request) -> Result<(), HttpError> {
     let client = Client::of(request, &app.live.load().trusted_proxies);
     let Err(exceeded) = app.limits.check(kind, client.address) else { return Ok(()) };
+    let network = app.limits.network(client.address);
     tracing::debug!(limit = exceeded.name, "a request came too often");
     // A head of many fields takes a hundred kilobytes, and nothing of it is needed any more.
     let headers = mem::take(request.headers_mut());
     let is_read_on = matches!(kind, RequestKind::Upload | RequestKind::OwnerChange)
         && !headers.contains_key(header::EXPECT);
     drop(headers);
-    app.tarpit.hold(request).await;
+    app.tarpit.hold(request, network).await;
     if is_read_on {
-        app.body_drain.drain(request.take_body());
+        app.body_drain.drain(network, request.take_body());
     }
     Err(exceeded.into())
 }

@@ -133,6 +133,7 @@ impl Upgrade {
         presented: Result<Option<Presented>, Malformed>,
     ) {
         let app = self.0.clone();
+        let network = app.limits.network(client);
         let serve = async move {
             let Some(upgraded) = granted.taken().await else { return };
             let stream = connection_permits.stream(upgraded);
@@ -140,12 +141,11 @@ impl Upgrade {
                 Ok((credential, socket)) => {
                     let registrant = Registrant { proof: Some(credential.into()), ..registrant };
                     let admission = limit::SocketLimits::at_socket(&app, client, registrant);
-                    let network = app.limits.network(client);
                     let opened = |handle| socket.opened(handle);
                     socket::serve(stream, app.hub.clone(), admission, network, opened).await;
                 }
                 Err(sentence) => {
-                    socket::refuse(stream, &app.hub, &sentence, Close::CREDENTIAL_REFUSED).await;
+                    socket::refuse(stream, &app.hub, network, &sentence, Close::CREDENTIAL_REFUSED).await;
                 }
             }
         };

@@ -83,7 +83,7 @@ pub fn answer(
         if refused.status() == StatusCode::REQUEST_TIMEOUT && request.version() < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        app.body_drain.drain(body);
+        app.body_drain.drain(app.network(request), body);
     }
     render_json(response, &taken?);
     Ok(())

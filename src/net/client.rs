@@ -99,6 +99,12 @@ impl Client {
         peer.seen_through(request.remote_addr(), request.headers(), proxies)
     }
 
+    /// Returns the address of the client for which a trusted proxy sends these headers, or `None` if it names none.
+    pub fn forwarded(headers: &HeaderMap, proxies: &[TrustedProxy]) -> Option<IpAddr> {
+        let proxy = Self { address: None, scheme: String::new(), host: None };
+        proxy.behind_proxy(headers, proxies).address
+    }
+
     /// The client where `peer` handed over a request with these headers.
     fn seen_through(self, peer: &SocketAddr, headers: &HeaderMap, proxies: &[TrustedProxy]) -> Self {
         if trusts(proxies, peer) { self.behind_proxy(headers, proxies) } else { self }

@@ -92,6 +92,11 @@ impl ConnectionPermits {
         self.address.is_some_and(|address| self.live.load().limits.exempts(address))
     }
 
+    /// Returns the client, if any limit holds for it at present.
+    pub fn limited_client(&self) -> Option<IpAddr> {
+        self.client.filter(|_| !self.is_exempt())
+    }
+
     /// Takes one more place, as another connection would, for the stream in whose task this is called.
     pub fn take(&self) -> Result<StreamPermit, NoPermit> {
         let counted = match self.client {

@@ -2,11 +2,14 @@
 //!
 //! A head of 16 KiB takes a hundred kilobytes once it is decoded, and a client may have one on each of its streams and
 //! an unfinished one on each of its connections. Ordinary heads take little and are not counted; all others share a
-//! budget, and where it is spent only they are refused. The time that a head may take from its first byte to its last is
+//! budget, of which no client takes more than it leaves, and where it is spent only they are refused. The time that a head may take from its first byte to its last is
 //! that of HTTP/1.1: whatever else goes on over the connection ends with it, as nothing else can come meanwhile.
+
+mod frames;
 
 use std::{
     io::{self, IoSlice},
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,72 +19,70 @@ use std::{
 use salvo::http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
 
+use self::frames::{FIELD, Frames, ORDINARY_DECODED};
+use super::budget::{Budget, BudgetPermit, ClientBudget};
+
 /// Bytes for all heads that are not ordinary.
 const TOTAL: usize = 32 * 1024 * 1024;
-/// Bytes are counted in units of this many.
-const UNIT: usize = 1024;
-/// Bytes of an ordinary head that is not decoded yet, and of one that is.
-const ORDINARY: usize = 4 * 1024;
-const ORDINARY_DECODED: usize = 16 * 1024;
-/// Bytes that a field takes beside its name and value, in a map that has just grown.
-const FIELD: usize = 208;
-/// Bytes that a head may take once a part of it is decoded.
-const MAX_DECODED: usize = 128 * 1024;
 
 /// The budget of one broker; clones share it.
 #[derive(Clone, Debug)]
-pub struct HeadBudget(Arc<Semaphore>);
+pub struct HeadBudget(Arc<Budget>);
 
-/// The budget is spent.
+/// The budget is spent, or the client's share of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many large heads of requests are under way; send fewer fields, or try again later")]
 pub struct TooManyHeads;
 
 /// Memory for one head, if it is not an ordinary one; dropping it gives it back.
 #[derive(Debug, Default)]
-pub struct HeadPermit(Option<OwnedSemaphorePermit>);
+pub struct HeadPermit(Option<BudgetPermit>);
 
 impl Default for HeadBudget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(TOTAL / UNIT)))
+        Self(Budget::new(TOTAL))
     }
 }
 
 impl HeadBudget {
-    /// Counts the head of a request, for as long as the permit lives.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<HeadPermit, TooManyHeads> {
+    /// Counts the head of a request, for as long as the permit lives. `client` tells whose it is.
+    pub fn admit(
+        &self,
+        headers: &HeaderMap,
+        client: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<HeadPermit, TooManyHeads> {
         let fields = headers.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len());
         let bytes = fields.sum::<usize>();
         let mut permit = HeadPermit::default();
         if bytes > ORDINARY_DECODED {
-            self.reserve(&mut permit, bytes)?;
+            permit.reserve(&self.of(client()), bytes)?;
         }
         Ok(permit)
     }
 
-    /// Lets `permit` be one for `bytes` bytes, if it is not one for as many already.
-    fn reserve(&self, permit: &mut HeadPermit, bytes: usize) -> Result<(), TooManyHeads> {
-        let held = permit.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = bytes.div_ceil(UNIT).saturating_sub(held);
-        if more == 0 {
-            return Ok(());
-        }
-        let more = self.0.clone().try_acquire_many_owned(more as u32).map_err(|_| TooManyHeads)?;
-        match &mut permit.0 {
-            Some(permit) => permit.merge(more),
-            None => permit.0 = Some(more),
-        }
-        Ok(())
+    /// Returns the budget for the unfinished heads of a client.
+    pub fn of(&self, client: Option<IpAddr>) -> ClientBudget {
+        self.0.of(client)
+    }
+}
+
+impl HeadPermit {
+    /// Lets the permit be one for `bytes` bytes, if it is not one for as many already.
+    fn reserve(&mut self, budget: &ClientBudget, bytes: usize) -> Result<(), TooManyHeads> {
+        let is_reserved = match &mut self.0 {
+            Some(permit) => permit.grow_to(bytes),
+            permit => permit.insert(budget.permit(bytes).ok_or(TooManyHeads)?).grow_to(bytes),
+        };
+        if is_reserved { Ok(()) } else { Err(TooManyHeads) }
     }
 }
 
 /// What bounds the unfinished head of a connection.
 pub struct HeadLimits {
-    pub budget: HeadBudget,
+    pub budget: ClientBudget,
     /// How long a head may take from its first byte to its last.
     pub timeout: Duration,
 }
@@ -140,7 +141,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedHeads<S> {
         frames.read(&buf.filled()[before..]);
         match frames.unfinished() {
             0 => permit.0 = None,
-            bytes => limits.budget.reserve(permit, bytes).map_err(io::Error::other)?,
+            bytes => permit.reserve(&limits.budget, bytes).map_err(io::Error::other)?,
         }
         if deadline.poll(frames.under_way(), limits.timeout, cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head took too long")));
@@ -175,103 +176,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedHeads<S> {
     }
 }
 
-/// Follows the frames that a client sends (RFC 9113, section 4.1), as far as heads go.
-struct Frames {
-    header: [u8; Self::HEADER],
-    filled: usize,
-    /// Bytes of the frame's payload that are still to come.
-    left: usize,
-    kind: u8,
-    /// Whether the head ends with this frame.
-    ends_head: bool,
-    /// Whether a part of the head came in an earlier frame, and was decoded.
-    is_continued: bool,
-    /// Bytes of the head in this frame.
-    bytes: usize,
-    /// Heads that have begun.
-    heads: u64,
-}
-
-impl Default for Frames {
-    fn default() -> Self {
-        // The preface is skipped as a frame of no kind is.
-        let (left, kind) = (Self::PREFACE, u8::MAX);
-        Self {
-            header: [0; Self::HEADER],
-            filled: 0,
-            left,
-            kind,
-            ends_head: true,
-            is_continued: false,
-            bytes: 0,
-            heads: 0,
-        }
-    }
-}
-
-impl Frames {
-    const PREFACE: usize = 24;
-    const HEADER: usize = 9;
-    const HEADERS: u8 = 1;
-    const CONTINUATION: u8 = 9;
-    const END_HEADERS: u8 = 4;
-
-    fn read(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.left > 0 {
-                let length = self.left.min(bytes.len());
-                self.payload(length);
-                bytes = &bytes[length..];
-                continue;
-            }
-            let length = bytes.len().min(Self::HEADER - self.filled);
-            self.header[self.filled..self.filled + length].copy_from_slice(&bytes[..length]);
-            self.filled += length;
-            bytes = &bytes[length..];
-            if self.filled == Self::HEADER {
-                self.filled = 0;
-                self.begin();
-            }
-        }
-    }
-
-    fn begin(&mut self) {
-        let [a, b, c, kind, flags, ..] = self.header;
-        self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-        self.kind = kind;
-        self.ends_head = flags & Self::END_HEADERS != 0;
-        self.heads += u64::from(kind == Self::HEADERS);
-        self.payload(0);
-    }
-
-    fn payload(&mut self, length: usize) {
-        self.left -= length;
-        if !self.is_of_head() {
-            return;
-        }
-        self.bytes += length;
-        if self.left == 0 {
-            self.bytes = 0;
-            self.is_continued = !self.ends_head;
-        }
-    }
-
-    fn is_of_head(&self) -> bool {
-        [Self::HEADERS, Self::CONTINUATION].contains(&self.kind)
-    }
-
-    /// Returns the number of the head that has begun and is still to come to its end.
-    fn under_way(&self) -> Option<u64> {
-        let is_under_way = self.is_continued || self.is_of_head() && self.left > 0;
-        is_under_way.then_some(self.heads)
-    }
-
-    /// Returns how much memory the head that is under way takes beyond that of an ordinary one.
-    fn unfinished(&self) -> usize {
-        if self.is_continued { MAX_DECODED } else { self.bytes.saturating_sub(ORDINARY) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use salvo::http::{HeaderName, HeaderValue};
@@ -286,46 +190,13 @@ mod tests {
         frame
     }
 
-    #[test]
-    fn unfinished_heads_are_found_however_the_bytes_come() {
-        let head = |flags, length| frame(Frames::HEADERS, flags, length);
-        let more = |flags, length| frame(Frames::CONTINUATION, flags, length);
-        let cut = |mut frame: Vec<u8>| {
-            frame.pop();
-            frame
-        };
-        for (frames, unfinished) in [
-            (vec![], 0),
-            (vec![head(4, 16_000)], 0),
-            (vec![head(4, 0)], 0),
-            (vec![cut(head(4, ORDINARY))], 0),
-            (vec![cut(head(4, 16_000))], 15_999 - ORDINARY),
-            (vec![head(0, 1)], MAX_DECODED),
-            (vec![head(0, 0)], MAX_DECODED),
-            (vec![head(0, 1), more(0, 1)], MAX_DECODED),
-            (vec![head(0, 1), cut(more(4, 16_000))], MAX_DECODED),
-            (vec![head(0, 1), more(4, 1)], 0),
-            (vec![head(0, 1), more(4, 0)], 0),
-            // Data and settings, as long as a head.
-            (vec![cut(frame(0, 0, 16_000))], 0),
-            (vec![frame(4, 0, 0), head(4, 20), cut(head(4, 10_000))], 9_999 - ORDINARY),
-        ] {
-            let bytes = [vec![b'P'; Frames::PREFACE], frames.concat()].concat();
-            for step in [1, 2, 9, 1000, bytes.len()] {
-                let mut read = Frames::default();
-                bytes.chunks(step).for_each(|bytes| read.read(bytes));
-                assert_eq!(read.unfinished(), unfinished, "{} frames, {step} bytes at a time", frames.len());
-            }
-        }
-    }
-
     const TIMEOUT: Duration = Duration::from_secs(15);
 
     /// A connection on which the preface has come, and its client's end.
     async fn connection() -> (DuplexStream, BoundedHeads<DuplexStream>) {
         let (mut client, server) = duplex(1 << 20);
         client.write_all(&[b'P'; Frames::PREFACE]).await.unwrap();
-        let limits = HeadLimits { budget: HeadBudget::default(), timeout: TIMEOUT };
+        let limits = HeadLimits { budget: HeadBudget::default().of(None), timeout: TIMEOUT };
         (client, BoundedHeads::new(server, Some(limits)))
     }
 
@@ -380,19 +251,52 @@ mod tests {
         }
     }
 
+    fn client(address: &str) -> Option<IpAddr> {
+        Some(address.parse().unwrap())
+    }
+
+    fn head(fields: usize) -> HeaderMap {
+        let field = |n| (HeaderName::try_from(format!("x{n}")).unwrap(), HeaderValue::from_static("v"));
+        (0..fields).map(field).collect()
+    }
+
     #[test]
     fn ordinary_heads_are_admitted_when_the_budget_is_spent() {
-        let head = |fields: usize| {
-            let field = |n| (HeaderName::try_from(format!("x{n}")).unwrap(), HeaderValue::from_static("v"));
-            (0..fields).map(field).collect::<HeaderMap>()
-        };
         let budget = HeadBudget::default();
-        let mut held: Vec<_> = (0..1000).map_while(|_| budget.admit(&head(400)).ok()).collect();
+        let admit = |fields| budget.admit(&head(fields), || None);
+        let mut held: Vec<_> = (0..1000).map_while(|_| admit(400).ok()).collect();
         assert!(held.len() > 300 && held.len() < 1000, "{}", held.len());
-        assert!(budget.admit(&head(60)).is_ok());
+        assert!(admit(60).is_ok());
         held.pop();
-        assert!(budget.admit(&head(400)).is_ok());
+        assert!(admit(400).is_ok());
         drop(held);
-        assert_eq!(budget.0.available_permits(), TOTAL / UNIT);
+        assert_eq!(budget.0.used(), 0);
+    }
+
+    /// Whole heads and unfinished ones, as many as a client may have of them.
+    #[tokio::test]
+    async fn a_client_leaves_as_much_as_it_holds_to_others() {
+        let budget = HeadBudget::default();
+        let flood = client("192.0.2.1");
+        let whole: Vec<_> = (0..100).map_while(|_| budget.admit(&head(400), || flood).ok()).collect();
+        let mut unfinished = Vec::new();
+        for _ in 0..1000 {
+            let (mut sender, server) = duplex(1 << 20);
+            let head = [&[b'P'; Frames::PREFACE][..], &frame(Frames::HEADERS, 0, 1000)].concat();
+            sender.write_all(&head).await.unwrap();
+            let limits = HeadLimits { budget: budget.of(flood), timeout: TIMEOUT };
+            let mut heads = BoundedHeads::new(server, Some(limits));
+            if heads.read_exact(&mut vec![0; head.len()]).await.is_err() {
+                break;
+            }
+            unfinished.push((sender, heads));
+        }
+        assert!(budget.admit(&head(400), || flood).is_err());
+        for other in ["192.0.2.2", "2001:db8::1"] {
+            let admitted = (0..100).map_while(|_| budget.admit(&head(400), || client(other)).ok());
+            assert!(admitted.collect::<Vec<_>>().len() > 30, "{other}");
+        }
+        drop((whole, unfinished));
+        assert_eq!(budget.0.used(), 0);
     }
 }

@@ -5,14 +5,14 @@
 //! lifts them. In HTTP/2 each stream has its own deadline ([`Executor`]), the connection ends once no stream was open
 //! for a while, a PING finds out whether the client is there, and an upgrade lifts nothing.
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use salvo::{
     ConnCtrl,
     conn::{StraightStream, http1, http2},
     fuse::FuseConfig,
-    http::{HeaderValue, ReqBody, ResBody, StatusCode, header},
+    http::{HeaderMap, HeaderValue, ReqBody, ResBody, StatusCode, header},
     hyper::{Error, Request, Response, body::Incoming, service::Service},
     rt::tokio::{TokioIo, TokioTimer},
 };
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    client::Client,
     connection_permits::ConnectionPermits,
     flush_deadline::FlushDeadline,
     heads::{BoundedHeads, HeadBudget, HeadLimits},
@@ -170,7 +171,8 @@ impl Connection {
             builder.enable_connect_protocol();
         }
         let fuses = FuseConfig::disabled().with_write_stall_timeout(http.write_timeout);
-        let limits = HeadLimits { budget: self.heads.clone(), timeout: http.head_timeout };
+        let client = self.connection_permits.limited_client();
+        let limits = HeadLimits { budget: self.heads.of(client), timeout: http.head_timeout };
         let stream = BoundedHeads::new(stream, (!self.is_proxy).then_some(limits));
         // Nothing ever relaxes this one.
         let conn_ctrl = ConnCtrl::new();
@@ -180,6 +182,7 @@ impl Connection {
         let throttle = self.connection_permits.throttle();
         let service = Http2 {
             handler,
+            is_proxy: self.is_proxy,
             connection_permits: self.connection_permits,
             throttle,
             heads: self.heads,
@@ -240,6 +243,7 @@ impl<H: Handler> Service<Request<Incoming>> for Http1<H> {
 /// Answers the requests of an HTTP/2 connection.
 struct Http2<H> {
     handler: H,
+    is_proxy: bool,
     connection_permits: ConnectionPermits,
     throttle: Option<RequestThrottle>,
     heads: HeadBudget,
@@ -252,7 +256,7 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
     type Future = BoxFuture<'static, Result<Self::Response, Error>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let head = match self.heads.admit(request.headers()) {
+        let head = match self.heads.admit(request.headers(), || self.client(request.headers())) {
             Ok(head) => head,
             Err(refused) => return refuse(&self.refusals, &refused),
         };
@@ -279,6 +283,18 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
             drop(head);
             Ok(response?.map(|body| StreamBody::new(body, place)))
         })
+    }
+}
+
+impl<H> Http2<H> {
+    /// Returns the client of a request, if any limit holds for it.
+    fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
+        if !self.is_proxy {
+            return self.connection_permits.limited_client();
+        }
+        let config = self.connection_permits.live.load();
+        let client = Client::forwarded(headers, &config.trusted_proxies)?;
+        (!config.limits.exempts(client)).then_some(client)
     }
 }
 

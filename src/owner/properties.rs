@@ -25,11 +25,10 @@ use super::{
 use crate::{
     clock::Clock,
     config::{Config, Live, SignalSettings},
-    net::network::ClientNetwork,
+    net::{budget::Budget, network::ClientNetwork},
     pods::{MemoryRegistry, RedbRegistry, Registry},
     signal::{
         admission::Admission,
-        budget::Budget,
         directory::{
             Directory,
             handled::{Admitted, Handled},
@@ -226,7 +225,7 @@ impl<'a> World<'a> {
         let received_via = ReceivedVia { tls: true, local: None };
         let admission: Arc<dyn Admission> =
             self.owners.at(Registrant { received_via, network: ClientNetwork::of(network(from)), proof });
-        let outbox = Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20)));
+        let outbox = Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20).of(None)));
         let place = self.directory.join(outbox.clone(), Some(network(from)));
         let frame = json!({ "t": "register", "podId": pod, "ownerToken": token });
         let frame = match token {

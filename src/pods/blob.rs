@@ -13,48 +13,16 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 #[cfg(target_os = "linux")]
 use rustix::io::{ReadWriteFlags, preadv2};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that are read from a file at a time.
-const PIECE: u64 = 64 * 1024;
-/// The same while the [`PieceMemory`] is used up.
+/// Bytes that are read from a file at a time where nothing is reserved for more.
 const SMALL_PIECE: u64 = 8 * 1024;
-/// Bytes of large pieces that are in memory at a time.
-const MEMORY: usize = 64 << 20;
-
-/// Memory for the pieces of all blobs that are on their way out. Once readers that do not read have used it up, the
-/// others get smaller pieces; nobody waits.
-#[derive(Clone, Debug)]
-pub struct PieceMemory(Arc<Semaphore>);
-
-impl PieceMemory {
-    /// Returns memory for a thousand large pieces.
-    pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MEMORY / PIECE as usize)))
-    }
-
-    /// Returns how many bytes to read next, and what stands for them if they are many.
-    fn reserve(&self) -> (u64, Option<OwnedSemaphorePermit>) {
-        match self.0.clone().try_acquire_owned() {
-            Ok(permit) => (PIECE, Some(permit)),
-            Err(_) => (SMALL_PIECE, None),
-        }
-    }
-}
-
-impl Default for PieceMemory {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A piece of a file, with its share of the memory.
-struct Piece {
+/// A piece of a file, with what was reserved for it.
+struct Piece<R> {
     bytes: Vec<u8>,
-    _memory: Option<OwnedSemaphorePermit>,
+    _reserved: R,
 }
 
-impl AsRef<[u8]> for Piece {
+impl<R> AsRef<[u8]> for Piece<R> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -77,6 +45,9 @@ impl From<Bytes> for Blob {
 }
 
 impl Blob {
+    /// Bytes that are read from a file at a time.
+    pub(crate) const PIECE: u64 = 64 * 1024;
+
     /// A blob that is all of `file`. Reading it fails once the file changes.
     ///
     /// # Errors
@@ -127,26 +98,28 @@ impl Blob {
         }
     }
 
-    /// The bytes in `range`, which must lie within the blob, piece by piece.
-    pub(crate) fn pieces(
+    /// The bytes in `range`, which must lie within the blob, piece by piece. `reserve` is asked for memory for each large
+    /// piece, of at most [`Blob::PIECE`] bytes; without it, the piece is small, and nobody waits.
+    pub(crate) fn pieces<R: Send + 'static>(
         self,
         range: Range<u64>,
-        memory: PieceMemory,
+        reserve: impl Fn() -> Option<R> + Send + 'static,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        stream::try_unfold((self.0, range, memory), async |(source, rest, memory)| {
+        stream::try_unfold((self.0, range, reserve), async |(source, rest, reserve)| {
             if rest.is_empty() {
                 return Ok(None);
             }
             let (piece, end) = match &source {
                 Source::Memory(bytes) => (bytes.slice(rest.start as usize..rest.end as usize), rest.end),
                 Source::File { file, content } => {
-                    let (length, permit) = memory.reserve();
+                    let reserved = reserve();
+                    let length = if reserved.is_some() { Blob::PIECE } else { SMALL_PIECE };
                     let end = rest.end.min(rest.start + length);
                     let bytes = read_at(file.clone(), *content, rest.start..end).await?;
-                    (Bytes::from_owner(Piece { bytes, _memory: permit }), end)
+                    (Bytes::from_owner(Piece { bytes, _reserved: reserved }), end)
                 }
             };
-            Ok(Some((piece, (source, end..rest.end, memory))))
+            Ok(Some((piece, (source, end..rest.end, reserve))))
         })
     }
 }
@@ -166,7 +139,7 @@ impl Content {
 
 async fn read_at(file: Arc<File>, content: Content, range: Range<u64>) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; (range.end - range.start) as usize];
-    let at_hand = range.end - range.start <= PIECE && read_cached(&file, &mut piece, range.start);
+    let at_hand = range.end - range.start <= Blob::PIECE && read_cached(&file, &mut piece, range.start);
     let read = move || {
         if !at_hand {
             file.read_exact_at(&mut piece, range.start)?;
@@ -199,6 +172,7 @@ mod tests {
     use std::io::Write;
 
     use futures_util::TryStreamExt;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -212,7 +186,7 @@ mod tests {
         assert_eq!(file.clone().read().await.unwrap(), bytes);
         for range in [0..800_000, 0..1, 799_999..800_000, 65_535..65_537, 5..5, 100..131_172] {
             let whole = async |blob: &Blob| {
-                let pieces = blob.clone().pieces(range.clone(), PieceMemory::new());
+                let pieces = blob.clone().pieces(range.clone(), || Some(()));
                 let pieces: Vec<Bytes> = pieces.try_collect().await.unwrap();
                 assert!(pieces.iter().all(|piece| !piece.is_empty()));
                 pieces.concat()
@@ -224,20 +198,21 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_get_small_once_their_memory_is_used_up() {
-        let bytes = vec![7; 3 * PIECE as usize];
+        let bytes = vec![7; 3 * Blob::PIECE as usize];
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
-        let (blob, memory) = (Blob::from_file(file).unwrap(), PieceMemory::new());
+        let (blob, memory) = (Blob::from_file(file).unwrap(), Arc::new(Semaphore::new(3)));
         let lengths = async || {
-            let pieces: Vec<Bytes> =
-                blob.clone().pieces(0..blob.len(), memory.clone()).try_collect().await.unwrap();
+            let memory = memory.clone();
+            let reserve = move || memory.clone().try_acquire_owned().ok();
+            let pieces: Vec<Bytes> = blob.clone().pieces(0..blob.len(), reserve).try_collect().await.unwrap();
             pieces.iter().map(|piece| piece.len() as u64).collect::<Vec<_>>()
         };
-        assert_eq!(lengths().await, [PIECE; 3]);
-        let spent = memory.0.clone().acquire_many_owned(memory.0.available_permits() as u32).await.unwrap();
+        assert_eq!(lengths().await, [Blob::PIECE; 3]);
+        let spent = memory.clone().acquire_many_owned(3).await.unwrap();
         assert_eq!(lengths().await, [SMALL_PIECE; 24]);
         drop(spent);
-        assert_eq!(lengths().await, [PIECE; 3], "dropped pieces give their memory back");
+        assert_eq!(lengths().await, [Blob::PIECE; 3], "dropped pieces give their memory back");
     }
 
     #[tokio::test]
@@ -245,8 +220,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().write_all_at(&[1; 200_000], 0).unwrap();
         let blob = Blob::from_file(file.reopen().unwrap()).unwrap();
-        let mut pieces = Box::pin(blob.clone().pieces(0..200_000, PieceMemory::new()));
-        assert_eq!(pieces.try_next().await.unwrap().unwrap().len() as u64, PIECE);
+        let mut pieces = Box::pin(blob.clone().pieces(0..200_000, || Some(())));
+        assert_eq!(pieces.try_next().await.unwrap().unwrap().len() as u64, Blob::PIECE);
         let modified = file.as_file().metadata().unwrap().modified().unwrap();
         file.as_file().write_all_at(&[2], 150_000).unwrap();
         // The kernel's clock for files is a coarse one.

@@ -25,7 +25,7 @@ mod subdomain;
 pub(crate) use self::pod_ids::MAX_RECORDED;
 pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{
-    blob::{Blob, PieceMemory},
+    blob::Blob,
     credential::{
         AddedCredential, Credential, CredentialLimits, CredentialName, CredentialPodIds, NotACredentialName,
         NotCredentialPodIds,

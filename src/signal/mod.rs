@@ -141,7 +141,6 @@
 //! frame without a session id and would believe themselves registered.
 
 pub mod admission;
-pub mod budget;
 pub mod close;
 pub mod directory;
 pub mod entitlement;

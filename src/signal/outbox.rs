@@ -12,11 +12,11 @@ use std::{
 };
 
 use super::{
-    budget::Budget,
     close::Close,
     queue::{Queue, Share, cost},
     reply_credit::ReplyCredit,
 };
+use crate::net::budget::ClientBudget;
 
 mod line;
 pub mod waiting;
@@ -70,7 +70,7 @@ pub struct Outbox {
     /// Bytes of the broker's own frames that wait.
     own: AtomicUsize,
     credit: ReplyCredit,
-    budget: Arc<Budget>,
+    budget: ClientBudget,
     limit: usize,
 }
 
@@ -91,7 +91,7 @@ struct Inner {
 
 impl Outbox {
     /// An empty queue that holds at most `limit` bytes.
-    pub fn new(limit: usize, budget: Arc<Budget>) -> Self {
+    pub fn new(limit: usize, budget: ClientBudget) -> Self {
         let (asked, own) = (AtomicBool::new(false), AtomicUsize::new(0));
         Self { inner: Mutex::default(), asked, own, credit: ReplyCredit::default(), budget, limit }
     }
@@ -270,7 +270,7 @@ impl Outbox {
             return Err(Lack::Queue);
         }
         let (held, then) = (beyond_free(inner.bytes), beyond_free(inner.bytes + cost));
-        if !self.budget.take_fairly(then - held, held) {
+        if !self.budget.take(then - held, held) {
             return Err(Lack::Budget);
         }
         inner.bytes += cost;

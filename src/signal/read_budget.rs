@@ -7,14 +7,13 @@ use std::{
     cell::RefCell,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::budget::Budget;
+use crate::net::budget::ClientBudget;
 
 /// Bytes of an unfinished frame that every socket may send without taking from the common budget: real frames are
 /// smaller, so that those who spend the budget shut nobody else out.
@@ -46,12 +45,12 @@ pub struct ReadBudget<S> {
     limit: usize,
     /// Reads no further than what costs nothing.
     paused: bool,
-    budget: Arc<Budget>,
+    budget: ClientBudget,
 }
 
 impl<S> ReadBudget<S> {
     /// Lets frames of `max_frame` bytes through.
-    pub fn new(stream: S, max_frame: usize, budget: Arc<Budget>) -> Self {
+    pub fn new(stream: S, max_frame: usize, budget: ClientBudget) -> Self {
         Self {
             stream,
             left: Bytes::new(),
@@ -98,7 +97,7 @@ impl<S> ReadBudget<S> {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let beyond = self.held.saturating_sub(FREE).saturating_sub(self.reserved);
-        if beyond > 0 && !self.budget.take_fairly(beyond, self.reserved) {
+        if beyond > 0 && !self.budget.take(beyond, self.reserved) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         self.reserved += beyond;
@@ -162,6 +161,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::net::budget::Budget;
 
     async fn read(read_budget: &mut ReadBudget<&[u8]>, bytes: usize) -> io::Result<usize> {
         read_budget.read_exact(&mut vec![0; bytes]).await
@@ -169,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unfinished_frame_has_a_limit_and_shares_a_budget() {
-        let budget = Budget::new(13_000);
+        let budget = Budget::new(13_000).of(None);
         let bytes = [0; 200_000];
         let mut one = ReadBudget::new(&bytes[..], 100_000, budget.clone());
         let mut two = ReadBudget::new(&bytes[..], 100_000, budget.clone());
@@ -178,23 +178,39 @@ mod tests {
         assert_eq!(read(&mut two, 6_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
         drop(two);
         one.complete();
-        assert!(!budget.take(4_809), "the buffer of a whole message is still there");
+        assert!(!budget.take(4_809, 0), "the buffer of a whole message is still there");
         read(&mut one, FREE + 6_000).await.unwrap();
         drop(one);
-        let mut large = ReadBudget::new(&bytes[..], 1_000, Budget::new(100_000));
+        let mut large = ReadBudget::new(&bytes[..], 1_000, Budget::new(100_000).of(None));
         assert_eq!(read(&mut large, OVERHEAD + 1_001).await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        assert!(budget.take(13_000), "all was given back");
+        assert!(budget.take(13_000, 0), "all was given back");
     }
 
     #[tokio::test]
     async fn control_frames_between_fragments_hide_nothing() {
         let bytes = [0; 100_000];
-        let mut read_budget = ReadBudget::new(&bytes[..], 100_000, Budget::new(15_000));
+        let mut read_budget = ReadBudget::new(&bytes[..], 100_000, Budget::new(15_000).of(None));
         for _ in 0..3 {
             read(&mut read_budget, 5_000 + CONTROL_HEADER + 125).await.unwrap();
             read_budget.control(125);
         }
         assert_eq!(read_budget.held - read_budget.left.len(), 15_000);
         assert_eq!(read(&mut read_budget, 5_000).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+    }
+
+    /// However many sockets a client fills up, and in whatever order.
+    #[tokio::test]
+    async fn the_sockets_of_one_client_leave_as_much_to_others() {
+        let budget = Budget::new(1 << 20);
+        let bytes = vec![0; 1 << 20];
+        let of = |address: &str| budget.of(Some(address.parse().unwrap()));
+        let mut flood = Vec::new();
+        for _ in 0..50 {
+            let mut socket = ReadBudget::new(&bytes[..], 1 << 20, of("192.0.2.1"));
+            read(&mut socket, 1 << 20).await.unwrap_err();
+            flood.push(socket);
+        }
+        let mut other = ReadBudget::new(&bytes[..], 1 << 20, of("192.0.2.2"));
+        read(&mut other, 100_000).await.unwrap();
     }
 }

@@ -117,10 +117,9 @@ mod tests {
     use super::*;
     use crate::{
         config::SignalSettings,
-        net::network::ClientNetwork,
+        net::{budget::Budget, network::ClientNetwork},
         signal::{
             admission::AdmitAll,
-            budget::Budget,
             close::Close,
             directory::{handled::Handled, place::Place},
             entitlement::Entitlement,
@@ -132,7 +131,7 @@ mod tests {
     const CLOSING: Closing = Closing { spread: SPREAD, negotiations: Duration::from_secs(5) };
 
     fn join(directory: &Arc<Directory>) -> (Place, Arc<Outbox>) {
-        let outbox = Arc::new(Outbox::new(10_000, Budget::new(0)));
+        let outbox = Arc::new(Outbox::new(10_000, Budget::new(0).of(None)));
         (directory.join(outbox.clone(), None), outbox)
     }
 

@@ -35,7 +35,6 @@ use tokio_tungstenite::{
 
 use super::{
     admission::Admission,
-    budget::Budget,
     close::Close,
     directory::{
         Directory,
@@ -50,7 +49,10 @@ use super::{
     wire,
     write_stall::{Taken, WriteStallTimeout},
 };
-use crate::{config::SignalSettings, net::throttle::ClientThrottles};
+use crate::{
+    config::SignalSettings,
+    net::{budget::Budget, throttle::ClientThrottles},
+};
 
 /// How long a peer has to take the last frames and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -122,18 +124,23 @@ pub async fn serve<S>(
     Box::pin(connection.finish(ended)).await;
 }
 
-/// Tells the peer right after the upgrade why it is not served, and closes.
-pub async fn refuse<S>(stream: S, hub: &Hub, sentence: &str, close: Close)
+/// Tells a client in `network` right after the upgrade why it is not served, and closes.
+pub async fn refuse<S>(stream: S, hub: &Hub, network: Option<IpAddr>, sentence: &str, close: Close)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (socket, outbox) = open(stream, hub, &hub.directory.limits()).await;
+    let (socket, outbox) = open(stream, hub, network, &hub.directory.limits()).await;
     outbox.tell(wire::error(None, sentence));
     outbox.close(close.clone());
     close_with(socket, &outbox, close, false).await;
 }
 
-async fn open<S>(stream: S, hub: &Hub, limits: &SignalSettings) -> (Stream<S>, Arc<Outbox>)
+async fn open<S>(
+    stream: S,
+    hub: &Hub,
+    network: Option<IpAddr>,
+    limits: &SignalSettings,
+) -> (Stream<S>, Arc<Outbox>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -144,8 +151,8 @@ where
         .max_frame_size(Some(max_frame))
         .max_message_size(Some(max_frame));
     let write_stall = WriteStallTimeout::new(stream, limits.ping_interval);
-    let read_budget = ReadBudget::new(write_stall, max_frame, hub.read_budget.clone());
-    let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.clone()));
+    let read_budget = ReadBudget::new(write_stall, max_frame, hub.read_budget.of(network));
+    let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.of(network)));
     (WebSocketStream::from_raw_socket(read_budget, Role::Server, Some(config)).await, outbox)
 }
 
@@ -189,7 +196,7 @@ enum Ended {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn open(stream: S, hub: Hub, admission: Arc<dyn Admission>, network: Option<IpAddr>) -> Self {
         let limits = hub.directory.limits();
-        let (socket, outbox) = open(stream, &hub, &limits).await;
+        let (socket, outbox) = open(stream, &hub, network, &limits).await;
         let silence = Keepalive::new(&limits);
         Self {
             taken: socket.get_ref().inner().taken(),

@@ -106,7 +106,8 @@ fn unfinished() -> [(&'static str, Vec<u8>, &'static [u8]); 4] {
 
 /// Begins heads until one more finds no memory. Returns the connections that they are on.
 pub async fn spend_heads(scene: &Scene) -> Vec<Raw> {
-    let begun = [PREFACE, &frame(PING, 0, 0, &[0; 8]), &frame(HEADERS, 0, 1, &field(Err("x"), "y"))].concat();
+    let fields = field(Err("x"), "y").repeat(200);
+    let begun = [PREFACE, &frame(PING, 0, 0, &[0; 8]), &frame(HEADERS, 0, 1, &fields)].concat();
     let mut connections = Vec::new();
     loop {
         let mut raw = scene.http1().await;

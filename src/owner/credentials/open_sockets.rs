@@ -91,8 +91,8 @@ mod tests {
     use super::*;
     use crate::{
         config::SignalSettings,
+        net::budget::Budget,
         signal::{
-            budget::Budget,
             directory::Directory,
             outbox::{Next, Outbox},
         },
@@ -106,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn a_revocation_closes_sockets_that_are_open_and_those_that_are_about_to_be() {
         let open = Arc::<OpenSockets>::default();
-        let outboxes = [(); 3].map(|()| Arc::new(Outbox::new(1000, Budget::new(1000))));
+        let outboxes = [(); 3].map(|()| Arc::new(Outbox::new(1000, Budget::new(1000).of(None))));
         let directory = Directory::new(SignalSettings::default());
         let places = outboxes.each_ref().map(|outbox| directory.join(outbox.clone(), None));
         let handles = places.each_ref().map(SocketHandle::of);

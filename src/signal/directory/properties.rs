@@ -15,7 +15,6 @@ use tokio::{runtime::Runtime, time::advance};
 use super::{
     super::{
         admission::AdmitAll,
-        budget::Budget,
         close::Close,
         entitlement::Entitlement,
         outbox::{Next, Outbox},
@@ -27,7 +26,10 @@ use super::{
     takeover::Takeover,
     *,
 };
-use crate::{config::Grace, net::network::ClientNetwork};
+use crate::{
+    config::Grace,
+    net::{budget::Budget, network::ClientNetwork},
+};
 
 /// The directory and the model side by side.
 struct Both {
@@ -94,7 +96,7 @@ impl Both {
     /// The socket on a seat; a new one if the last one left.
     fn socket(&mut self, seat: usize) -> (usize, &Place) {
         let (number, place) = self.seats[seat].get_or_insert_with(|| {
-            let outbox = Arc::new(Outbox::new(self.limits.queue, self.budget.clone()));
+            let outbox = Arc::new(Outbox::new(self.limits.queue, self.budget.of(None)));
             self.outboxes.push(outbox.clone());
             (self.model.join(), self.directory.join(outbox, None))
         });

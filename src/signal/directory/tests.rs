@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use super::{
     super::{
         admission::{Admission, AdmitAll},
-        budget::Budget,
         close::Close,
         entitlement::{Entitlement, Key},
         outbox::Outbox,
@@ -19,7 +18,7 @@ use super::{
     place::Place,
     *,
 };
-use crate::net::network::ClientNetwork;
+use crate::net::{budget::Budget, network::ClientNetwork};
 
 /// The watchdog relies on it.
 #[test]
@@ -36,7 +35,7 @@ fn a_directory_that_is_held_up_tells_nothing() {
 }
 
 fn join(directory: &Arc<Directory>) -> Place {
-    directory.join(Arc::new(Outbox::new(10_000, Budget::new(10_000))), None)
+    directory.join(Arc::new(Outbox::new(10_000, Budget::new(10_000).of(None))), None)
 }
 
 /// As if its credential were revoked while its registration was being admitted.
@@ -263,7 +262,7 @@ fn a_long_row_of_newcomers_that_wait_in_vain_takes_no_room_on_the_stack() {
 #[test]
 fn a_network_with_many_sessions_puts_nobody_off() {
     let directory = Directory::new(SignalSettings::default());
-    let outbox = || Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20)));
+    let outbox = || Arc::new(Outbox::new(1 << 20, Budget::new(1 << 20).of(None)));
     let of_origin = outbox();
     let origin = directory.join(of_origin.clone(), None);
     origin.hold(&"pod".into(), Entitlement::Open(None));

@@ -8,6 +8,7 @@ use super::{
     waiting::{NoRoom, Waiting},
     *,
 };
+use crate::net::budget::Budget;
 
 const OUTBOXES: usize = 3;
 const SESSIONS: usize = 4;
@@ -88,7 +89,7 @@ struct Receiver {
 impl Receiver {
     fn new(budget: &Arc<Budget>) -> Self {
         Self {
-            outbox: Arc::new(Outbox::new(LIMIT, budget.clone())),
+            outbox: Arc::new(Outbox::new(LIMIT, budget.of(None))),
             shares: (0..SESSIONS).map(|_| Share::in_turns(Arc::default())).collect(),
             waiting: (0..SESSIONS).map(|_| None).collect(),
             expected: vec![VecDeque::new(); SESSIONS],

@@ -5,11 +5,12 @@ use super::{
     waiting::{NoRoom, RETRY, Waiting},
     *,
 };
+use crate::net::budget::Budget;
 
 const FRAME_OVERHEAD: usize = 64;
 
 fn outbox(limit: usize) -> Outbox {
-    Outbox::new(limit, Budget::new(1 << 20))
+    Outbox::new(limit, Budget::new(1 << 20).of(None))
 }
 
 /// The share of a session in a network of its own.
@@ -40,7 +41,8 @@ fn a_session_may_have_as_much_waiting_as_there_is_room_left() {
 
 #[test]
 fn what_others_hold_of_the_common_budget_leaves_room_for_whoever_reads() {
-    let budget = Budget::new(10_000);
+    let all = Budget::new(10_000);
+    let budget = all.of(None);
     let outboxes: Vec<_> = (0..20).map(|_| Outbox::new(100_000, budget.clone())).collect();
     let hoard = "x".repeat(500);
     for outbox in &outboxes {
@@ -54,7 +56,7 @@ fn what_others_hold_of_the_common_budget_leaves_room_for_whoever_reads() {
         assert_eq!(next(&reader), Poll::Pending);
     }
     drop((outboxes, reader));
-    assert_eq!(budget.used(), 0);
+    assert_eq!(all.used(), 0);
 }
 
 #[test]
@@ -108,16 +110,17 @@ fn a_sender_that_is_stuck_holds_nobody_up() {
 /// Who waits for the common budget does not hold those up who need none of it.
 #[test]
 fn a_frame_without_budget_is_passed_by_small_ones() {
-    let budget = Budget::new(1000);
+    let all = Budget::new(1000);
+    let budget = all.of(None);
     let outbox = Arc::new(Outbox::new(100_000, budget.clone()));
-    assert!(budget.take(1000));
+    assert!(budget.take(1000, 0));
     let large = Waiting::new(outbox.clone(), new_share(), "x".repeat(2 * FREE));
     let small = Waiting::new(outbox.clone(), new_share(), "small".into());
     assert_eq!(small.now_or_never(), Some(Ok(())));
     assert_eq!(next(&outbox), frame("small"));
     assert_eq!(next(&outbox), Poll::Pending);
     budget.give_back(1000);
-    budget.set_limit(100_000);
+    all.set_limit(100_000);
     assert_eq!(large.now_or_never(), Some(Ok(())));
 }
 
@@ -147,9 +150,10 @@ fn who_waits_for_a_queue_that_is_closed_waits_no_more() {
 /// Nothing of this queue could make room: what waits elsewhere has spent the common budget.
 #[test]
 fn a_frame_that_nothing_could_make_room_for_does_not_wait() {
-    let budget = Budget::new(1000);
+    let all = Budget::new(1000);
+    let budget = all.of(None);
     let outbox = Arc::new(Outbox::new(100_000, budget.clone()));
-    assert!(budget.take(1000));
+    assert!(budget.take(1000, 0));
     let (share, large) = (new_share(), "x".repeat(2 * FREE));
     let Pushed::Full(large) = outbox.push(&share, large) else { panic!("the budget is spent") };
     assert_eq!(Waiting::new(outbox, share, large).now_or_never(), Some(Err(NoRoom)));
@@ -158,21 +162,22 @@ fn a_frame_that_nothing_could_make_room_for_does_not_wait() {
 /// Its sender is told that it was dropped, so that it must not arrive.
 #[tokio::test(start_paused = true)]
 async fn a_frame_is_delivered_or_given_up_but_not_both() {
-    let budget = Budget::new(1000);
+    let all = Budget::new(1000);
+    let budget = all.of(None);
     let outbox = Arc::new(Outbox::new(100_000, budget.clone()));
-    assert!(budget.take(1000));
+    assert!(budget.take(1000, 0));
     let waiting = |session: &str| Waiting::new(outbox.clone(), new_share(), session.repeat(2 * FREE));
     // Each looks for room every 100 ms.
     let (one, two) = (waiting("1").pass(RETRY * 3 / 2), waiting("2").pass(RETRY * 3 / 2));
     let reader = async {
         sleep(RETRY * 5 / 4).await;
         budget.give_back(1000);
-        budget.set_limit(3 * FREE);
+        all.set_limit(3 * FREE);
         next(&outbox)
     };
     let (one, two, read) = tokio::join!(one, two, reader);
     assert_eq!((one, two, read), (true, false, frame(&"1".repeat(2 * FREE))));
-    budget.set_limit(usize::MAX);
+    all.set_limit(usize::MAX);
     assert_eq!(next(&outbox), Poll::Pending);
 }
 
@@ -218,4 +223,20 @@ fn what_waits_is_sent_before_the_close_unless_it_is_discarded() {
         }
         assert_eq!(next(&outbox), Poll::Ready(Err(Close::TOO_SLOW)));
     }
+}
+
+/// However many queues of its own a client lets fill up, and in whatever order.
+#[test]
+fn the_queues_of_one_client_leave_as_much_to_others() {
+    let budget = Budget::new(1 << 20);
+    let outbox = |address: &str| Outbox::new(1 << 20, budget.of(Some(address.parse().unwrap())));
+    let fill = |outbox: &Outbox| {
+        let share = Share::in_order();
+        (0..1000).take_while(|_| outbox.push(&share, "x".repeat(1000)) == Pushed::Queued).count()
+    };
+    let flood = [(); 50].map(|()| outbox("192.0.2.1"));
+    for outbox in &flood {
+        fill(outbox);
+    }
+    assert!(fill(&outbox("192.0.2.2")) > 100);
 }

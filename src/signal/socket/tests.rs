@@ -17,7 +17,7 @@ async fn frames_that_wait_for_room_take_no_more_than_their_sockets_reserved_to_r
         read_budget: Budget::new(UNFINISHED),
         throttles: Arc::default(),
     };
-    let of_origin = Arc::new(Outbox::new(10_000, hub.budget.clone()));
+    let of_origin = Arc::new(Outbox::new(10_000, hub.budget.of(None)));
     let origin = hub.directory.join(of_origin.clone(), None);
     origin.hold(&"pod".into(), Entitlement::Open(None));
     let mut closed = 0;

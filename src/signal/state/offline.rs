@@ -171,9 +171,9 @@ mod tests {
     use super::*;
     use crate::{
         config::SignalSettings,
+        net::budget::Budget,
         signal::{
             admission::AdmitAll,
-            budget::Budget,
             directory::{Directory, handled::Handled, place::Place},
             entitlement::Entitlement,
             outbox::{Next, Outbox},
@@ -186,7 +186,7 @@ mod tests {
     const OFFLINE: &str = r#"{"t":"error","sessionId":"s","message":"origin offline"}"#;
 
     fn join(directory: &Arc<Directory>) -> (Place, Arc<Outbox>) {
-        let outbox = Arc::new(Outbox::new(10_000, Budget::new(10_000)));
+        let outbox = Arc::new(Outbox::new(10_000, Budget::new(10_000).of(None)));
         (directory.join(outbox.clone(), None), outbox)
     }
 

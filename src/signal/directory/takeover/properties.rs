@@ -8,9 +8,8 @@ use tokio::time::sleep;
 use super::*;
 use crate::{
     config::SignalSettings,
-    net::network::ClientNetwork,
+    net::{budget::Budget, network::ClientNetwork},
     signal::{
-        budget::Budget,
         directory::{handled::Admitted, place::Place},
         entitlement::Entitlement,
         outbox::{Next, Outbox},
@@ -42,7 +41,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 fn join(directory: &Arc<Directory>) -> (Place, Arc<Outbox>) {
-    let outbox = Arc::new(Outbox::new(10_000, Budget::new(10_000)));
+    let outbox = Arc::new(Outbox::new(10_000, Budget::new(10_000).of(None)));
     (directory.join(outbox.clone(), None), outbox)
 }
 
