@@ -82,13 +82,15 @@ impl Add {
         let Asked { name, secret_sha256, pod_ids } = Asked::read(&body)?;
         let owns = app.owners.owns_anything(&key).await?;
         let client = Client::of(request, &app.live.load().trusted_proxies).address;
-        if !owns {
-            app.limits.check(RequestKind::NewcomerChange, client)?;
-            app.limits.check(RequestKind::NewcomerCredential, client)?;
-        }
-        app.limits.check(RequestKind::Credential, client)?;
+        let kinds: &[_] = match owns {
+            true => &[RequestKind::Credential],
+            false => &[RequestKind::NewcomerCredential, RequestKind::Credential, RequestKind::NewcomerChange],
+        };
+        let charge = app.limits.charge(kinds, client)?;
         let new = NewCredential { name, secret_hash: secret_sha256, pod_ids };
-        let (added, credential) = app.credentials.add(key, new, owns).await?;
+        let added = app.credentials.add(key, new, owns).await;
+        charge.keep_if(matches!(added, Ok((AddedCredential::Added, _))));
+        let (added, credential) = added?;
         refusal(added, &credential.name, owns)?;
         tracing::info!(owner = %key, name = %credential.name, "credential added");
         response.status_code(StatusCode::CREATED);

@@ -32,12 +32,14 @@ impl ClaimPodId {
         let Self(app) = self;
         let (key, pod_id) = asked_for(app, request).await?;
         let config = app.live.load_full();
-        if !app.owners.owns_anything(&key).await? {
-            let client = Client::of(request, &config.trusted_proxies).address;
-            app.limits.check(RequestKind::NewcomerChange, client)?;
-        }
+        let client = Client::of(request, &config.trusted_proxies).address;
+        let kinds: &[_] =
+            if app.owners.owns_anything(&key).await? { &[] } else { &[RequestKind::NewcomerChange] };
+        let charge = app.limits.charge(kinds, client)?;
         let network = network_of(request, &config.trusted_proxies);
-        app.owners.claim(&pod_id, key, network).await?;
+        let claimed = app.owners.claim(&pod_id, key, network).await;
+        charge.keep_if(claimed.is_ok());
+        claimed?;
         tracing::info!(pod_id, owner_key = %key, "pod id claimed by its owner");
         response.status_code(StatusCode::NO_CONTENT);
         Ok(())

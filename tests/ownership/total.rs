@@ -6,7 +6,13 @@ use serde_json::json;
 
 use crate::{
     proof::{Owner, broker, later},
-    support::{pod::Pod, server::TestServer},
+    support::{
+        frames,
+        pod::Pod,
+        raw::{self, Raw},
+        server::TestServer,
+        socket::Socket,
+    },
 };
 
 /// The status of a signed request, and the limit that refused it.
@@ -104,5 +110,86 @@ async fn an_address_has_its_limit_of_what_owners_ask_for() {
     ] {
         let answer = ask(&server, &owner, method.clone(), path, body.map(String::as_str)).await;
         assert_eq!(answer, (429, Some("uploads-per-address".into())), "{method} {path}");
+    }
+}
+
+/// What is limited for an address and in total.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    Read,
+    Upload,
+    Upgrade,
+    Registration,
+    /// A credential of a new key.
+    Credential,
+    /// The same, with a secret that is in use.
+    UsedSecret,
+    /// A pod id for a new key.
+    PodId,
+    /// The same, of a pod id that another owns.
+    OwnedPodId,
+}
+
+/// Asks once for the client at an address; whether it had what it asked for.
+async fn is_served(server: &TestServer, ask: Ask, n: usize, client: &str) -> bool {
+    let owner = Owner::new();
+    let signed = |method, path: &str, body| owner.signed(server, method, path, body, later());
+    let (credentials, new, _) = credential(&owner, "home");
+    let request = match ask {
+        Ask::Read => server.http.get(server.url("/health")),
+        Ask::Upload => {
+            let post = server.http.post(server.url("/pods")).header("content-type", "text/html");
+            post.body(Pod::named("pod").html())
+        }
+        Ask::Upgrade => {
+            let mut raw = Raw::open(&server.address).await;
+            raw.send(&raw::UPGRADE.replace("\n\n", &format!("\nX-Forwarded-For: {client}\n\n"))).await;
+            return raw.status().await == StatusCode::SWITCHING_PROTOCOLS;
+        }
+        Ask::Registration => {
+            let mut socket = Socket::forwarded(&server.address, client).await;
+            let pod_id = format!("{client}-{n}");
+            socket.send(frames::register(&pod_id)).await;
+            return socket.receive().await == frames::registered(&pod_id);
+        }
+        Ask::Credential => signed(Method::POST, &credentials, Some(&new)),
+        Ask::UsedSecret => {
+            let new = json!({ "name": "home", "secretSha256": Digest::of(client.as_bytes()) }).to_string();
+            signed(Method::POST, &credentials, Some(&new))
+        }
+        Ask::PodId => signed(Method::PUT, &pod_id(&owner, &format!("{client}-{n}")), None),
+        Ask::OwnedPodId => signed(Method::PUT, &pod_id(&owner, &format!("of-{client}")), None),
+    };
+    request.header("x-forwarded-for", client).send().await.unwrap().status().is_success()
+}
+
+/// Whatever a client asks for after it was refused: the total has room for one more than the client may have.
+#[tokio::test]
+async fn what_is_refused_to_one_client_takes_nothing_from_others() {
+    for (ask, limit, own) in [
+        (Ask::Read, "reads", 3),
+        (Ask::Upload, "uploads", 3),
+        (Ask::Upgrade, "upgrades", 3),
+        (Ask::Registration, "registrations", 3),
+        (Ask::Credential, "uploads", 10),
+        (Ask::UsedSecret, "uploads", 1),
+        (Ask::PodId, "uploads", 64),
+        (Ask::OwnedPodId, "uploads", 1),
+    ] {
+        let is_of_change = matches!(ask, Ask::Credential | Ask::UsedSecret | Ask::PodId | Ask::OwnedPodId);
+        let of_address = if is_of_change { "off".into() } else { format!("1/day burst {own}") };
+        let server = broker(&format!(
+            "trusted_proxies = [\"127.0.0.1\"]\n[limits]\n{limit} = \"1/day burst {}\"\n{limit}_per_address = \"{of_address}\"",
+            own + 1
+        ))
+        .await;
+        let mut served = 0;
+        for n in 0..own + 5 {
+            served += usize::from(is_served(&server, ask, n, "192.0.2.1").await);
+        }
+        assert_eq!(served, own, "{ask:?}");
+        assert!(is_served(&server, ask, 0, "192.0.2.2").await, "{ask:?}");
+        assert!(!is_served(&server, ask, 1, "192.0.2.3").await, "{ask:?}: no more than the total");
+        server.stop().await;
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! The limiters are governor's (GCRA); what they know of single clients lies in tables of fixed size ([`table`]).
 
+mod all;
 mod charge;
 mod each;
 mod per_client;
 mod policy;
+mod request_charge;
+mod request_kind;
 mod rules;
 mod table;
 
@@ -13,35 +16,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
-use self::rules::RateLimits;
-pub use self::{charge::Charge, policy::Exceeded, rules::Key};
+use self::rules::{Pair, RateLimits};
+pub use self::{
+    charge::Charge, policy::Exceeded, request_charge::RequestCharge, request_kind::RequestKind, rules::Key,
+};
 use super::connection_limiter::{AddressLimits, ConnectionLimiter, ConnectionPermit, rate_limit_key};
 use crate::config::Config;
-
-/// What is limited for one client and in total.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestKind {
-    /// Pods that come in.
-    Upload,
-    /// Requests of owners that change something: for an address as uploads, and not in total, which strangers can use up.
-    OwnerChange,
-    /// Those of them that add something for a key that owns nothing yet: as uploads in total.
-    NewcomerChange,
-    /// Everything that is looked up.
-    Read,
-    /// Requests that become sockets.
-    Upgrade,
-    /// `register` frames.
-    Registration,
-    /// `offer` frames.
-    Offer,
-    /// Sockets with a wrong credential.
-    WrongCredential,
-    /// Credentials that are made.
-    Credential,
-    /// Those of them that are for keys that own nothing.
-    NewcomerCredential,
-}
 
 /// All limits as they are set now.
 #[derive(Debug)]
@@ -68,19 +48,21 @@ impl Limits {
         if rules.is_exempt(client) {
             return Ok(());
         }
-        let pair = match kind {
-            RequestKind::OwnerChange => return rules.uploads.check_client(client),
-            RequestKind::NewcomerChange => return rules.uploads.check_total(),
-            RequestKind::Upload => &rules.uploads,
-            RequestKind::Read => &rules.reads,
-            RequestKind::Upgrade => &rules.upgrades,
-            RequestKind::Registration => &rules.registrations,
-            RequestKind::Offer => &rules.offers,
-            RequestKind::WrongCredential => &rules.wrong_credentials,
-            RequestKind::Credential => &rules.credentials,
-            RequestKind::NewcomerCredential => &rules.newcomer_credentials,
-        };
-        pair.check(client)
+        Pair::check_all(&[rules.pair(kind)], client)
+    }
+
+    /// Counts one of each of `kinds`, or none if there were too many of one. What is not done after all is given back to
+    /// all clients together.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there were too many of one.
+    pub fn charge(&self, kinds: &[RequestKind], client: Option<IpAddr>) -> Result<RequestCharge, Exceeded> {
+        let rules = self.rules.load();
+        if rules.is_exempt(client) {
+            return Ok(RequestCharge::default());
+        }
+        RequestCharge::of(kinds.iter().map(|kind| rules.pair(*kind)).collect(), client)
     }
 
     /// Charges a pod of `bytes` bytes to the owner key that signed its upload, if one did, and to the client's day.

@@ -2,16 +2,14 @@
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-    state::{InMemoryState, NotKeyed},
-};
+use governor::Quota;
 
 use super::{
+    all::All,
     each::{Each, Limit},
     per_client::PerClient,
     policy::{Exceeded, Policy},
+    request_kind::RequestKind,
 };
 use crate::config::{Config, LimitSettings};
 
@@ -60,24 +58,6 @@ pub struct Pair {
     all: Option<Arc<All>>,
 }
 
-/// A limit for all clients together.
-#[derive(Debug)]
-struct All {
-    policy: Policy,
-    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
-}
-
-impl All {
-    fn new(policy: Policy) -> Self {
-        Self { policy, limiter: RateLimiter::direct(policy.quota) }
-    }
-
-    fn check(&self) -> Result<(), Exceeded> {
-        let now = || self.limiter.clock().now();
-        self.limiter.check().map_err(|until| self.policy.exceeded(until.wait_time_from(now())))
-    }
-}
-
 impl Pair {
     /// The limits of these policies; those of `before` go on where nothing changed.
     fn new(each: Option<Policy>, all: Option<Policy>, before: Option<&Self>) -> Self {
@@ -92,23 +72,52 @@ impl Pair {
         }
     }
 
-    pub fn check(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
-        // First the client's own limit, so that one client alone does not use up what is for all.
-        self.check_client(client)?;
-        self.check_total().inspect_err(|_| {
-            if let (Some(each), Some(client)) = (&self.each, client) {
-                each.give_back(&client, NonZeroU32::MIN);
-            }
-        })
+    /// Returns the limit of a client alone.
+    pub fn of_client(&self) -> Self {
+        Self { each: self.each.clone(), all: None }
     }
 
-    pub fn check_client(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
+    /// Returns the limit of all clients together alone.
+    pub fn of_all(&self) -> Self {
+        Self { each: None, all: self.all.clone() }
+    }
+
+    /// Counts one for each of `pairs`, or none. The client's own limits come first, so that what they refuse takes nothing
+    /// from others.
+    pub fn check_all(pairs: &[Self], client: Option<IpAddr>) -> Result<(), Exceeded> {
+        for (before, pair) in pairs.iter().enumerate() {
+            pair.check_client(client)
+                .inspect_err(|_| pairs[..before].iter().for_each(|pair| pair.give_back_to_client(client)))?;
+        }
+        for (before, pair) in pairs.iter().enumerate() {
+            pair.check_total().inspect_err(|_| {
+                pairs[..before].iter().for_each(Self::give_back_total);
+                pairs.iter().for_each(|pair| pair.give_back_to_client(client));
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_client(&self, client: Option<IpAddr>) -> Result<(), Exceeded> {
         let (Some(each), Some(client)) = (&self.each, client) else { return Ok(()) };
         each.charge(&client, NonZeroU32::MIN)
     }
 
-    pub fn check_total(&self) -> Result<(), Exceeded> {
+    fn give_back_to_client(&self, client: Option<IpAddr>) {
+        if let (Some(each), Some(client)) = (&self.each, client) {
+            each.give_back(&client, NonZeroU32::MIN);
+        }
+    }
+
+    fn check_total(&self) -> Result<(), Exceeded> {
         self.all.as_ref().map_or(Ok(()), |all| all.check())
+    }
+
+    /// Takes back what was counted for all clients together.
+    pub fn give_back_total(&self) {
+        if let Some(all) = &self.all {
+            all.give_back();
+        }
     }
 }
 
@@ -218,6 +227,23 @@ impl RateLimits {
             settings: settings.clone(),
             max_sockets: config.signal.max_sockets as usize,
         }
+    }
+
+    /// Returns the limits that hold for a request.
+    pub fn pair(&self, kind: RequestKind) -> Pair {
+        match kind {
+            RequestKind::OwnerChange => return self.uploads.of_client(),
+            RequestKind::NewcomerChange => return self.uploads.of_all(),
+            RequestKind::Upload => &self.uploads,
+            RequestKind::Read => &self.reads,
+            RequestKind::Upgrade => &self.upgrades,
+            RequestKind::Registration => &self.registrations,
+            RequestKind::Offer => &self.offers,
+            RequestKind::WrongCredential => &self.wrong_credentials,
+            RequestKind::Credential => &self.credentials,
+            RequestKind::NewcomerCredential => &self.newcomer_credentials,
+        }
+        .clone()
     }
 
     pub fn is_exempt(&self, client: Option<IpAddr>) -> bool {
