@@ -16,7 +16,7 @@
 //! | any | a frame of an unknown kind, or JSON that is no object | dropped |
 //! | was closed for a registration or its credential, or replaced | anything | dropped |
 //! | any, is being closed | `register` | dropped |
-//! | new | `register` without a fit pod id | `podId required` (or what is wrong with it), then closed with 1008 |
+//! | new | `register` without a fit pod id | `podId required` or `podId must be text` (or what is wrong with it), then closed with 1008 |
 //! | new | `register` with a proof of an owner key that is wrong, or without one where one is needed | the reason, then closed with 1008 |
 //! | new | `register` with a proof of the key that owns the pod id, while an origin holds it that did not prove that key | it becomes its origin; the other loses its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
 //! | new | `register` with a pod id that another origin holds and for which 16 newcomers wait | `pod id is held`, then closed with 4003 |

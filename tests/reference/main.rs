@@ -88,7 +88,7 @@ rows! {
     ws_register_twice: "ws.register.twice" => Match;
     ws_register_replace: "ws.register.replace" => mended("a live origin is replaced, here it keeps its pod id");
     ws_register_nopod: "ws.register.nopod" => mended("registered under `undefined`, here `podId required`");
-    ws_register_pod_number: "ws.register.pod-number" => mended("registered under 7, here `podId required`");
+    ws_register_pod_number: "ws.register.pod-number" => mended("registered under 7, here `podId must be text`");
     ws_offer_offline: "ws.offer.offline" => Match;
     ws_offer_nopod: "ws.offer.nopod" => Match;
     ws_offer_nosdp: "ws.offer.nosdp" => mended("the whole process dies, here an error frame");

@@ -82,7 +82,7 @@ pub async fn ws_register_nopod(row: Row) -> Judged {
 
 pub async fn ws_register_pod_number(row: Row) -> Judged {
     let here = answer_to(json!({ "t": "register", "podId": 7 })).await;
-    row.mends(here, json!({ "t": "error", "message": "podId required" }))
+    row.mends(here, json!({ "t": "error", "message": "podId must be text" }))
 }
 
 pub async fn ws_offer_offline(row: Row) -> Judged {

@@ -44,10 +44,10 @@ async fn register_without_a_fit_pod_id() {
         (None, "podId required"),
         (Some("null"), "podId required"),
         (Some("\"\""), "podId required"),
-        (Some("7"), "podId required"),
-        (Some("[\"pod\"]"), "podId required"),
-        (Some("{}"), "podId required"),
-        (Some("\"\\ud800\""), "podId required"),
+        (Some("7"), "podId must be text"),
+        (Some("[\"pod\"]"), "podId must be text"),
+        (Some("{}"), "podId must be text"),
+        (Some("\"\\ud800\""), "podId must be text"),
         (Some("\"pod-1\""), "podId is longer than 4 bytes"),
         (Some("\"äää\""), "podId is longer than 4 bytes"),
     ] {
@@ -69,7 +69,10 @@ async fn offer_makes_it_a_visitor() {
         (json!({ "t": "offer", "sessionId": "s", "sdp": "SDP" }), error("s", "podId required")),
         (json!({ "t": "offer", "podId": "pod", "sessionId": "s" }), error("s", "sdp required")),
         (json!({ "t": "offer", "podId": "pod", "sdp": "SDP" }), refusal("sessionId required")),
-        (json!({ "t": "offer", "podId": 7, "sessionId": "s", "sdp": "SDP" }), error("s", "podId required")),
+        (
+            json!({ "t": "offer", "podId": 7, "sessionId": "s", "sdp": "SDP" }),
+            error("s", "podId must be text"),
+        ),
     ] {
         let mut socket = server.connect().await;
         socket.send(offer).await;

@@ -326,7 +326,7 @@ impl Member {
     fn pod_id<'a>(&self, frame: &'a Frame<'_>) -> Result<Option<&'a str>, Refusal> {
         match &frame.pod_id {
             Id::Missing => Ok(None),
-            Id::NotText => Err(Refusal::Required("podId")),
+            Id::NotText => Err(Refusal::NotText("podId")),
             Id::Text(text) => short("podId", text, self.limits().max_pod_id).map(Some),
         }
     }

@@ -552,8 +552,8 @@ impl Model {
         match id {
             Id::Text(text) if text.len() <= self.limits.max_id => Ok(text.clone()),
             Id::Text(_) => Err(format!("{name} is longer than {} bytes", self.limits.max_id)),
-            Id::Number if name == "sessionId" => Err("sessionId must be text".into()),
-            Id::Missing | Id::Number => Err(format!("{name} required")),
+            Id::Number => Err(format!("{name} must be text")),
+            Id::Missing => Err(format!("{name} required")),
         }
     }
 
