@@ -200,7 +200,8 @@ async fn frames_of_one_address_come_too_fast() {
 #[tokio::test]
 async fn a_flood_of_frames_does_not_hold_up_a_quiet_socket() {
     let server = TestServer::with(
-        "trusted_proxies = [\"127.0.0.1\"]\n[signal]\nframes_per_second_per_address = 20\n[limits]\nexempt = []",
+        "trusted_proxies = [\"127.0.0.1\"]\n[signal]\nframes_per_second_per_address = 20\n\
+         [limits]\nexempt = []\noffers_per_address = \"off\"",
     )
     .await;
     let mut flood = Vec::new();
