@@ -151,7 +151,7 @@ async fn accept_all(listener: Listener, accept_context: AcceptContext, ready: mp
     }
     let waiting = match Backlog::of(listener.socket) {
         Ok(waiting) => waiting,
-        Err(error) => return tracing::warn!(%error, "who waited to be accepted was not"),
+        Err(error) => return tracing::warn!(%error, "could not accept connections left in the backlog"),
     };
     for connection in waiting.take(BACKLOG as usize) {
         let Some(counted) = accept_context.count(&connection.remote) else { continue };

@@ -181,14 +181,7 @@ mod tests {
     use salvo::http::{HeaderName, HeaderValue};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    use super::*;
-
-    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
-        let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
-        frame.extend([kind, flags, 0, 0, 0, 1]);
-        frame.resize(frame.len() + length, b'x');
-        frame
-    }
+    use super::{frames::tests::frame, *};
 
     const TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -1,5 +1,6 @@
 //! Frames of HTTP/2, written by hand.
 
+pub use crate::support::http2::{PREFACE, frame};
 use crate::target::Transport;
 
 pub const DATA: u8 = 0;
@@ -20,17 +21,6 @@ pub const PADDED: u8 = 0x8;
 
 /// The largest payload that a frame may have.
 pub const MAX_PAYLOAD: usize = 16 << 10;
-
-/// How a client begins, with settings that change nothing.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
 
 /// One setting.
 pub fn setting(key: u16, value: u32) -> Vec<u8> {

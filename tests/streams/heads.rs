@@ -4,19 +4,20 @@ use std::time::Duration;
 
 use tokio::time::{interval, timeout};
 
-use crate::{Scene, TRANSPORTS, support::SOON, support::raw::Raw};
+use crate::{
+    Scene, TRANSPORTS,
+    support::{
+        SOON,
+        http2::{PREFACE, frame},
+        raw::Raw,
+    },
+};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = &(payload.len() as u32).to_be_bytes()[1..];
-    [length, &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
 
 /// A field whose name is in the table of every client (RFC 7541, appendix A), or is not.
 fn field(name: Result<u8, &str>, value: &str) -> Vec<u8> {
@@ -28,7 +29,7 @@ fn field(name: Result<u8, &str>, value: &str) -> Vec<u8> {
 }
 
 /// Asks for a WebSocket.
-fn connect(stream: u8) -> Vec<u8> {
+fn connect(stream: u32) -> Vec<u8> {
     let fields = [
         vec![0x87],
         field(Ok(2), "CONNECT"),

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::support::{
     SOON,
-    http2::{Http2, request},
+    http2::{Http2, PREFACE, frame, request},
     server::{TestServer, config},
 };
 
@@ -63,18 +63,11 @@ async fn many_requests_at_once_are_begun_one_after_the_other() {
 }
 
 /// The preface and settings of a client of HTTP/2, none of which differs.
-const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// A frame of HTTP/2 (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    [&[0, 0, payload.len() as u8, kind, flags], &stream.to_be_bytes()[..], payload].concat()
-}
-
 /// Begins requests, 16 at a time, and takes them back once the broker has read them, until it ends the connection. Returns
 /// how many there were.
 async fn take_back(server: &TestServer) -> io::Result<u32> {
     let mut stream = connect(server, [127, 0, 0, 2]).await;
-    stream.write_all(BEGIN).await?;
+    stream.write_all(PREFACE).await?;
     for first in (1_u32..).step_by(32) {
         let streams = (first..).step_by(2).take(16);
         let get = |id| frame(1, 5, id, b"\x82\x86\x84\x41\x06broker");

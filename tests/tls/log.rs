@@ -11,7 +11,10 @@ use tokio_rustls::rustls::{ClientConnection, pki_types::ServerName};
 use crate::{
     certs::{Authority, Files},
     client::Client,
-    support::process::{Broker, command},
+    support::{
+        http2::{PREFACE, frame},
+        process::{Broker, command},
+    },
 };
 
 /// Returns the first bytes of a TLS client, in which every byte of the server's name is `byte`.
@@ -26,17 +29,12 @@ fn hello(client: &Client, byte: u8) -> Vec<u8> {
     hello
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = &(payload.len() as u32).to_be_bytes()[1..];
-    [length, &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// Requests that are reset at once, with what stands before them.
 fn resets() -> Vec<u8> {
     let reset =
         |stream| [frame(1, 5, stream, b"\x82\x86\x84\x41\x01x"), frame(3, 0, stream, &[0, 0, 0, 8])].concat();
     let resets = (0..100).flat_map(|n| reset(1 + 2 * n)).collect::<Vec<_>>();
-    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[]), resets].concat()
+    [PREFACE, &resets].concat()
 }
 
 /// Sends `bytes` and reads until the other side has had enough.

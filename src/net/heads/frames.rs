@@ -117,10 +117,11 @@ impl Frames {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+    /// Returns a frame of the first stream.
+    pub fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
         let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags, 0, 0, 0, 1]);
         frame.resize(frame.len() + length, b'x');
