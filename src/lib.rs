@@ -27,6 +27,7 @@ mod app;
 mod clock;
 pub mod config;
 mod drain;
+mod host;
 mod http;
 mod janitor;
 mod net;

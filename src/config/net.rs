@@ -10,6 +10,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use super::value::{Value, expected, named_values};
+use crate::host;
 
 /// An address that a listener is made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +57,8 @@ impl Value for ListenAddress {
         let port = port.parse().map_err(|_| wrong())?;
         let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(bare) => bare.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_string(),
-            None if host.contains([':', '/', '[', ']']) || host.is_empty() => return Err(wrong()),
-            None => host.into(),
+            None if host::is_host(host) => host.into(),
+            None => return Err(wrong()),
         };
         Ok(Self::Tcp { host, port })
     }

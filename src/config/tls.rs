@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr};
 use salvo::http::uri::Uri;
 
 use super::value::{Value, expected, named_values};
+use crate::host;
 
 /// Where certificates come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Value for Domain {
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         let plain = text.strip_prefix("*.").unwrap_or(text);
-        if text.len() <= 253 && plain.split('.').all(label) {
+        if text.len() <= 253 && host::is_name(plain) && plain.split('.').all(label) {
             Ok(Self::Name(text.to_ascii_lowercase()))
         } else {
             Err(expected::<Self>(&format!("{text:?}")))

@@ -7,6 +7,7 @@ use salvo::http::{HeaderValue, uri::Uri};
 use toml::{Spanned, de::DeValue};
 
 use super::kind::ValueKind;
+use crate::host;
 
 /// A type that a setting can have.
 ///
@@ -246,10 +247,7 @@ impl Value for Hostname {
 
     fn from_text(text: &str) -> Result<Self, String> {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        let is_name = !text.is_empty()
-            && text.len() <= 253
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        if bare.parse::<IpAddr>().is_ok() || is_name {
+        if bare.parse::<IpAddr>().is_ok() || host::is_name(text) {
             Ok(Self(bare.into()))
         } else {
             Err(expected::<Self>(&format!("{text:?}")))
@@ -293,7 +291,7 @@ impl Value for PublicUrl {
             let host = uri.host().unwrap_or_default();
             let authority = uri.port_u16().map_or(host.to_owned(), |port| format!("{host}:{port}"));
             matches!(uri.scheme_str(), Some("http" | "https"))
-                && Hostname::from_text(host).is_ok()
+                && host::is_host(host)
                 && bare.split_once("://").is_some_and(|(_, rest)| rest == authority)
         };
         if bare.parse().is_ok_and(|uri| is_plain(&uri)) {

@@ -9,7 +9,7 @@ use salvo::{
 };
 
 use super::error::HttpError;
-use crate::{app::App, net::host};
+use crate::{app::App, host};
 
 /// Lets requests through that name one valid host.
 pub struct ValidHost(pub Arc<App>);
@@ -35,12 +35,12 @@ fn check(version: Version, authority: Option<&Authority>, headers: &HeaderMap) -
     if fields.next().is_some() {
         return Err("the request has several Host fields: expected one");
     }
-    if authority.is_some_and(|authority| !host::is_valid(authority.as_str())) {
+    if authority.is_some_and(|authority| !host::is_host_and_port(authority.as_str())) {
         return Err(INVALID);
     }
     match field {
         Some(field) => {
-            let field = field.to_str().ok().filter(|field| host::is_valid(field)).ok_or(INVALID)?;
+            let field = field.to_str().ok().filter(|field| host::is_host_and_port(field)).ok_or(INVALID)?;
             let differs = authority.is_some_and(|authority| !authority.as_str().eq_ignore_ascii_case(field));
             if version >= Version::HTTP_2 && differs {
                 // RFC 9113, section 8.3.1.

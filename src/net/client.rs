@@ -28,8 +28,8 @@ use salvo::{
     http::{HeaderMap, header, uri::Authority},
 };
 
-use super::{host, network::ClientNetwork};
-use crate::config::TrustedProxy;
+use super::network::ClientNetwork;
+use crate::{config::TrustedProxy, host};
 
 /// The address of all clients whom the headers of a trusted proxy do not name. It has limits as any other has, while that of
 /// the proxy may be exempt from them.
@@ -257,7 +257,7 @@ fn authority(text: &str) -> Option<Authority> {
 }
 
 fn is_valid(authority: &Authority) -> bool {
-    host::is_valid(authority.as_str())
+    host::is_host_and_port(authority.as_str())
 }
 
 /// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. A port may be

@@ -5,9 +5,9 @@
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which
 //! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
-//! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`host`] what it may call this
-//! broker, [`limits`] how often it may ask, [`throttle`] what waits for its turn, and
-//! [`request_throttle`] which requests on streams do, [`path`] which paths are the same.
+//! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`limits`] how often
+//! it may ask, [`throttle`] what waits for its turn, and [`request_throttle`] which requests on streams do, [`path`] which
+//! paths are the same.
 
 pub(crate) mod acceptor;
 pub(crate) mod budget;
@@ -17,7 +17,6 @@ pub(crate) mod connection_limiter;
 pub(crate) mod connection_permits;
 mod flush_deadline;
 pub(crate) mod heads;
-pub(crate) mod host;
 mod http;
 pub(crate) mod limits;
 pub(crate) mod listener;

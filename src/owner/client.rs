@@ -21,6 +21,7 @@ use tokio_rustls::rustls::{
 
 use super::{audience::plain_origin, components::Parts, key::OwnerSecret, signature};
 use crate::{
+    host,
     pods::{OwnerKey, Slug},
     printable::printable,
 };
@@ -148,8 +149,9 @@ impl OwnerClient {
         let not_a_broker = || ClientError::NotABroker(broker.into());
         let origin = plain_origin(broker);
         let uri: Uri = origin.parse().map_err(|_| not_a_broker())?;
+        let names_host = uri.authority().is_some_and(|authority| host::is_host_and_port(authority.as_str()));
         let is_plain = matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/";
-        if !is_plain || uri.query().is_some() || origin.contains('@') {
+        if !is_plain || !names_host || uri.query().is_some() {
             return Err(not_a_broker());
         }
         let config = ClientConfig::builder_with_provider(crate::tls::provider())

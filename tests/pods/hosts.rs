@@ -27,7 +27,7 @@ const ROUTES: [&str; 11] = [
 ];
 
 /// Header fields that no HTTP/1.1 request may have.
-const WRONG: [&str; 12] = [
+const WRONG: [&str; 15] = [
     "",
     "Host:\n",
     "Host: '\n",
@@ -39,6 +39,9 @@ const WRONG: [&str; 12] = [
     "Host: [::1\n",
     "Host: [x]\n",
     "Host: x/y\n",
+    "Host: 999.1.1.1\n",
+    "Host: pods.example.1\n",
+    "Host: x.0x7f:80\n",
     "Host: a\nHost: a\n",
 ];
 
@@ -76,7 +79,8 @@ async fn a_request_without_a_valid_host_is_refused_on_every_route() {
 #[tokio::test]
 async fn a_whole_url_needs_a_valid_host_too() {
     let server = TestServer::start().await;
-    for url in ["http://x:99999/health", "http://'/health", "http://user@x/health"] {
+    for url in ["http://x:99999/health", "http://'/health", "http://user@x/health", "http://999.1.1.1/health"]
+    {
         let answer = answer(&server, 0, &format!("GET {url}"), "Host: x\n").await;
         assert_eq!(answer.status, 400, "{url}: {answer:?}");
     }
@@ -114,8 +118,10 @@ async fn an_invalid_forwarded_host_is_in_no_url() {
     for (name, value) in [
         ("x-forwarded-host", "x:99999"),
         ("x-forwarded-host", "'"),
+        ("x-forwarded-host", "999.1.1.1"),
         ("forwarded", "for=192.0.2.1;host=\"x:99999\""),
         ("forwarded", "for=192.0.2.1;host=\"'\""),
+        ("forwarded", "for=192.0.2.1;host=999.1.1.1"),
     ] {
         let post =
             server.http.post(server.url("/pods")).header(name, value).header("content-type", "text/html");
@@ -143,7 +149,7 @@ async fn a_refused_upload_learns_why() {
 async fn http2_without_tls_knows_hosts_too() {
     let server = TestServer::start().await;
     let [_, http2] = clients();
-    for host in ["x:99999", "'", "user@x", ""] {
+    for host in ["x:99999", "'", "user@x", "999.1.1.1", ""] {
         let answer = http2.get(server.url("/health")).header("host", host).send().await;
         // It names two hosts, or none that is valid.
         assert!(answer.map_or(true, |answer| answer.status() == 400), "{host}");

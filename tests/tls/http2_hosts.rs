@@ -37,6 +37,7 @@ async fn an_authority_that_is_no_host_is_refused_on_every_route() {
             ("'", None),
             ("x:99999", None),
             ("user@pods.example", None),
+            ("999.1.1.1", None),
             ("pods.example", Some("'")),
             ("pods.example", Some("x:99999")),
             ("pods.example", Some("other.example")),

@@ -1,18 +1,31 @@
-//! Which texts are the host of a request: `pods.example.org`, `192.0.2.1:80`, `[2001:db8::1]:8443`.
+//! Which texts are hosts, in a request as in a setting: `pods.example.org`, `192.0.2.1`, `[2001:db8::1]`.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Characters of a host name at most (RFC 1035, section 2.3.4), and its trailing dot.
 const MAX_NAME: usize = 254;
 
-/// Returns whether `text` is a host name or an IP address, perhaps with a port. RFC 3986 allows more characters in a
-/// name, but none that a name in use has, and some of them are dangerous in a URL that is shown.
-pub fn is_valid(text: &str) -> bool {
+/// Returns whether `text` is a host, perhaps with a port: `pods.example.org:8443`.
+pub fn is_host_and_port(text: &str) -> bool {
     let (host, port) = match text.find(']') {
         Some(end) => text.split_at(end + 1),
         None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
-    is_port(port) && (is_name(host) || is_ipv6(host))
+    is_port(port) && is_host(host)
+}
+
+/// Returns whether `text` is a host name or an IP address, IPv6 in brackets.
+pub fn is_host(text: &str) -> bool {
+    is_name(text) || is_ipv4(text) || is_ipv6(text)
+}
+
+/// Returns whether `text` is a host name: labels of letters, digits, `-` and `_`, which names of containers have. RFC 3986
+/// allows more characters, but none that a name in use has, and some of them are dangerous in a URL that is shown.
+pub fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    text.len() <= MAX_NAME
+        && labels(text).all(|label| !label.is_empty() && label.bytes().all(fits))
+        && !ends_in_number(text)
 }
 
 /// Nothing, or a colon and a port, which may be empty (RFC 3986, section 3.2.3).
@@ -21,11 +34,22 @@ fn is_port(text: &str) -> bool {
     port.is_empty() || (port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
-/// Labels of letters, digits, `-` and `_`, which names of containers have. An IPv4 address looks the same.
-fn is_name(text: &str) -> bool {
-    let labels = text.strip_suffix('.').unwrap_or(text);
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    text.len() <= MAX_NAME && labels.split('.').all(|label| !label.is_empty() && label.bytes().all(fits))
+/// What browsers take for an IPv4 address, right or wrong, and never ask DNS for (URL Standard, "ends in a number").
+fn ends_in_number(text: &str) -> bool {
+    let last = labels(text).next_back().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    hex.map_or(last.bytes().all(|byte| byte.is_ascii_digit()), |hex| {
+        hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// Four numbers, as browsers and curl send them whatever was typed. They keep a dot at the end.
+fn is_ipv4(text: &str) -> bool {
+    text.strip_suffix('.').unwrap_or(text).parse::<Ipv4Addr>().is_ok()
+}
+
+fn labels(name: &str) -> impl DoubleEndedIterator<Item = &str> {
+    name.strip_suffix('.').unwrap_or(name).split('.')
 }
 
 fn is_ipv6(text: &str) -> bool {
@@ -50,13 +74,19 @@ mod tests {
             "xn--bcher-kva.example",
             "192.0.2.1",
             "192.0.2.1:65535",
+            "192.0.2.1.",
+            "0.0.0.0",
+            "1.example",
+            "1x",
+            "0xx",
+            "x.0y",
             "[::1]",
             "[2001:db8::1]:80",
             "[::ffff:192.0.2.1]",
             "x:",
             "x:0",
         ] {
-            assert!(is_valid(text), "{text}");
+            assert!(is_host_and_port(text), "{text}");
         }
     }
 
@@ -105,9 +135,22 @@ mod tests {
             "[::1]:99999",
             "[[::1]]",
             "[v1.x]",
+            "999.1.1.1",
+            "999.1.1.1:80",
+            "1.1.1.999.",
+            "192.0.2",
+            "192.0.2.1.1",
+            "192.0.02.1",
+            "2130706433",
+            "0",
+            "pods.example.1",
+            "pods.example.09",
+            "x.0x",
+            "x.0X7f:80",
+            "0x7f.1",
             &long,
         ] {
-            assert!(!is_valid(text), "{text}");
+            assert!(!is_host_and_port(text), "{text}");
         }
     }
 }
