@@ -26,8 +26,9 @@ impl Default for BodyDrain {
 }
 
 impl BodyDrain {
-    /// Reads the rest of a body that `client` sends in a task of its own.
-    pub fn drain(&self, client: Option<IpAddr>, mut body: ReqBody) {
+    /// Reads the rest of a body that `client` sends in a task of its own. `held` is what was taken for the request: it is
+    /// dropped with the body.
+    pub fn drain<T: Send + 'static>(&self, client: Option<IpAddr>, mut body: ReqBody, held: T) {
         let Some(permit) = self.0.of(client).permit(1) else { return };
         let mut left = MAX_BYTES;
         let rest = async move {
@@ -40,7 +41,7 @@ impl BodyDrain {
             }
         };
         tokio::spawn(async move {
-            let _permit = permit;
+            let _held = (permit, held);
             // A client that goes on and on is cut off.
             let _ = timeout(MAX_TIME, rest).await;
         });
@@ -51,7 +52,10 @@ impl BodyDrain {
 mod tests {
     use futures_util::stream;
     use salvo::{BoxedError, hyper::body::Frame};
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+    use tokio::{
+        sync::mpsc::{UnboundedReceiver, unbounded_channel},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -74,7 +78,7 @@ mod tests {
 
     async fn is_read(drain: &BodyDrain, client: Option<IpAddr>) -> bool {
         let (body, mut read) = body();
-        drain.drain(client, body);
+        drain.drain(client, body, ());
         read.recv().await.is_some()
     }
 
@@ -82,7 +86,7 @@ mod tests {
     async fn whoever_sends_as_many_bodies_as_it_may_leaves_places_to_others() {
         let drain = BodyDrain::default();
         for _ in 0..2 * MAX_BODIES {
-            drain.drain(client("192.0.2.1"), body().0);
+            drain.drain(client("192.0.2.1"), body().0, ());
         }
         assert!(!is_read(&drain, client("192.0.2.1")).await);
         for other in ["192.0.2.2", "192.0.2.3", "2001:db8::1"] {
@@ -92,5 +96,17 @@ mod tests {
         assert!(is_read(&drain, client("192.0.2.1")).await);
         tokio::time::sleep(MAX_TIME * 2).await;
         assert_eq!(drain.0.used(), 0);
+    }
+
+    /// What was taken for a request is in use while its body is read on, and no longer.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_for_a_request_is_held_while_its_body_is_read() {
+        let (drain, held) = (BodyDrain::default(), Arc::new(()));
+        let ((body, mut read), start) = (body(), Instant::now());
+        drain.drain(client("192.0.2.1"), body, held.clone());
+        assert!(read.recv().await.is_some());
+        assert_eq!(Arc::strong_count(&held), 2);
+        while read.recv().await.is_some() {}
+        assert_eq!((Arc::strong_count(&held), start.elapsed()), (1, MAX_TIME));
     }
 }

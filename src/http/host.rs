@@ -20,7 +20,7 @@ impl ValidHost {
         let authority = request.uri().authority();
         let checked = check(request.version(), authority, request.headers());
         if checked.is_err() && !request.headers().contains_key(header::EXPECT) {
-            self.0.body_drain.drain(self.0.network(request), request.take_body());
+            self.0.body_drain.drain(self.0.network(request), request.take_body(), ());
         }
         checked.map_err(|problem| HttpError::new(StatusCode::BAD_REQUEST, problem))
     }

@@ -63,7 +63,7 @@ async fn check(app: &App, kind: RequestKind, request: &mut Request) -> Result<()
     drop(headers);
     app.tarpit.hold(request, network).await;
     if is_read_on {
-        app.body_drain.drain(network, request.take_body());
+        app.body_drain.drain(network, request.take_body(), ());
     }
     Err(exceeded.into())
 }

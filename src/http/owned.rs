@@ -68,9 +68,10 @@ impl Delete {
 #[handler]
 impl Replace {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let memory = self.0.uploads.load().request(request.version());
         let mut body = request.take_body();
         let replaced = self.replace(request, &mut body).await;
-        upload::answer(&self.0, request, body, replaced, response)
+        upload::answer(&self.0, request, body, memory, replaced, response)
     }
 }
 

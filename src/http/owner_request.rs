@@ -45,7 +45,7 @@ impl FromProgram {
         let config = self.0.live.load_full();
         let checked = check_sender(request.headers()).and_then(|()| check_host(request, &config));
         if checked.is_err() && !request.headers().contains_key(header::EXPECT) {
-            self.0.body_drain.drain(self.0.network(request), request.take_body());
+            self.0.body_drain.drain(self.0.network(request), request.take_body(), ());
         }
         checked
     }

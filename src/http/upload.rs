@@ -17,7 +17,7 @@ use salvo::{
 use serde::Serialize;
 
 pub use self::format::Format;
-use super::{error::HttpError, json::render_json, owner_request};
+use super::{error::HttpError, json::render_json, owner_request, upload_limiter::RequestMemory};
 use crate::{
     app::App,
     config::{Config, Lifetime, UploadPolicy},
@@ -62,9 +62,10 @@ impl Answer {
 #[handler]
 impl Upload {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
+        let memory = self.0.uploads.load().request(request.version());
         let mut body = request.take_body();
         let taken = self.take(request, &mut body).await;
-        answer(&self.0, request, body, taken, response)
+        answer(&self.0, request, body, memory, taken, response)
     }
 }
 
@@ -73,6 +74,7 @@ pub fn answer(
     app: &App,
     request: &Request,
     body: ReqBody,
+    memory: RequestMemory,
     taken: Result<Answer, HttpError>,
     response: &mut Response,
 ) -> Result<(), HttpError> {
@@ -83,7 +85,7 @@ pub fn answer(
         if refused.status() == StatusCode::REQUEST_TIMEOUT && request.version() < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        app.body_drain.drain(app.network(request), body);
+        app.body_drain.drain(app.network(request), body, memory);
     }
     render_json(response, &taken?);
     Ok(())
@@ -178,7 +180,7 @@ pub async fn receive(
     let length = request.headers().typed_get::<ContentLength>().map(|length| length.0);
     body::check_length(length, &config.pods)?;
     let client = Client::of(request, &config.trusted_proxies);
-    let upload = app.uploads.load_full().begin(client.address, request.version()).await?;
+    let upload = app.uploads.load_full().begin(client.address).await?;
     let (body, permit) = body::read(body, length, &config.pods, upload).await?;
     let max_manifest = config.pods.max_manifest.as_u64() as usize;
     let verify = move || {

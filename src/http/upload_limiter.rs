@@ -5,10 +5,11 @@
 //! are stored.
 
 mod ledger;
+mod mapping;
 mod memory;
 mod slowest;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use salvo::http::Version;
@@ -18,7 +19,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::memory::{RequestMemory, Reservation, UploadMemory};
+pub use self::mapping::{KeptMappings, Mapping};
+pub use self::memory::RequestMemory;
+use self::memory::{Reservation, UploadMemory};
 use super::error::HttpError;
 use crate::{
     config::PodSettings,
@@ -43,6 +46,7 @@ pub struct UploadLimiter {
     settings: Settings,
     clients: ClientPermits,
     memory: Arc<UploadMemory>,
+    mappings: Arc<KeptMappings>,
     stored: Arc<Semaphore>,
 }
 
@@ -72,6 +76,7 @@ impl UploadLimiter {
             settings,
             clients: ClientPermits::new(settings.of_client),
             memory: UploadMemory::new(settings.memory, settings.wait),
+            mappings: KeptMappings::new(settings.memory),
             stored: Arc::new(Semaphore::new(settings.stored_at_a_time)),
         }
     }
@@ -81,26 +86,34 @@ impl UploadLimiter {
         self.settings == Settings::of(settings)
     }
 
-    /// Waits for a place among the uploads of `client`, one of which has come over this version of HTTP.
+    /// Takes the memory of a request that has come over this version of HTTP. It lasts as long as the request's body is read,
+    /// by whomever.
+    pub fn request(&self, version: Version) -> RequestMemory {
+        let bytes = if version < Version::HTTP_2 { HTTP1_REQUEST } else { HTTP2_REQUEST };
+        self.memory.request(bytes.min(self.share()))
+    }
+
+    /// Waits for a place among the uploads of `client`.
     ///
     /// # Errors
     ///
     /// Returns 503 if there is none within `pods.upload_wait`.
-    pub async fn begin(&self, client: Option<IpAddr>, version: Version) -> Result<ArrivingUpload, HttpError> {
+    pub async fn begin(&self, client: Option<IpAddr>) -> Result<ArrivingUpload, HttpError> {
         let mut wait = Wait { total: self.settings.wait, left: self.settings.wait };
-        let share = self.settings.memory / MAX_SHARE;
-        let request = if version < Version::HTTP_2 { HTTP1_REQUEST } else { HTTP2_REQUEST };
-        let request = self.memory.request(request.min(share));
         let place = wait.until(self.clients.enter(client)).await?;
         let memory = self.memory.reservation(client);
         Ok(ArrivingUpload {
             memory,
-            request,
-            buffers: BUFFERS.min(share),
+            buffers: BUFFERS.min(self.share()),
             place,
             wait,
+            mappings: self.mappings.clone(),
             stored: self.stored.clone(),
         })
+    }
+
+    fn share(&self) -> u64 {
+        self.settings.memory / MAX_SHARE
     }
 }
 
@@ -132,11 +145,11 @@ impl Wait {
 /// An upload whose body arrives.
 pub struct ArrivingUpload {
     memory: Reservation,
-    request: RequestMemory,
     /// What is taken for buffers, beside the body.
     buffers: u64,
     place: Option<ClientPermit>,
     wait: Wait,
+    mappings: Arc<KeptMappings>,
     stored: Arc<Semaphore>,
 }
 
@@ -154,6 +167,11 @@ impl ArrivingUpload {
         }
         self.memory.received(arrived);
         Ok(())
+    }
+
+    /// Returns room for a body of `limit` bytes. What is in it is anything.
+    pub fn room(&self, limit: u64) -> io::Result<Mapping> {
+        self.mappings.get(usize::try_from(limit).map_err(io::Error::other)?)
     }
 
     /// Returns a token that is cancelled if the upload is to end because others wait for its memory.
@@ -175,13 +193,7 @@ impl ArrivingUpload {
         self.memory.mark_arrived();
         let stored = self.wait.until(self.stored.acquire_owned()).await?;
         let stored = stored.expect("it is never closed");
-        Ok(UploadPermit {
-            memory: self.memory,
-            buffers: self.buffers,
-            _request: self.request,
-            _place: self.place,
-            _stored: stored,
-        })
+        Ok(UploadPermit { memory: self.memory, buffers: self.buffers, _place: self.place, _stored: stored })
     }
 }
 
@@ -190,7 +202,6 @@ impl ArrivingUpload {
 pub struct UploadPermit {
     memory: Reservation,
     buffers: u64,
-    _request: RequestMemory,
     _place: Option<ClientPermit>,
     _stored: OwnedSemaphorePermit,
 }

@@ -1,9 +1,8 @@
 //! Reads the body of an upload, which takes memory as it arrives.
 
-use std::{io, ops::Range, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use futures_util::StreamExt;
-use memmap2::MmapMut;
 use salvo::http::{ReqBody, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
@@ -11,24 +10,22 @@ use crate::{
     config::PodSettings,
     http::{
         error::HttpError,
-        upload_limiter::{ArrivingUpload, UploadPermit},
+        upload_limiter::{ArrivingUpload, Mapping, UploadPermit},
     },
 };
 
-/// A body in a mapping of its own, of which the pages that were written take memory. Dropping it gives all of them back to
-/// the system at once: the heap would keep what lies between other allocations, beyond what `pods.upload_memory` accounts for.
+/// A body, of which the bytes that have arrived take memory.
 pub struct Body {
-    map: MmapMut,
+    map: Mapping,
     arrived: usize,
     /// What of it is the upload.
     content: Range<usize>,
 }
 
 impl Body {
-    /// Returns an empty body with room for `limit` bytes.
-    fn new(limit: u64) -> io::Result<Self> {
-        let limit = usize::try_from(limit).map_err(io::Error::other)?;
-        Ok(Self { map: MmapMut::map_anon(limit)?, arrived: 0, content: 0..0 })
+    /// Returns an empty body that is written to `map`.
+    fn new(map: Mapping) -> Self {
+        Self { map, arrived: 0, content: 0..0 }
     }
 
     fn append(&mut self, data: &[u8]) {
@@ -102,10 +99,11 @@ async fn read_whole(
 ) -> Result<Body, HttpError> {
     // Until there is memory for the body, it is left where it is: what was read of it would wait in buffers.
     upload.grow(limit.min(1), limit).await?;
-    let mut whole = Body::new(limit).map_err(|error| {
+    let room = upload.room(limit).map_err(|error| {
         tracing::error!(%error, "the system has no memory for an upload");
         HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "there is no memory for this upload; try again later")
     })?;
+    let mut whole = Body::new(room);
     // Every byte buys time, but what came fast at first buys no long stillness later.
     let mut deadline = Instant::now() + settings.upload_grace;
     loop {
@@ -150,6 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::upload_limiter::KeptMappings;
 
     proptest! {
         /// For every way in which a body is cut, it is put together again.
@@ -159,7 +158,7 @@ mod tests {
             to_come in 0..300_000_usize,
         ) {
             let length = parts.iter().map(Vec::len).sum::<usize>();
-            let mut body = Body::new((length + to_come) as u64).unwrap();
+            let mut body = Body::new(KeptMappings::new(u64::MAX).get(length + to_come).unwrap());
             parts.iter().for_each(|part| body.append(part));
             prop_assert_eq!(body.memory(), length as u64);
             prop_assert!(body.as_ref() == parts.concat());
