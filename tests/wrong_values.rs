@@ -138,6 +138,7 @@ const WRONG: &[(&str, &str)] = &[
     ("limits.reads", r#""10/s burst""#),
     ("limits.reads_per_address", r#""2000000/s""#),
     ("limits.upgrades", r#""10/s burst 0""#),
+    ("limits.uploads", r#""1/day burst 1000000""#),
     ("limits.upgrades_per_address", r#""unlimited""#),
     ("limits.registrations", r#""1.5/s""#),
     ("limits.registrations_per_address", "false"),

@@ -6,6 +6,8 @@ use super::value::{Value, expected, quoted};
 
 /// The largest number of either kind in a rate.
 const MOST: u32 = 1_000_000;
+/// The longest time after which all of a burst is allowed again.
+const LONGEST_REST: Duration = Duration::from_hours(10 * 365 * 24);
 const UNITS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3600), ("day", 86_400)];
 
 /// A rate, or none.
@@ -71,7 +73,13 @@ impl Value for RateLimit {
             (Some("burst"), Some(burst), None) => number(burst)?,
             _ => return Err(wrong()),
         };
-        Ok(Self::Rate(Rate { count, unit, burst }))
+        let rate = Rate { count, unit, burst };
+        if rate.interval().checked_mul(burst.get()).is_none_or(|rest| rest > LONGEST_REST) {
+            return Err(format!(
+                "expected a burst that is allowed again within 10 years, found {text:?}; write a smaller burst"
+            ));
+        }
+        Ok(Self::Rate(rate))
     }
 
     fn to_toml(&self) -> Option<String> {
@@ -119,6 +127,10 @@ mod tests {
         }
         for text in ["0/s", "1000001/s", "10/s burst 0", "99999999999999999999/s"] {
             assert!(RateLimit::from_text(text).unwrap_err().contains("from 1 to 1000000"), "{text}");
+        }
+        assert!(RateLimit::from_text("1/day burst 3650").is_ok());
+        for text in ["1/day burst 3651", "1/day burst 1000000", "1/h burst 87601"] {
+            assert!(RateLimit::from_text(text).unwrap_err().contains("within 10 years"), "{text}");
         }
     }
 }

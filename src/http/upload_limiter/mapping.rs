@@ -29,11 +29,11 @@ impl KeptMappings {
     pub fn get(self: &Arc<Self>, length: usize) -> io::Result<Mapping> {
         let free = if length <= KEPT_LENGTH { self.lock().pop() } else { None };
         let Some(kept) = free else {
-            return Ok(Mapping { map: Some(MmapMut::map_anon(length)?), home: None });
+            return Ok(Mapping { map: Some(map(length)?), home: None });
         };
         let mut mapping = Mapping { map: kept, home: Some(self.clone()) };
         if mapping.map.is_none() {
-            mapping.map = Some(MmapMut::map_anon(KEPT_LENGTH)?);
+            mapping.map = Some(map(KEPT_LENGTH)?);
         }
         Ok(mapping)
     }
@@ -41,6 +41,15 @@ impl KeptMappings {
     fn lock(&self) -> MutexGuard<'_, Vec<Option<MmapMut>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns a new mapping, the pages of which are small: with a huge one, a body of one byte would take 2 MiB.
+fn map(length: usize) -> io::Result<MmapMut> {
+    let map = MmapMut::map_anon(length)?;
+    // A kernel without huge pages refuses it.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::NoHugePage);
+    Ok(map)
 }
 
 /// A mapping of its own, of which the pages that were written take memory. Dropping it gives all of them back to the system
@@ -95,5 +104,40 @@ mod tests {
             assert_eq!(free.len(), MAX_KEPT);
             assert!(free.iter().all(|map| map.as_ref().is_some_and(|map| map.len() == KEPT_LENGTH)));
         }
+    }
+
+    /// A body takes the pages that were written, also where the system makes huge ones of all that it can.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn no_mapping_has_huge_pages() {
+        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            eprintln!("skipped: this kernel has no huge pages");
+            return;
+        }
+        let kept = KeptMappings::new(u64::MAX);
+        for length in [1, KEPT_LENGTH, 64 * 1024 * 1024] {
+            let mapping = kept.get(length).unwrap();
+            assert!(flags(&mapping).contains(" nh"), "{length}: {}", flags(&mapping));
+        }
+    }
+
+    /// What the system says of the memory at the start of `mapping`.
+    #[cfg(target_os = "linux")]
+    fn flags(mapping: &[u8]) -> String {
+        let start = mapping.as_ptr() as usize;
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut is_it = false;
+        for line in smaps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            if let Some((from, to)) = range
+                && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
+            {
+                is_it = (from..to).contains(&start);
+            }
+            if is_it && line.starts_with("VmFlags") {
+                return line.to_owned();
+            }
+        }
+        panic!("no mapping at {start:x}");
     }
 }
