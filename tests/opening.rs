@@ -24,7 +24,7 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 async fn directory_with_a_pod() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let registry = RedbRegistry::open(directory.path()).unwrap();
-    let pod = VerifiedPod::verify(Pod::named("kept").html().into(), 1 << 20).unwrap();
+    let pod = VerifiedPod::verify(Pod::named("kept").html().into()).unwrap();
     registry.put_pod(pod).await.unwrap();
     registry.close().await.unwrap();
     directory
@@ -120,7 +120,7 @@ async fn tables_of_an_older_broker_are_brought_up_to_date() {
         let registry = RedbRegistry::open(directory.path()).unwrap();
         let twin = Pod::named("a").html();
         let pods = [&twin, &twin, &Pod::named("b").html()]
-            .map(|html| VerifiedPod::verify(html.clone().into(), 1 << 20).unwrap());
+            .map(|html| VerifiedPod::verify(html.clone().into()).unwrap());
         let signed = |pod: &VerifiedPod| pod.clone().signed_by(pod.record().owner_key).unwrap();
         for pod in &pods {
             registry.put_pod(pod.clone()).await.unwrap();

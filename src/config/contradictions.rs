@@ -36,9 +36,6 @@ impl Config {
                 "must be at least three times pods.max_blob, or one upload could leave too little to the others",
             ));
         }
-        if pods.max_manifest > pods.max_blob {
-            wrong.push(("pods.max_manifest", "pods.max_blob", "must be at most pods.max_blob"));
-        }
         if *registry == RegistryKind::Memory && pods.memory_limit < pods.max_blob {
             wrong.push(("pods.memory_limit", "pods.max_blob", "must be at least pods.max_blob"));
         }

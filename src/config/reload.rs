@@ -80,13 +80,13 @@ mod tests {
     #[test]
     fn only_what_changed_and_cannot_change_live_is_named() {
         let config = |toml| Config::from_toml(toml).unwrap();
-        let before = config("port = 1\n[signal]\nmax_pod_id = 5");
+        let before = config("port = 1\n[signal]\nmax_sockets = 5");
         let after = config(
-            "port = 2\ntrusted_proxies = [\"::1\"]\n[signal]\nmax_pod_id = 6\n[http]\nmax_connections = 7",
+            "port = 2\ntrusted_proxies = [\"::1\"]\n[signal]\nmax_sockets = 6\n[http]\nmax_connections = 7",
         );
         let (applied, waiting) = before.reloaded(&after);
         assert_eq!(waiting, ["port", "http.max_connections"]);
-        assert_eq!((applied.port, applied.signal.max_pod_id), (Some(1), 6));
+        assert_eq!((applied.port, applied.signal.max_sockets), (Some(1), 6));
         // They are named until the restart.
         assert_eq!(applied.reloaded(&after).1, waiting);
         assert_eq!(before.reloaded(&before), (before.clone(), vec![]));
@@ -145,7 +145,7 @@ mod tests {
             "pods.isolation = \"subdomain\"\npods.domain = \"pods.example\"",
             "http.max_connections = 7",
             "http.max_connections = 8",
-            "signal.max_pod_id = 9",
+            "signal.max_sockets = 9",
         ];
         vec(select(LINES), 0..7)
             .prop_filter_map("a wrong configuration", |lines| Config::from_toml(&lines.join("\n")).ok())

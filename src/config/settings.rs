@@ -210,10 +210,6 @@ settings! {
         sessions_per_socket: u32 = 8;
         /// Candidates that each side of a session may send for one offer.
         candidates_per_session: u32 = 256;
-        /// Longest pod id, in bytes.
-        max_pod_id: u32 = 128;
-        /// Longest session id, in bytes.
-        max_session_id: u32 = 128;
         /// How long the holder of a pod id has to answer a ping, when another origin registers the same pod id, before it is replaced.
         takeover_timeout: Duration = known("3s");
         /// How long an offer waits for the host of its pod id, where the host was connected in the last two minutes or the broker started less than 30 s ago, before the visitor is told `origin offline`. `"0s"`: not at all.
@@ -228,8 +224,6 @@ settings! {
     pods: PodSettings {
         /// Largest pod that is taken; over it the upload is answered with 413.
         max_blob: ByteSize = ByteSize::mib(50);
-        /// Largest signed manifest within a pod, before base64.
-        max_manifest: ByteSize = ByteSize::kib(256);
         /// Uploads that are verified and stored at the same time. One whose body has arrived waits for it; one whose body still arrives does not count.
         max_uploads: u32 = 32;
         /// Uploads of one client address (IPv6: of one /64, and four times as many of a /48) at the same time, from their first byte to their last; the others wait.

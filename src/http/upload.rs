@@ -182,13 +182,12 @@ pub async fn receive(
     let client = Client::of(request, &config.trusted_proxies);
     let upload = app.uploads.load_full().begin(client.address).await?;
     let (body, permit) = body::read(body, length, &config.pods, upload).await?;
-    let max_manifest = config.pods.max_manifest.as_u64() as usize;
     let verify = move || {
         if let Some(signed) = &signed {
             let wrong = |error: DigestError| HttpError::new(StatusCode::BAD_REQUEST, error.to_string());
             signed.digest.check(body.as_ref()).map_err(wrong)?;
         }
-        let pod = VerifiedPod::verify(format.html(body, permit)?, max_manifest)?;
+        let pod = VerifiedPod::verify(format.html(body, permit)?)?;
         match signed {
             Some(signed) => pod.signed_by(signed.request.key).ok_or_else(|| {
                 let message = "the pod is signed by another owner key than the one that signed the request";

@@ -146,7 +146,7 @@ mod tests {
             let counter = HitCounter::default();
             let mut stored = [(); 2].map(|()| {
                 let html = signed::Pod::named("p").html();
-                VerifiedPod::verify(html.into(), 1 << 20).unwrap().record().clone()
+                VerifiedPod::verify(html.into()).unwrap().record().clone()
             });
             let mut counted = [0, 0];
             let (mut writer, mut read) = (Writer::Idle, None);

@@ -21,6 +21,9 @@ use super::{
 };
 
 const NAME: &str = "__GEMMAPOD_MANIFEST_B64";
+/// Largest signed manifest, in bytes before base64. It holds texts that a model reads with each question, and is decoded whole:
+/// a real one has a few KiB, and takes less than four times its size while it is decoded.
+const MAX_MANIFEST: usize = 256 << 10;
 /// CBOR items in a payload. Real ones have a few dozen.
 const MAX_PAYLOAD_ITEMS: usize = 10_000;
 /// Bytes in a pod's display name.
@@ -94,12 +97,16 @@ pub enum InvalidPod {
 }
 
 impl VerifiedPod {
-    /// Verifies the one manifest in `html`, which may be at most `max_manifest` bytes, and gives the pod a new slug.
+    /// Verifies the one manifest in `html`, which may be at most 256 KiB, and gives the pod a new slug.
     ///
     /// # Errors
     ///
     /// `html` is not a pod, or its signature does not fit. See [`InvalidPod`].
-    pub fn verify(html: Bytes, max_manifest: usize) -> Result<Self, InvalidPod> {
+    pub fn verify(html: Bytes) -> Result<Self, InvalidPod> {
+        Self::verify_within(html, MAX_MANIFEST)
+    }
+
+    fn verify_within(html: Bytes, max_manifest: usize) -> Result<Self, InvalidPod> {
         let text = std::str::from_utf8(&html).map_err(|_| InvalidPod::NotUtf8)?;
         let base64 = find(text)?;
         if base64.trim_end_matches('=').len() * 3 / 4 > max_manifest {
@@ -277,3 +284,5 @@ fn decode<T: DeserializeOwned>(part: &'static str, cbor: &[u8]) -> Result<T, Inv
 #[cfg(test)]
 mod properties;
 mod signal_url;
+#[cfg(test)]
+mod tests;

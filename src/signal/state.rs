@@ -175,7 +175,7 @@ pub enum Refusal {
     #[error("{0} must be text")]
     NotText(&'static str),
     #[error("{name} is longer than {limit} bytes")]
-    TooLong { name: &'static str, limit: u32 },
+    TooLong { name: &'static str, limit: usize },
     #[error("origin offline")]
     OriginOffline,
     #[error("pod id is held")]

@@ -24,7 +24,7 @@ static FILLED: AtomicUsize = AtomicUsize::new(0);
 
 pub fn verified(name: usize, padding: usize) -> VerifiedPod {
     let html = Pod::named(&name.to_string()).padded(padding).html();
-    VerifiedPod::verify(html.into(), 1 << 20).unwrap()
+    VerifiedPod::verify(html.into()).unwrap()
 }
 
 pub fn open(disk: &Tmpfs) -> RedbRegistry {

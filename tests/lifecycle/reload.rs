@@ -33,7 +33,7 @@ async fn get(address: &str, path: &str) -> Answer {
     raw::ask(address, &format!("GET {path} HTTP/1.1\nHost: broker\n\n")).await
 }
 
-/// Whether an origin may take a pod id of ten characters.
+/// Whether an origin may register that proves no owner key.
 async fn may_register(address: &str) -> bool {
     let mut socket = Socket::connect(address).await;
     socket.send(register("1234567890")).await;
@@ -48,9 +48,7 @@ async fn limits_change() {
     assert_eq!(upload(&address, "").await.status, 200);
     let mut open = Socket::connect(&address).await;
 
-    running.reload(
-        "registry = \"memory\"\n[signal]\nmax_pod_id = 9\n[pods]\nmax_blob = \"4 KiB\"\nmax_manifest = \"4 KiB\"",
-    );
+    running.reload("registry = \"memory\"\n[signal]\nrequire_owner = true\n[pods]\nmax_blob = \"4 KiB\"");
     assert_eq!(upload(&address, "").await.status, 413);
     assert!(!may_register(&address).await);
     open.nothing().await;
@@ -153,7 +151,7 @@ async fn what_holds_only_after_a_restart_is_named() {
     let address = running.broker.address.clone();
     let toml = "registry = \"memory\"\npublic_url = \"https://pods.example\"\n\
                 listen = [{ address = \"127.0.0.1:0\" }]\n[log]\nformat = \"json\"\n\
-                [pods]\nmemory_limit = \"64 MiB\"\n[http]\nmax_connections = 7\n[signal]\nmax_pod_id = 9";
+                [pods]\nmemory_limit = \"64 MiB\"\n[http]\nmax_connections = 7\n[signal]\nrequire_owner = true";
     running.reload(toml);
     let warning = running.broker.wait_for("WARN");
     let named = "these settings changed, but hold only after a restart: \
@@ -173,12 +171,12 @@ async fn a_broken_file_changes_nothing_and_says_why() {
     let file = running.file.display().to_string();
     for (toml, problem) in [
         (
-            "[signal]\nmax_pod_id = 9\nmax_frame = \"big\"",
+            "[signal]\nrequire_owner = true\nmax_frame = \"big\"",
             "5:13: signal.max_frame: expected a size such as \"256 KiB\" or a number of bytes, found \"big\"",
         ),
-        ("[signal]\nmax_pod_id = 9\nmax_fame = 1", "5:1: unknown key"),
-        ("[signal]\nmax_pod_id = 9\n= 7", "5:1: "),
-        ("[signal]\nmax_pod_id = 9\n[tls]\nmode = \"files\"", "tls.certificates"),
+        ("[signal]\nrequire_owner = true\nmax_fame = 1", "5:1: unknown key"),
+        ("[signal]\nrequire_owner = true\n= 7", "5:1: "),
+        ("[signal]\nrequire_owner = true\n[tls]\nmode = \"files\"", "tls.certificates"),
     ] {
         running.rewrite(toml);
         let said = running.hang_up();
@@ -195,13 +193,13 @@ async fn a_broken_file_changes_nothing_and_says_why() {
     assert!(line.contains(&sentence), "{line}");
     assert!(may_register(&address).await);
     // And when it is mended, all is well.
-    running.reload("registry = \"memory\"\n[signal]\nmax_pod_id = 9");
+    running.reload("registry = \"memory\"\n[signal]\nrequire_owner = true");
     assert!(!may_register(&address).await);
 }
 
 #[tokio::test]
 async fn without_a_file_a_reload_is_harmless() {
-    let mut broker = Broker::start(&["-r", "memory", "--set", "signal.max_pod_id=12"]);
+    let mut broker = Broker::start(&["-r", "memory", "--set", "signal.max_sockets=12"]);
     let mut origin = Socket::connect(&broker.address).await;
     broker.signal("HUP");
     let said = broker.lines_until("configuration reloaded");

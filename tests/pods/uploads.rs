@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-const SMALL: &str = "[pods]\nmax_blob = \"2 KiB\"\nmax_manifest = \"1 KiB\"";
+const SMALL: &str = "[pods]\nmax_blob = \"2 KiB\"";
 
 #[track_caller]
 fn assert_refused(answer: &Answer, status: u16, sentence: &str) {

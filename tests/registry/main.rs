@@ -62,7 +62,7 @@ promises! {
 }
 
 fn verified(html: impl Into<Bytes>) -> VerifiedPod {
-    VerifiedPod::verify(html.into(), 1 << 20).unwrap()
+    VerifiedPod::verify(html.into()).unwrap()
 }
 
 /// Puts a new pod named `name`.

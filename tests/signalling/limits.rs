@@ -96,23 +96,24 @@ async fn bytes_are_not_websocket() {
 
 #[tokio::test]
 async fn a_session_id_is_too_long() {
-    let server = TestServer::with("[signal]\nmax_session_id = 4").await;
+    let server = TestServer::start().await;
     let mut origin = server.origin("pod").await;
-    let mut visitor = server.visitor(&mut origin, "pod", "1234").await;
-    for frame in [offer("pod", "12345", "SDP"), candidate("12345", "C")] {
+    let mut visitor = server.visitor(&mut origin, "pod", &"s".repeat(128)).await;
+    let too_long = "s".repeat(129);
+    for frame in [offer("pod", &too_long, "SDP"), candidate(&too_long, "C")] {
         visitor.send(frame).await;
-        visitor.expect(refusal("sessionId is longer than 4 bytes")).await;
+        visitor.expect(refusal("sessionId is longer than 128 bytes")).await;
     }
     origin.nothing().await;
 }
 
 #[tokio::test]
 async fn a_pod_id_is_too_long_in_an_offer() {
-    let server = TestServer::with("[signal]\nmax_pod_id = 4").await;
+    let server = TestServer::start().await;
     let mut visitor = server.connect().await;
-    visitor.send(offer("12345", "s", "SDP")).await;
-    visitor.expect(error("s", "podId is longer than 4 bytes")).await;
-    visitor.send(offer("1234", "s", "SDP")).await;
+    visitor.send(offer(&"p".repeat(129), "s", "SDP")).await;
+    visitor.expect(error("s", "podId is longer than 128 bytes")).await;
+    visitor.send(offer(&"p".repeat(128), "s", "SDP")).await;
     visitor.expect(error("s", "origin offline")).await;
 }
 

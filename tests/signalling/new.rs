@@ -39,7 +39,8 @@ async fn register_with_a_pod_id_that_another_origin_holds() {
 
 #[tokio::test]
 async fn register_without_a_fit_pod_id() {
-    let server = TestServer::with("[signal]\nmax_pod_id = 4").await;
+    let server = TestServer::start().await;
+    let [long, wide] = ["x".repeat(129), "ä".repeat(65)].map(|pod_id| format!("\"{pod_id}\""));
     for (pod_id, problem) in [
         (None, "podId required"),
         (Some("null"), "podId required"),
@@ -48,8 +49,8 @@ async fn register_without_a_fit_pod_id() {
         (Some("[\"pod\"]"), "podId must be text"),
         (Some("{}"), "podId must be text"),
         (Some("\"\\ud800\""), "podId must be text"),
-        (Some("\"pod-1\""), "podId is longer than 4 bytes"),
-        (Some("\"äää\""), "podId is longer than 4 bytes"),
+        (Some(&long), "podId is longer than 128 bytes"),
+        (Some(&wide), "podId is longer than 128 bytes"),
     ] {
         let mut socket = server.connect().await;
         let field = pod_id.map(|value| format!(",\"podId\":{value}")).unwrap_or_default();

@@ -11,7 +11,7 @@ const YEAR: Duration = Duration::from_hours(365 * 24);
 #[tokio::test]
 async fn a_clock_that_is_set_forward_deletes_nothing_for_a_while() {
     let registry = MemoryRegistry::new(1 << 20);
-    let pod = VerifiedPod::verify(signed::Pod::named("p").html().into(), 1 << 20).unwrap();
+    let pod = VerifiedPod::verify(signed::Pod::named("p").html().into()).unwrap();
     let came = UNIX_EPOCH + YEAR;
     registry.put_pod(pod.at(came)).await.unwrap();
     let (janitor, rules) =
@@ -37,7 +37,7 @@ async fn those_that_were_not_used_for_longest_go_first() {
     let registry = MemoryRegistry::new(1 << 20);
     let (mut slugs, mut sizes) = (Vec::new(), Vec::new());
     for hours in 0..4 {
-        let pod = VerifiedPod::verify(signed::Pod::named("p").html().into(), 1 << 20).unwrap();
+        let pod = VerifiedPod::verify(signed::Pod::named("p").html().into()).unwrap();
         let pod = pod.at(UNIX_EPOCH + hours * HOUR);
         slugs.push(pod.record().slug);
         sizes.push(pod.record().blob_size);
@@ -56,7 +56,7 @@ async fn those_that_were_not_used_for_longest_go_first() {
 
 /// Keeps a pod that came so many hours after the epoch.
 async fn keep(registry: &MemoryRegistry, hours: u32, signed: bool) -> PodRecord {
-    let pod = VerifiedPod::verify(signed::Pod::named("p").html().into(), 1 << 20).unwrap();
+    let pod = VerifiedPod::verify(signed::Pod::named("p").html().into()).unwrap();
     let owner_key = pod.record().owner_key;
     let pod = if signed { pod.signed_by(owner_key).unwrap() } else { pod };
     let pod = pod.at(UNIX_EPOCH + hours * HOUR);
@@ -106,7 +106,7 @@ async fn pods_of_the_same_bytes_count_once_and_young_copies_not_at_all() {
     let registry = MemoryRegistry::new(1 << 24);
     let html = signed::Pod::named("p").html();
     let pod = |hours: u32| {
-        let pod = VerifiedPod::verify(html.clone().into(), 1 << 20).unwrap();
+        let pod = VerifiedPod::verify(html.clone().into()).unwrap();
         pod.at(UNIX_EPOCH + hours * HOUR)
     };
     for hours in [0, 1, 98] {
@@ -192,7 +192,7 @@ impl Registry for Flooded {
     }
 
     async fn delete_versions(&self, records: &[PodRecord]) -> Result<Vec<bool>, RegistryError> {
-        let pod = VerifiedPod::verify(signed::Pod::named("new").html().into(), 1 << 20).unwrap();
+        let pod = VerifiedPod::verify(signed::Pod::named("new").html().into()).unwrap();
         self.put_pod(pod.at(self.date)).await?;
         self.inner.delete_versions(records).await
     }

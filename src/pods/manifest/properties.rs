@@ -9,7 +9,7 @@ use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 use super::*;
 use crate::pods::signed::{Pod, encode, envelope, hex};
 
-const MAX_MANIFEST: usize = 4096;
+const MOST: usize = 4096;
 
 /// A small pod, its signature and its payload.
 static SAMPLE: LazyLock<(Pod, Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
@@ -88,7 +88,7 @@ fn is_signed(html: &[u8]) -> Option<()> {
 
 /// Refused, or taken for the very pod that [`SAMPLE`] is.
 fn refused_or_the_same(html: Vec<u8>) -> Result<Option<InvalidPod>, TestCaseError> {
-    match VerifiedPod::verify(html.clone().into(), MAX_MANIFEST) {
+    match VerifiedPod::verify_within(html.clone().into(), MOST) {
         Err(rejected) => Ok(Some(rejected)),
         Ok(pod) => {
             prop_assert_eq!(&pod.record().name, "sample");
@@ -137,7 +137,7 @@ proptest! {
     ) {
         let mut html = pieces.concat().into_bytes();
         html.splice(at.index(html.len() + 1).., bytes);
-        prop_assert!(VerifiedPod::verify(html.into(), MAX_MANIFEST).is_err());
+        prop_assert!(VerifiedPod::verify_within(html.into(), MOST).is_err());
     }
 
     #[test]
@@ -205,7 +205,7 @@ proptest! {
         seeds in (0..4_u8, 0..4_u8),
         field in prop_oneof![3 => Just("theme"), 1 => select(["v", "id", "name", "persona", "owner_pubkey", "transport"].as_slice())],
         value in prop::option::of(value()),
-        max_manifest in prop_oneof![Just(MAX_MANIFEST), 400..900_usize],
+        max_manifest in prop_oneof![Just(MOST), 400..900_usize],
     ) {
         let key = |seed| SigningKey::from_bytes(&[seed; 32]);
         let owner = hex(key(seeds.1).verifying_key().as_bytes());
@@ -214,7 +214,7 @@ proptest! {
         let size = pod.signed_manifest().len();
         let html = pod.html();
         let signed = is_signed(html.as_bytes()).is_some();
-        match VerifiedPod::verify(html.clone().into(), max_manifest) {
+        match VerifiedPod::verify_within(html.clone().into(), max_manifest) {
             Ok(taken) => {
                 prop_assert!(signed && seeds.0 == seeds.1 && size <= max_manifest);
                 let record = taken.record();
@@ -239,7 +239,7 @@ proptest! {
         let mut html = flipped(SAMPLE.0.html().into_bytes(), at, to);
         html.extend([b' '; 16 << 10]);
         let html = Bytes::from(html);
-        let taken = allocation_counter::measure(|| drop(VerifiedPod::verify(html.clone(), MAX_MANIFEST)));
-        prop_assert!(taken.bytes_max < 4 * MAX_MANIFEST as u64 + 8192, "{:?}", taken);
+        let taken = allocation_counter::measure(|| drop(VerifiedPod::verify_within(html.clone(), MOST)));
+        prop_assert!(taken.bytes_max < 4 * MOST as u64 + 8192, "{:?}", taken);
     }
 }

@@ -73,7 +73,7 @@ static PODS: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
 });
 
 fn pod(owner: usize, version: usize, signed: bool) -> VerifiedPod {
-    let pod = VerifiedPod::verify(PODS[owner][version].clone().into(), 1 << 20).unwrap();
+    let pod = VerifiedPod::verify(PODS[owner][version].clone().into()).unwrap();
     let owner_key = pod.record().owner_key;
     if signed { pod.signed_by(owner_key).unwrap() } else { pod }
 }

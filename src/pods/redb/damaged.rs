@@ -41,7 +41,7 @@ fn damage(page: &mut [u8], kind: Damage, other: &[u8]) {
 
 fn owned(owner: u8, n: usize) -> VerifiedPod {
     let key = SigningKey::from_bytes(&[owner + 1; 32]);
-    let pod = VerifiedPod::verify(Pod::signed_by(key, &format!("pod {n}")).html().into(), 1 << 20).unwrap();
+    let pod = VerifiedPod::verify(Pod::signed_by(key, &format!("pod {n}")).html().into()).unwrap();
     let pod = pod.at(UNIX_EPOCH + Duration::from_secs(1_700_000_000 + n as u64));
     if n.is_multiple_of(3) { pod.with_lifetime(Duration::from_secs(1_000_000_000)) } else { pod }
 }

@@ -24,7 +24,7 @@ const PODS: usize = 100_000;
 
 fn pod(n: usize) -> VerifiedPod {
     let key = SigningKey::from_bytes(&[(n % 200) as u8 + 1; 32]);
-    VerifiedPod::verify(Pod::signed_by(key, &format!("pod {n}")).html().into(), 1 << 20).unwrap()
+    VerifiedPod::verify(Pod::signed_by(key, &format!("pod {n}")).html().into()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

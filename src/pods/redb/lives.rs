@@ -18,7 +18,7 @@ use super::{
 use crate::pods::{Registry, RegistryError, Slug, VerifiedPod, signed};
 
 pub fn pod(name: &str) -> VerifiedPod {
-    VerifiedPod::verify(signed::Pod::named(name).html().into(), 1 << 20).unwrap()
+    VerifiedPod::verify(signed::Pod::named(name).html().into()).unwrap()
 }
 
 /// A directory in memory where there is one: hundreds of lives are lived in such.

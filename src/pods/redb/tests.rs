@@ -58,7 +58,7 @@ async fn a_pod_is_opened_by_its_record_alone() {
 #[tokio::test]
 async fn a_batch_is_done_whole_or_refused_whole() {
     let [kept, doomed, new] = ["kept", "doomed", "new"].map(pod);
-    let twin = VerifiedPod::verify(new.blob().clone(), 1 << 20).unwrap();
+    let twin = VerifiedPod::verify(new.blob().clone()).unwrap();
     let (mut at, mut refused) = (0, 0);
     loop {
         at += 1;
@@ -68,7 +68,7 @@ async fn a_batch_is_done_whole_or_refused_whole() {
         let before = bench.contents().await;
         let ((put, answer), (put_twin, answer_twin)) = (bench.put(&new), bench.put(&twin));
         // The bytes of a pod that is there: refusing this one must not take them from the other.
-        let again = VerifiedPod::verify(kept.blob().clone(), 1 << 20).unwrap();
+        let again = VerifiedPod::verify(kept.blob().clone()).unwrap();
         let (put_again, answer_again) = bench.put(&again);
         let (done, deleted) = oneshot::channel();
         let delete = Job::Delete { slug: doomed.record().slug, done };

@@ -11,7 +11,7 @@ use crate::pods::{OwnerKey, PodIdChange, PodIdRecord, RedbRegistry, Registry, Ve
 fn versions() -> [VerifiedPod; 2] {
     let old = Pod::named("old");
     let new = Pod::signed_by(old.key.clone(), "new").padded(100);
-    let [old, new] = [old, new].map(|pod| VerifiedPod::verify(pod.html().into(), 1 << 20).unwrap());
+    let [old, new] = [old, new].map(|pod| VerifiedPod::verify(pod.html().into()).unwrap());
     let slug = old.record().slug;
     [old, new.with_slug(slug)]
 }

@@ -16,7 +16,7 @@ use crate::{
         admission::Admission,
         close::Close,
         entitlement::Entitlement,
-        ids::{PodId, SocketId},
+        ids::{MAX_POD_ID, MAX_SESSION_ID, PodId, SocketId},
         outbox::{Outbox, Pushed, waiting::Waiting},
         state::{Peer, Refusal, Registered, Role, Route, State, offline::OfflineRules},
         takeovers::Newcomer,
@@ -327,7 +327,7 @@ impl Member {
         match &frame.pod_id {
             Id::Missing => Ok(None),
             Id::NotText => Err(Refusal::NotText("podId")),
-            Id::Text(text) => short("podId", text, self.limits().max_pod_id).map(Some),
+            Id::Text(text) => short("podId", text, MAX_POD_ID).map(Some),
         }
     }
 
@@ -335,7 +335,7 @@ impl Member {
         match &frame.session_id {
             Id::Missing => Err(Refusal::Required("sessionId")),
             Id::NotText => Err(Refusal::NotText("sessionId")),
-            Id::Text(text) => short("sessionId", text, self.limits().max_session_id),
+            Id::Text(text) => short("sessionId", text, MAX_SESSION_ID),
         }
     }
 
@@ -355,7 +355,7 @@ impl Member {
 
     /// Renders an error frame. A session id that is too long is not repeated.
     fn error(&self, session_id: Option<&str>, message: &str) -> String {
-        let session_id = session_id.filter(|id| id.len() <= self.limits().max_session_id as usize);
+        let session_id = session_id.filter(|id| id.len() <= MAX_SESSION_ID);
         wire::error(session_id, message)
     }
 }
@@ -367,6 +367,6 @@ fn text_of<'a>(id: &'a Id<'_>) -> Option<&'a str> {
     }
 }
 
-fn short<'a>(name: &'static str, text: &'a str, limit: u32) -> Result<&'a str, Refusal> {
-    if text.len() > limit as usize { Err(Refusal::TooLong { name, limit }) } else { Ok(text) }
+fn short<'a>(name: &'static str, text: &'a str, limit: usize) -> Result<&'a str, Refusal> {
+    if text.len() > limit { Err(Refusal::TooLong { name, limit }) } else { Ok(text) }
 }

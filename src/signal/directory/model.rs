@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::steps::{Ask, Id, Kind, Limits, Recorded};
+use super::steps::{Ask, Id, Kind, Limits, MAX_ID, Recorded};
 
 /// Bookkeeping for one waiting frame beside its text.
 const FRAME_OVERHEAD: usize = 64;
@@ -328,7 +328,7 @@ impl Model {
         };
         if let Err(message) = done {
             let session = match &ask.session {
-                Id::Text(session) if session.len() <= self.limits.max_id => Some(&**session),
+                Id::Text(session) if session.len() <= MAX_ID => Some(&**session),
                 _ => None,
             };
             self.tell(me, session, &message);
@@ -339,7 +339,7 @@ impl Model {
         let pod = match self.fit("podId", &ask.pod) {
             Ok(pod) => pod,
             Err(message) => {
-                let session = text(&ask.session).filter(|id| id.len() <= self.limits.max_id);
+                let session = text(&ask.session).filter(|id| id.len() <= MAX_ID);
                 self.expel(me, 1008, Some((session, &message)));
                 return Ok(());
             }
@@ -550,8 +550,8 @@ impl Model {
 
     fn fit(&self, name: &str, id: &Id) -> Result<String, String> {
         match id {
-            Id::Text(text) if text.len() <= self.limits.max_id => Ok(text.clone()),
-            Id::Text(_) => Err(format!("{name} is longer than {} bytes", self.limits.max_id)),
+            Id::Text(text) if text.len() <= MAX_ID => Ok(text.clone()),
+            Id::Text(_) => Err(format!("{name} is longer than {} bytes", MAX_ID)),
             Id::Number => Err(format!("{name} must be text")),
             Id::Missing => Err(format!("{name} required")),
         }

@@ -61,8 +61,6 @@ impl Both {
             pods_per_socket: limits.pods_per_socket as u32,
             sessions_per_socket: limits.sessions_per_socket as u32,
             candidates_per_session: limits.candidates_per_session as u32,
-            max_pod_id: limits.max_id as u32,
-            max_session_id: limits.max_id as u32,
             max_queue: ByteSize(limits.queue as u64),
             offline_grace: Grace(Duration::from_millis(limits.grace_ms)),
             ..SignalSettings::default()

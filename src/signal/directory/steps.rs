@@ -7,8 +7,8 @@ use serde_json::Value;
 pub const SOCKETS: usize = 6;
 pub const PODS: [&str; 3] = ["one", "two \"2\"", "drei-ü"];
 const SESSIONS: [&str; 4] = ["a", "b\\", "c\n", "d"];
-/// Longer than `max_id`.
-const TOO_LONG: &str = "this id is longer than all limits";
+/// The longest pod id or session id.
+pub const MAX_ID: usize = 128;
 const NOT_FRAMES: [&str; 8] = ["", "null", "nope", "{", "\"register\"", "[{}]", "17", "{}"];
 
 /// The limits that the tables speak of.
@@ -17,7 +17,6 @@ pub struct Limits {
     pub pods_per_socket: usize,
     pub sessions_per_socket: usize,
     pub candidates_per_session: usize,
-    pub max_id: usize,
     /// Bytes that may wait for one socket.
     pub queue: usize,
     /// How long an offer waits for its origin.
@@ -111,7 +110,7 @@ fn id(names: &'static [&'static str]) -> impl Strategy<Value = Id> {
     (0..40_usize).prop_map(|n| match n {
         0 | 1 => Id::Missing,
         2 => Id::Number,
-        3 => Id::Text(TOO_LONG.into()),
+        3 => Id::Text("x".repeat(MAX_ID + 1)),
         n => Id::Text(names[n % names.len()].into()),
     })
 }
@@ -158,7 +157,6 @@ pub fn limits() -> impl Strategy<Value = Limits> {
             pods_per_socket,
             sessions_per_socket,
             candidates_per_session,
-            max_id: 16,
             queue,
             grace_ms,
             uptime_ms,

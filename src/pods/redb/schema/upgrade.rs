@@ -73,7 +73,7 @@ mod tests {
     fn of_schema_2_the_totals_are_kept_and_owners_are_counted_anew() {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         let lifetime = Duration::from_secs(1);
-        let pod = VerifiedPod::verify(Pod::named("p").html().into(), 1 << 20).unwrap();
+        let pod = VerifiedPod::verify(Pod::named("p").html().into()).unwrap();
         let pod = pod.at(SystemTime::UNIX_EPOCH).with_lifetime(lifetime);
         let (record, _) = pod.into_parts();
         let kept = Usage { pods: 9, bytes: 9000 };
