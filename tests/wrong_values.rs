@@ -86,7 +86,6 @@ const WRONG: &[(&str, &str)] = &[
     ("signal.max_queue_total", r#""512 KiB""#),
     ("signal.frames_per_second", "0x10"),
     ("signal.frames_per_second_per_address", "-1"),
-    ("signal.pods_per_socket", "-1"),
     ("signal.sessions_per_socket", "1e3"),
     ("signal.candidates_per_session", "2000000000"),
     ("signal.takeover_timeout", "3"),

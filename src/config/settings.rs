@@ -204,8 +204,6 @@ settings! {
         frames_per_second: u32 = 500;
         /// The same for all sockets of one address together, and four times as many for an IPv6 /48; 32 frames of a socket that is seldom heard do not wait for other sockets. `limits.exempt` holds for it.
         frames_per_second_per_address: u32 = 5_000;
-        /// Pod ids that one origin's socket may register.
-        pods_per_socket: u32 = 1;
         /// Sessions that one visitor's socket may hold at a time.
         sessions_per_socket: u32 = 8;
         /// Candidates that each side of a session may send for one offer.

@@ -18,7 +18,7 @@
 //! | any, is being closed | `register` | dropped |
 //! | new | `register` without a fit pod id | `podId required` or `podId must be text` (or what is wrong with it), then closed with 1008 |
 //! | new | `register` with a proof of an owner key that is wrong, or without one where one is needed | the reason, then closed with 1008 |
-//! | new | `register` with a proof of the key that owns the pod id, while an origin holds it that did not prove that key | it becomes its origin; the other loses its pod ids and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
+//! | new | `register` with a proof of the key that owns the pod id, while an origin holds it that did not prove that key | it becomes its origin; the other loses its pod id and sessions and is closed with 4001; newcomers that wait for the pod id are refused |
 //! | new | `register` with a pod id that another origin holds and for which 16 newcomers wait | `pod id is held`, then closed with 4003 |
 //! | new | any other `register` with a pod id that another origin holds | it is a newcomer that waits, and one that stands by if it proved the key that owns the pod id; the other is pinged |
 //! | new, waits | anything | dropped |
@@ -28,9 +28,7 @@
 //! | new | `candidate` | `uninitialized socket` |
 //! | new | `error` | dropped |
 //! | new | nothing in time | closed with 1008 |
-//! | origin, waits | `register` | `already initialized` |
-//! | origin | `register` while it holds `pods_per_socket` pod ids, or with one that it holds | `already initialized` |
-//! | origin | any other `register` | as of a new socket |
+//! | origin | `register` | `already initialized` |
 //! | origin | `offer` | `wrong role` |
 //! | visitor | `register` | `already initialized` |
 //! | visitor | `answer` | `wrong role` |
@@ -79,9 +77,9 @@
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | the holder sends anything but a close frame, be it a pong, or takes some of what waits for it | the newcomers that wait for its pod ids are told `pod id is held` and closed with 4003, except those that stand by |
+//! | the holder sends anything but a close frame, be it a pong, or takes some of what waits for it | the newcomers that wait for its pod id are told `pod id is held` and closed with 4003, except those that stand by |
 //! | a newcomer comes, and each quarter of `takeover_timeout` while newcomers wait and the holder owes no answer | the holder is pinged |
-//! | nothing came from the holder for `takeover_timeout` since the first ping that it did not answer, or since its own registration of another pod id was recorded | the holder loses all its pod ids and sessions and is closed with 4001; then as below |
+//! | nothing came from the holder for `takeover_timeout` since the first ping that it did not answer, or since its own registration was recorded | the holder loses its pod id and sessions and is closed with 4001; then as below |
 //! | the holder's socket ends | the first newcomer that waits gets the pod id; the others are told `pod id is held` and closed with 4003, except those that stand by |
 //! | a newcomer's socket ends | it waits no more |
 //!
@@ -94,8 +92,8 @@
 //! | event | what happens |
 //! | --- | --- |
 //! | the registration is recorded, or there is no room for a record, or the registry takes more than 10 s | the origin is told `registered` |
-//! | the pod id has got another owner meanwhile | the origin: the reason, then closed with 1008; it loses all its pod ids and sessions |
-//! | another registration of the origin is refused, its credential is revoked, or it is replaced | it loses all its pod ids and sessions |
+//! | the pod id has got another owner meanwhile | the origin: the reason, then closed with 1008; it loses its pod id and sessions |
+//! | the credential of the origin is revoked, or it is replaced | it loses its pod id and sessions |
 //!
 //! # Offers that wait for an origin
 //!

@@ -303,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => read_budget.control(payload.len()),
             _ => {}
         }
-        // A peer that says goodbye does not keep its pod ids.
+        // A peer that says goodbye does not keep its pod id.
         let is_there = matches!(&message, Some(Ok(message)) if !message.is_close());
         if is_there && self.outbox.take_asked() {
             self.place.is_there();

@@ -87,9 +87,10 @@ pub enum Registered {
 pub enum Role {
     /// It has said nothing yet that decides.
     New,
-    /// It holds pod ids.
+    /// It holds a pod id, and takes no other: what is refused to it or taken from it ends its socket, and would take its
+    /// other pod ids with it.
     Origin {
-        pods: Vec<PodId>,
+        pod: PodId,
         sessions: HashMap<SessionId, Visitor>,
         /// The turns of its visitors' networks.
         turns: HashMap<IpAddr, Arc<Turns>>,
@@ -246,10 +247,8 @@ impl State {
     }
 
     /// Whether a socket may take a pod id, whichever it is.
-    pub fn has_room(&mut self, id: SocketId, pods_per_socket: u32) -> Result<(), Refusal> {
-        let awaits = self.awaits_any(id);
+    pub fn may_register(&mut self, id: SocketId) -> Result<(), Refusal> {
         match self.role(id) {
-            Role::Origin { pods, .. } if pods.len() < pods_per_socket as usize && !awaits => Ok(()),
             Role::Origin { .. } | Role::Visitor { .. } => Err(Refusal::AlreadyInitialized),
             Role::New | Role::Expelled => Ok(()),
         }
@@ -459,14 +458,14 @@ impl State {
         refused.into_iter().for_each(|newcomer| self.refuse(newcomer));
     }
 
-    /// Takes a socket's role from it, with its pod ids and sessions. Returns the newcomers that wait in vain for its pod ids.
+    /// Takes a socket's role from it, with its pod id and sessions. Returns the newcomers that wait in vain for its pod id.
     fn strip(&mut self, id: SocketId) -> Vec<Newcomer> {
         self.withdraw(id);
         self.end_sessions(id);
         let network = self.socket(id).network;
         match mem::replace(self.role(id), Role::Expelled) {
             Role::New | Role::Expelled => Vec::new(),
-            Role::Origin { pods, .. } => pods.iter().flat_map(|pod| self.vacate(pod, network)).collect(),
+            Role::Origin { pod, .. } => self.vacate(&pod, network),
             Role::Visitor { sessions, .. } => {
                 self.end_visits(sessions);
                 Vec::new()

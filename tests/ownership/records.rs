@@ -1,9 +1,13 @@
 //! Registrations and claims of one pod id at the same time: who has no right to it in the end holds nothing.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    iter,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::{SinkExt, future::join_all};
 use gemmapod_signal::{
     Blob, Clock, MemoryRegistry, PodIdChange, PodIdChanged, PodIdRecord, PodRecord, Registry, RegistryError,
     SignalServer, Slug, VerifiedPod,
@@ -13,7 +17,9 @@ use serde_json::json;
 use tokio::{
     sync::{Mutex, MutexGuard, watch},
     task::JoinHandle,
+    time::timeout,
 };
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     proof::{BROKER, Owner, UP, later, register},
@@ -242,4 +248,26 @@ async fn a_stranger_without_a_record_keeps_no_pod_id_that_a_registration_makes_o
     drop(stuck);
     stranger.expect(refusal(NEEDS_PROOF)).await;
     stranger.expect_close(1008).await;
+}
+
+/// While its registration is recorded, no more than 16 frames of the holder are read: its pong comes behind them.
+#[tokio::test]
+async fn a_holder_that_is_read_no_further_is_not_silent() {
+    let (server, disk) = broker("[signal]\ntakeover_timeout = \"100ms\"").await;
+    let stuck = disk.stuck().await;
+    let mut holder = server.connect().await;
+    // In one piece, so that all of it was read before anybody asks for the holder.
+    let behind = iter::repeat_n("{}".into(), 16);
+    for frame in iter::once(frames::register("bank").to_string()).chain(behind) {
+        holder.stream.feed(Message::text(frame)).await.unwrap();
+    }
+    holder.stream.flush().await.unwrap();
+    disk.until_begun(1).await;
+    let mut newcomer = server.connect().await;
+    newcomer.send(frames::register("bank")).await;
+    let early = timeout(Duration::from_millis(500), newcomer.receive()).await;
+    assert!(early.is_err(), "{early:?} came while the holder was read no further");
+    drop(stuck);
+    tokio::join!(holder.expect(registered("bank")), newcomer.expect(refusal("pod id is held")));
+    holder.nothing().await;
 }

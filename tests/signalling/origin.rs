@@ -21,20 +21,6 @@ async fn register_again() {
 }
 
 #[tokio::test]
-async fn register_one_more_pod_within_pods_per_socket() {
-    let server = TestServer::with("[signal]\npods_per_socket = 2").await;
-    let mut origin = server.origin("one").await;
-    origin.register("two").await;
-    for refused in ["one", "two", "three"] {
-        origin.send(register(refused)).await;
-        origin.expect(refusal("already initialized")).await;
-    }
-    assert_eq!(server.health().await["origins"], json!(["one", "two"]));
-    server.visitor(&mut origin, "one", "s1").await;
-    server.visitor(&mut origin, "two", "s2").await;
-}
-
-#[tokio::test]
 async fn offer_is_refused() {
     let server = TestServer::start().await;
     let mut origin = server.origin("pod").await;

@@ -91,7 +91,7 @@ impl Member {
         self.id
     }
 
-    /// The peer was heard of: whoever waits for one of its pod ids waits in vain.
+    /// The peer was heard of: whoever waits for its pod id waits in vain.
     pub fn is_there(&self) {
         self.directory.lock().is_there(self.id);
     }
@@ -179,11 +179,8 @@ impl Member {
         mut state: MutexGuard<'_, State>,
         frame: &Frame<'_>,
     ) -> Result<Registration, Refusal> {
-        state.has_room(self.id, self.limits().pods_per_socket)?;
+        state.may_register(self.id)?;
         let pod: PodId = self.pod_id(frame)?.ok_or(Refusal::Required("podId"))?.into();
-        if state.holds(self.id, &pod) {
-            return Err(Refusal::AlreadyInitialized);
-        }
         let token = match &frame.owner_token {
             Id::Missing => None,
             Id::Text(token) => Some(token.to_string()),

@@ -10,7 +10,7 @@ const FRAME_OVERHEAD: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
     New,
-    Origin(Vec<String>),
+    Origin(String),
     /// With the pod id of its first offer.
     Visitor(Option<String>),
     Expelled,
@@ -131,7 +131,7 @@ impl Model {
 
     /// The pod ids that are held, in order.
     pub fn origins(&self) -> Vec<String> {
-        let mut pods: Vec<_> = self.sockets.iter().flat_map(|socket| pods(&socket.role)).cloned().collect();
+        let mut pods: Vec<_> = self.sockets.iter().filter_map(|socket| pod(&socket.role)).cloned().collect();
         pods.sort();
         pods
     }
@@ -193,11 +193,9 @@ impl Model {
 
     /// A sign of life, which need not be a frame.
     pub fn heard(&mut self, me: usize) {
-        for pod in pods(&self.sockets[me].role).to_vec() {
-            if self.holder(&pod) == Some(me) {
-                self.pinged(&pod, None);
-                self.refuse_newcomers(&pod, false);
-            }
+        if let Some(pod) = pod(&self.sockets[me].role).cloned() {
+            self.pinged(&pod, None);
+            self.refuse_newcomers(&pod, false);
         }
     }
 
@@ -230,8 +228,8 @@ impl Model {
         self.newcomers.iter().any(|(_, newcomer, _)| *newcomer == me)
     }
 
-    pub fn holder(&self, pod: &str) -> Option<usize> {
-        self.sockets.iter().position(|socket| pods(&socket.role).iter().any(|held| held == pod))
+    pub fn holder(&self, wanted: &str) -> Option<usize> {
+        self.sockets.iter().position(|socket| pod(&socket.role).is_some_and(|held| held == wanted))
     }
 
     /// Takes everything from a socket; whoever waits for what it held gets it.
@@ -241,9 +239,9 @@ impl Model {
         self.newcomers.retain(|(_, newcomer, _)| *newcomer != me);
         self.forget_contests();
         self.end_sessions_of_origin(me);
-        let lost = pods(&self.sockets[me].role).to_vec();
+        let lost = pod(&self.sockets[me].role).cloned();
         self.sockets[me].role = Role::Expelled;
-        for pod in lost {
+        if let Some(pod) = lost {
             self.pending.retain(|pending| *pending != pod);
             self.pinged(&pod, None);
             self.left.push((pod.clone(), self.now_ms));
@@ -269,9 +267,7 @@ impl Model {
     }
 
     fn hold(&mut self, me: usize, pod: &str, owner: Option<u8>) {
-        let mut held = pods(&self.sockets[me].role).to_vec();
-        held.push(pod.into());
-        self.sockets[me].role = Role::Origin(held);
+        self.sockets[me].role = Role::Origin(pod.into());
         self.proofs.extend(owner.map(|owner| (pod.into(), owner)));
         self.pending.push(pod.into());
     }
@@ -310,12 +306,8 @@ impl Model {
         let done = match (self.sockets[me].role.clone(), ask.kind) {
             (Role::Expelled, _) | (_, Kind::Unknown) => Ok(()),
             (Role::New, _) if self.waits(me) => Ok(()),
-            (Role::Origin(_), Kind::Register) if self.waits(me) => Err("already initialized".into()),
-            (Role::Visitor(_), Kind::Register) => Err("already initialized".into()),
-            (Role::Origin(pods), Kind::Register) if pods.len() >= self.limits.pods_per_socket => {
-                Err("already initialized".into())
-            }
-            (Role::New | Role::Origin(_), Kind::Register) => self.register(me, ask),
+            (Role::Origin(_) | Role::Visitor(_), Kind::Register) => Err("already initialized".into()),
+            (Role::New, Kind::Register) => self.register(me, ask),
             (Role::Origin(_), Kind::Offer) => Err("wrong role".into()),
             (Role::New | Role::Visitor(_), Kind::Offer) => self.offer(me, ask),
             (Role::New | Role::Visitor(_), Kind::Answer) => Err("wrong role".into()),
@@ -347,7 +339,6 @@ impl Model {
         let proven = self.proofs.iter().find(|(held, _)| *held == pod).map(|(_, owner)| *owner);
         let waiting = self.newcomers.iter().filter(|(contested, ..)| *contested == pod).count();
         match self.holder(&pod) {
-            Some(holder) if holder == me => return Err("already initialized".into()),
             Some(holder) if ask.owner.is_some() && ask.owner != proven => {
                 self.refuse_newcomers(&pod, true);
                 self.expel(holder, 4001, None);
@@ -602,10 +593,10 @@ fn relayed(tag: &str, id: &str, field: &str, payload: &str) -> String {
     format!(r#"{{"t":"{tag}","sessionId":{},"{field}":{payload}}}"#, Value::from(id))
 }
 
-fn pods(role: &Role) -> &[String] {
+fn pod(role: &Role) -> Option<&String> {
     match role {
-        Role::Origin(pods) => pods,
-        Role::New | Role::Visitor(_) | Role::Expelled => &[],
+        Role::Origin(pod) => Some(pod),
+        Role::New | Role::Visitor(_) | Role::Expelled => None,
     }
 }
 

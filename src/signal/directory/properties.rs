@@ -58,7 +58,6 @@ struct Both {
 impl Both {
     fn new(limits: Limits, lazy: Vec<bool>, runtime: Runtime) -> Self {
         let settings = SignalSettings {
-            pods_per_socket: limits.pods_per_socket as u32,
             sessions_per_socket: limits.sessions_per_socket as u32,
             candidates_per_session: limits.candidates_per_session as u32,
             max_queue: ByteSize(limits.queue as u64),

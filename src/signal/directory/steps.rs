@@ -14,7 +14,6 @@ const NOT_FRAMES: [&str; 8] = ["", "null", "nope", "{", "\"register\"", "[{}]", 
 /// The limits that the tables speak of.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    pub pods_per_socket: usize,
     pub sessions_per_socket: usize,
     pub candidates_per_session: usize,
     /// Bytes that may wait for one socket.
@@ -152,9 +151,8 @@ pub fn limits() -> impl Strategy<Value = Limits> {
     let queue = prop_oneof![Just(100_000_usize), 500..1500_usize, 2500..8000_usize];
     let grace_ms = prop_oneof![1 => Just(0_u64), 4 => Just(8_000)];
     let uptime_ms = prop::sample::select(vec![0, 29_999, 30_000]);
-    (1..=3_usize, 1..=3_usize, 1..=4_usize, queue, grace_ms, uptime_ms).prop_map(
-        |(pods_per_socket, sessions_per_socket, candidates_per_session, queue, grace_ms, uptime_ms)| Limits {
-            pods_per_socket,
+    (1..=3_usize, 1..=4_usize, queue, grace_ms, uptime_ms).prop_map(
+        |(sessions_per_socket, candidates_per_session, queue, grace_ms, uptime_ms)| Limits {
             sessions_per_socket,
             candidates_per_session,
             queue,

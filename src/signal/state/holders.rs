@@ -20,17 +20,15 @@ use crate::signal::{
 const PINGS: u32 = 4;
 
 impl State {
-    /// Makes a socket that has room an origin, or one more pod its own. Where another holds the pod id, the owner
+    /// Makes a new socket an origin. Where another holds the pod id, the owner
     /// replaces it unless it proved the same key, and anybody else waits until it is known whether the holder is still
     /// there.
     pub fn register(&mut self, pod: PodId, newcomer: Newcomer) -> Result<Registered, Refusal> {
+        self.may_register(newcomer.socket)?;
         let Some(holder) = self.origins.get(&pod).copied() else {
             self.take(newcomer, pod);
             return Ok(Registered::Holds);
         };
-        if holder.socket == newcomer.socket {
-            return Err(Refusal::AlreadyInitialized);
-        }
         if let Entitlement::Owner(key) = newcomer.entitlement
             && holder.proof != Some(key)
         {
@@ -49,16 +47,11 @@ impl State {
         Ok(Registered::Waits(begun))
     }
 
-    /// A socket was heard of: the newcomers that wait for its pod ids wait in vain, except those that stand by.
+    /// A socket was heard of: the newcomers that wait for its pod id wait in vain, except those that stand by.
     pub fn is_there(&mut self, holder: SocketId) {
-        let Role::Origin { pods, .. } = self.role(holder) else { return };
-        for pod in pods.clone() {
-            if !self.holds(holder, &pod) {
-                // It was itself a newcomer that waited in vain.
-                return;
-            }
-            self.takeovers.answered(&pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
-        }
+        let Role::Origin { pod, .. } = self.role(holder) else { return };
+        let pod = pod.clone();
+        self.takeovers.answered(&pod).into_iter().for_each(|newcomer| self.refuse(newcomer));
     }
 
     /// Looks at the holder of a pod id that another socket waits for: pings it, or expels it if nothing came from it for `patience` since it was
@@ -96,26 +89,20 @@ impl State {
         }
     }
 
-    /// A registration of this socket is over: if it holds pod ids for which newcomers wait, it has the whole time
+    /// A registration of this socket is over: if it holds a pod id for which newcomers wait, it has the whole time
     /// to answer again.
     pub fn end_registration(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         socket.is_registering = false;
-        if let Role::Origin { pods, .. } = &socket.role {
-            pods.iter().for_each(|pod| self.takeovers.renew(pod, Instant::now()));
+        if let Role::Origin { pod, .. } = &socket.role {
+            self.takeovers.renew(pod, Instant::now());
         }
     }
 
     /// Gives a newcomer a pod id that nobody holds, until its registration is recorded: see [`State::settle`].
     fn take(&mut self, newcomer: Newcomer, pod: PodId) {
         let Newcomer { socket: id, entitlement, network } = newcomer;
-        match self.role(id) {
-            Role::Origin { pods, .. } => pods.push(pod.clone()),
-            role => {
-                let (sessions, turns) = (HashMap::new(), HashMap::new());
-                *role = Role::Origin { pods: vec![pod.clone()], sessions, turns };
-            }
-        }
+        *self.role(id) = Role::Origin { pod: pod.clone(), sessions: HashMap::new(), turns: HashMap::new() };
         self.socket(id).awaits = None;
         let holder =
             HolderSocket { socket: id, proof: entitlement.proof(), network, record: Record::Pending };
@@ -162,7 +149,8 @@ impl State {
     }
 
     pub(super) fn refuse(&mut self, newcomer: Newcomer) {
-        self.expel(newcomer.socket, Close::HELD, Some(held()));
+        let held = wire::error(None, &Refusal::Held.to_string());
+        self.expel(newcomer.socket, Close::HELD, Some(held));
     }
 
     pub(super) fn withdraw(&mut self, id: SocketId) {
@@ -174,17 +162,9 @@ impl State {
     /// Takes everything from a socket that lost a right or was refused one, and closes it: of what waits for it, it is sent
     /// nothing, and of what it sends nothing is passed on. Does nothing if it has left.
     pub fn expel(&mut self, id: SocketId, close: Close, told: Option<String>) {
-        // Not recursive: newcomers that wait in vain may hold pod ids that others wait for.
-        let mut expelled = vec![(id, close, told)];
-        while let Some((id, close, told)) = expelled.pop() {
-            let Some(socket) = self.sockets.get(&id) else { continue };
-            socket.outbox.expel(close, told);
-            let refused = self.strip(id).into_iter();
-            expelled.extend(refused.map(|newcomer| (newcomer.socket, Close::HELD, Some(held()))));
-        }
+        let Some(socket) = self.sockets.get(&id) else { return };
+        socket.outbox.expel(close, told);
+        // Newcomers hold nothing that others wait for.
+        self.strip(id).into_iter().for_each(|newcomer| self.refuse(newcomer));
     }
-}
-
-fn held() -> String {
-    wire::error(None, &Refusal::Held.to_string())
 }
