@@ -102,6 +102,11 @@ fn check_config_names_the_key_the_line_and_the_column() {
         ("port = [80]\n", &["1:8: port: expected a port from 0 to 65535, found a list"]),
         ("[signl]\nmax_frame = 1\n", &["1:2: unknown key \"signl\"; did you mean \"signal\"?"]),
         ("max_frame = 1\n", &["1:1: unknown key \"max_frame\"; did you mean \"signal.max_frame\"?"]),
+        // What is no setting is no key either.
+        (
+            "[signal.bounds]\nfirst_frame_timeout = \"1s\"\n",
+            &["1:9: unknown key \"signal.bounds\"; did you mean \"signal.bind\"?"],
+        ),
         ("signal = 1\n", &["1:10: signal: expected a table, written as [signal]"]),
         (
             "\n[signal]\n  ping_interval = 30\n",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     net::{ListenAddress, Purpose},
-    settings::{Config, LimitSettings, Listen, QuotaSettings},
+    settings::{Config, LimitSettings, Listen, QuotaSettings, SignalSettings},
     tls::TlsMode,
 };
 use crate::pods::Quotas;
@@ -45,6 +45,13 @@ impl Config {
             (Some(port), true) => vec![on(port, true, Purpose::Public)],
             (None, true) => vec![on(443, true, Purpose::Public), on(80, false, Purpose::Redirect)],
         }
+    }
+}
+
+impl SignalSettings {
+    /// Frames a second that are read from all sockets of one address together.
+    pub fn frames_per_second_per_address(&self) -> u32 {
+        self.frames_per_second.saturating_mul(self.bounds.sockets_at_full_rate)
     }
 }
 

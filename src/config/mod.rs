@@ -4,6 +4,7 @@
 //! reports all that is wrong with the place where it stands.
 
 mod access;
+mod bounds;
 mod contradictions;
 mod effective;
 mod entries;
@@ -21,6 +22,7 @@ mod properties;
 mod rate;
 mod reload;
 mod schema;
+mod section;
 mod setting;
 mod settings;
 mod tls;
@@ -28,6 +30,7 @@ mod value;
 
 pub use self::{
     access::{BindMode, Lifetime, UploadPolicy},
+    bounds::SignalBounds,
     error::{ConfigError, Origin},
     grace::Grace,
     kind::ValueKind,

@@ -8,11 +8,13 @@ use salvo::http::HeaderValue;
 
 use super::{
     access::{BindMode, Lifetime, UploadPolicy},
+    bounds::SignalBounds,
     grace::Grace,
     list::List,
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
     pod_headers::{POD_CSP, POD_PERMISSIONS},
     rate::RateLimit,
+    section::section,
     setting::Setting,
     tls::{AcmeDirectory, ChallengeKind, Contact, Domain, TlsMode},
     value::{
@@ -38,22 +40,6 @@ macro_rules! setting {
     (@env $env:literal) => { Some($env) };
 }
 
-/// Writes one type of settings with its defaults.
-macro_rules! section {
-    ($(#[doc = $section_doc:literal])* $name:ident { $( $(#[doc = $doc:literal])* $key:ident : $ty:ty = $default:expr; )* }) => {
-        $(#[doc = $section_doc])*
-        #[derive(Clone, Debug, PartialEq)]
-        #[non_exhaustive]
-        pub struct $name { $( $(#[doc = $doc])* pub $key: $ty, )* }
-
-        impl Default for $name {
-            fn default() -> Self {
-                Self { $( $key: $default, )* }
-            }
-        }
-    };
-}
-
 /// Writes a table that may stand several times.
 macro_rules! entry {
     ($(#[doc = $entry_doc:literal])* $list:ident : $name:ident { $( $(#[doc = $doc:literal])* $key:ident : $ty:ty = $default:expr; )* }) => {
@@ -74,7 +60,7 @@ macro_rules! settings {
         top { $( $(#[doc = $top_doc:literal])* $top:ident $( [$top_env:literal] )? : $top_ty:ty = $top_default:expr; )* }
         $(
             $(#[doc = $section_doc:literal])*
-            $section:ident : $name:ident { $( $(#[doc = $doc:literal])* $key:ident $( [$env:literal] )? : $ty:ty = $default:expr; )* }
+            $section:ident : $name:ident $(+ $bounds:ident)? { $( $(#[doc = $doc:literal])* $key:ident $( [$env:literal] )? : $ty:ty = $default:expr; )* }
         )*
     ) => {
         section! {
@@ -85,7 +71,7 @@ macro_rules! settings {
             }
         }
 
-        $( section! { $(#[doc = $section_doc])* $name { $( $(#[doc = $doc])* $key : $ty = $default; )* } } )*
+        $( section! { $(#[doc = $section_doc])* $name $(+ $bounds)? { $( $(#[doc = $doc])* $key : $ty = $default; )* } } )*
 
         /// All settings, in the order of the documentation.
         pub static SETTINGS: &[Setting<Config>] = &[
@@ -185,11 +171,9 @@ settings! {
     }
 
     /// Limits of the signalling sockets at `/signal`.
-    signal: SignalSettings {
+    signal: SignalSettings + SignalBounds {
         /// Open sockets in total; a further upgrade is answered with 503.
         max_sockets: u32 = 16_000;
-        /// A socket that sends no frame for this long after the upgrade is closed with 1008.
-        first_frame_timeout: Duration = known("30s");
         /// A peer that was silent for this long is pinged. One that leaves two pings without an answer, half this time each, is gone. One that takes nothing for this long while frames wait for it is closed with 1013, and a visitor's frame waits this long for room in its origin's queue.
         ping_interval: Duration = known("30s");
         /// Largest frame that a client may send; over it the socket is closed with 1009.
@@ -200,14 +184,8 @@ settings! {
         max_queue_total: ByteSize = ByteSize::mib(64);
         /// Total buffer for incomplete incoming frames, excluding the first 8 KiB of each socket; a socket keeps the room of its largest frame until it ends. No client address (IPv6: no /48) holds more than it leaves to others, and no socket more than its address then leaves; one that sends more is closed with 1013.
         max_unfinished_total: ByteSize = ByteSize::mib(32);
-        /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue. Replies of a host to its visitors do not count, up to 32 for an offer and one for any other frame.
+        /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue. Replies of a host to its visitors do not count, up to 32 for an offer and one for any other frame. All sockets of one address together have ten times as many, an IPv6 /48 forty times, but for those in `limits.exempt`; 32 frames of a socket that is seldom heard do not wait for other sockets.
         frames_per_second: u32 = 500;
-        /// The same for all sockets of one address together, and four times as many for an IPv6 /48; 32 frames of a socket that is seldom heard do not wait for other sockets. `limits.exempt` holds for it.
-        frames_per_second_per_address: u32 = 5_000;
-        /// Sessions that one visitor's socket may hold at a time.
-        sessions_per_socket: u32 = 8;
-        /// Candidates that each side of a session may send for one offer.
-        candidates_per_session: u32 = 256;
         /// How long the holder of a pod id has to answer a ping, when another origin registers the same pod id, before it is replaced.
         takeover_timeout: Duration = known("3s");
         /// How long an offer waits for the host of its pod id, where the host was connected in the last two minutes or the broker started less than 30 s ago, before the visitor is told `origin offline`. `"0s"`: not at all.

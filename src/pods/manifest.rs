@@ -21,8 +21,8 @@ use super::{
 };
 
 const NAME: &str = "__GEMMAPOD_MANIFEST_B64";
-/// Largest signed manifest, in bytes before base64. It holds texts that a model reads with each question, and is decoded whole:
-/// a real one has a few KiB, and takes less than four times its size while it is decoded.
+/// Largest signed manifest, in bytes before base64. It holds texts for a model and is decoded whole, which takes up to
+/// four times its size.
 const MAX_MANIFEST: usize = 256 << 10;
 /// CBOR items in a payload. Real ones have a few dozen.
 const MAX_PAYLOAD_ITEMS: usize = 10_000;

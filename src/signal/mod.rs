@@ -64,7 +64,7 @@
 //! | a frame of an origin has no room in the queue of its visitor | the row above: an origin is not held up for one visitor |
 //! | more than 4 KiB of the broker's own frames wait for a peer | it is read no further until it took some |
 //! | a peer takes nothing for `ping_interval` while something waits for it | it is closed with 1013 |
-//! | a peer sends more than `frames_per_second`, or its client more than `frames_per_second_per_address` | it is read no faster; of an origin, the replies to what its visitors sent do not count (`reply_credit`) |
+//! | a peer sends more than `frames_per_second`, or its client more than ten times as many | it is read no faster; of an origin, the replies to what its visitors sent do not count (`reply_credit`) |
 //!
 //! A session may have as much waiting as there is room left in the queue, and a queue may hold as much of the common
 //! budget as is left of that: those that hold most are refused first. At an origin, the client networks of its visitors

@@ -207,7 +207,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             takeover_timeout: limits.takeover_timeout,
             alarm: Box::pin(sleep_until(silence.deadline)),
             silence,
-            throttle: SocketThrottle::new(&hub.throttles, network, &limits),
+            throttle: SocketThrottle::new(
+                &hub.throttles,
+                network,
+                limits.frames_per_second,
+                limits.frames_per_second_per_address(),
+            ),
             max_pause: limits.ping_interval,
             pause: None,
             registering: None,
@@ -517,7 +522,7 @@ enum Step {
 
 impl Keepalive {
     fn new(limits: &SignalSettings) -> Self {
-        let first_frame = Instant::now() + limits.first_frame_timeout;
+        let first_frame = Instant::now() + limits.bounds.first_frame_timeout;
         Self {
             deadline: first_frame,
             ping_interval: limits.ping_interval,

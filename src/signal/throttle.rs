@@ -5,10 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{
-    config::SignalSettings,
-    net::throttle::{ClientThrottle, ClientThrottles, Rate, Throttle},
-};
+use crate::net::throttle::{ClientThrottle, ClientThrottles, Rate, Throttle};
 
 /// Frames of a socket that is seldom heard that do not wait for those of the other sockets of its client.
 const ALLOWANCE: u32 = 32;
@@ -34,25 +31,21 @@ struct OfClient {
 }
 
 impl SocketThrottle {
-    /// Returns the pace of a socket of `client`; without one, it shares nothing with others.
-    pub fn new(all: &ClientThrottles, client: Option<IpAddr>, limits: &SignalSettings) -> Self {
+    /// Returns the pace of a socket of `client`, in frames a second, and of all sockets of that client; without one, it shares
+    /// nothing with others.
+    pub fn new(all: &ClientThrottles, client: Option<IpAddr>, own: u32, of_client: u32) -> Self {
         let rate = |frames_per_second| Rate {
             interval: Duration::from_secs(1) / frames_per_second,
             burst: Duration::from_secs(2),
         };
-        let of_client = |client| {
-            let rate = rate(limits.frames_per_second_per_address);
+        let shares = |client| {
+            let rate = rate(of_client);
             let shared = all.of(client, rate);
             let interval = rate.interval * RECOVERS_IN;
             let allowance = Throttle::new(Rate { interval, burst: interval * (ALLOWANCE - 1) });
             OfClient { shared, allowance }
         };
-        Self {
-            own: Throttle::new(rate(limits.frames_per_second)),
-            of_client: client.map(of_client),
-            next: None,
-            turn: None,
-        }
+        Self { own: Throttle::new(rate(own)), of_client: client.map(shares), next: None, turn: None }
     }
 
     /// Reads the next frame when it is its turn. Cancel safe if `read` is.
@@ -101,16 +94,14 @@ mod tests {
 
     use super::*;
 
+    /// Frames a second of all sockets of a client.
+    const OF_CLIENT: u32 = 50;
+
     /// Returns how many frames each socket sends in ten seconds that sends as many as are read.
     async fn sent(all: &ClientThrottles, clients: &[&str]) -> Vec<u32> {
-        let limits = SignalSettings {
-            frames_per_second: 10,
-            frames_per_second_per_address: 50,
-            ..SignalSettings::default()
-        };
         let sockets = clients.iter().map(|client| {
             let network = (!client.is_empty()).then(|| client.parse().unwrap());
-            let mut throttle = SocketThrottle::new(all, network, &limits);
+            let mut throttle = SocketThrottle::new(all, network, 10, OF_CLIENT);
             let frames = Arc::<AtomicU32>::default();
             let counted = frames.clone();
             let sends = tokio::spawn(async move {
@@ -172,9 +163,8 @@ mod tests {
         let quiet = async {
             sleep(Duration::from_secs(5)).await;
             for (client, frames) in [("2001:db8:1:2::1", ALLOWANCE), ("2001:db8:1:3::", 100 + ALLOWANCE)] {
-                let limits =
-                    SignalSettings { frames_per_second_per_address: 50, ..SignalSettings::default() };
-                let mut throttle = SocketThrottle::new(&all, Some(client.parse().unwrap()), &limits);
+                let client_address = client.parse().unwrap();
+                let mut throttle = SocketThrottle::new(&all, Some(client_address), 500, OF_CLIENT);
                 let begun = Instant::now();
                 for _ in 0..frames {
                     throttle.paced(async {}).await;
@@ -191,8 +181,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_take_its_turn_holds_up_nobody() {
         let all = ClientThrottles::default();
-        let limits = SignalSettings { frames_per_second_per_address: 50, ..SignalSettings::default() };
-        let mut stuck = SocketThrottle::new(&all, Some([192, 0, 2, 1].into()), &limits);
+        let mut stuck = SocketThrottle::new(&all, Some([192, 0, 2, 1].into()), 500, OF_CLIENT);
         while stuck.turn.is_none() {
             stuck.count();
         }

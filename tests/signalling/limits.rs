@@ -119,7 +119,7 @@ async fn a_pod_id_is_too_long_in_an_offer() {
 
 #[tokio::test]
 async fn a_session_has_too_many_candidates() {
-    let server = TestServer::with("[signal]\ncandidates_per_session = 2").await;
+    let server = TestServer::with("[signal.bounds]\ncandidates_per_session = 2").await;
     let mut origin = server.origin("pod").await;
     let mut visitor = server.visitor(&mut origin, "pod", "s").await;
     for _ in 0..2 {
@@ -162,7 +162,7 @@ async fn frames_come_too_fast() {
 #[tokio::test]
 async fn frames_of_one_address_come_too_fast() {
     let server = TestServer::with(
-        "trusted_proxies = [\"127.0.0.1\"]\n[signal]\nframes_per_second_per_address = 20\n[limits]\nexempt = []",
+        "trusted_proxies = [\"127.0.0.1\"]\n[signal]\nframes_per_second = 20\n[signal.bounds]\nsockets_at_full_rate = 1\n[limits]\nexempt = []",
     )
     .await;
     let mut sockets = Vec::new();
@@ -201,7 +201,7 @@ async fn frames_of_one_address_come_too_fast() {
 #[tokio::test]
 async fn a_flood_of_frames_does_not_hold_up_a_quiet_socket() {
     let server = TestServer::with(
-        "trusted_proxies = [\"127.0.0.1\"]\n[signal]\nframes_per_second_per_address = 20\n\
+        "trusted_proxies = [\"127.0.0.1\"]\n[signal]\nframes_per_second = 20\n[signal.bounds]\nsockets_at_full_rate = 1\n\
          [limits]\nexempt = []\noffers_per_address = \"off\"",
     )
     .await;

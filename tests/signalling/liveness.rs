@@ -35,7 +35,7 @@ async fn a_peer_that_answers_pings_stays() {
 /// Pings keep a socket alive, but are no first frame.
 #[tokio::test]
 async fn a_socket_that_only_pings_is_silent() {
-    let server = TestServer::with("[signal]\nfirst_frame_timeout = \"300ms\"").await;
+    let server = TestServer::with("[signal.bounds]\nfirst_frame_timeout = \"300ms\"").await;
     let mut socket = server.connect().await;
     socket.send_message(Message::Ping("hello".into())).await;
     assert_eq!(socket.closed().await, (1008, "no frame arrived in time".into()));

@@ -113,7 +113,7 @@ async fn error_is_dropped() {
 
 #[tokio::test]
 async fn nothing_in_time() {
-    let server = TestServer::with("[signal]\nfirst_frame_timeout = \"300ms\"").await;
+    let server = TestServer::with("[signal.bounds]\nfirst_frame_timeout = \"300ms\"").await;
     let mut speaks = server.connect().await;
     speaks.nothing().await;
     let mut silent = server.connect().await;

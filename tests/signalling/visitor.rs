@@ -113,7 +113,7 @@ async fn offer_with_a_session_id_that_another_visitor_of_this_origin_holds() {
 
 #[tokio::test]
 async fn offer_while_it_holds_sessions_per_socket_others() {
-    let server = TestServer::with("[signal]\nsessions_per_socket = 2").await;
+    let server = TestServer::with("[signal.bounds]\nsessions_per_socket = 2").await;
     let mut origin = server.origin("pod").await;
     let short_lived = server.origin("short-lived").await;
     let mut visitor = server.visitor(&mut origin, "pod", "s1").await;

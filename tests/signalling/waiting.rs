@@ -143,7 +143,7 @@ async fn the_offers_of_a_visitor_who_leaves_are_dropped() {
 
 #[tokio::test]
 async fn one_socket_has_as_many_sessions_and_candidates_as_with_a_host() {
-    let limits = "\nsessions_per_socket = 3\ncandidates_per_session = 2";
+    let limits = "\n[signal.bounds]\nsessions_per_socket = 3\ncandidates_per_session = 2";
     let server = TestServer::with(&format!("{LONG}{limits}")).await;
     let mut visitor = server.connect().await;
     for number in 0..3 {

@@ -119,7 +119,7 @@ async fn each_head_has_its_time() {
 #[tokio::test]
 async fn a_socket_whose_end_is_not_taken_leaves_an_idle_connection() {
     let settings = "[http]\nidle_timeout = \"300ms\"\nwrite_timeout = \"300ms\"\n\
-        [signal]\nfirst_frame_timeout = \"200ms\"";
+        [signal.bounds]\nfirst_frame_timeout = \"200ms\"";
     for transport in TRANSPORTS {
         let scene = Scene::with(transport, settings).await;
         // Without a window, the socket's close frame does not come.

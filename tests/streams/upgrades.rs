@@ -36,7 +36,7 @@ async fn ask(scene: &Scene, client: Ipv4Addr, count: usize, field: &str) -> Raw 
 /// Returns after how many answers the connection lived on.
 async fn live_on(transport: Transport, field: &str) -> Vec<usize> {
     let settings = "[http]\nwrite_timeout = \"300ms\"\nmax_connections_per_address = 1\n\
-        [signal]\nfirst_frame_timeout = \"300ms\"\nping_interval = \"300ms\"";
+        [signal]\nping_interval = \"300ms\"\n[signal.bounds]\nfirst_frame_timeout = \"300ms\"";
     let scene = &Scene::with(transport, settings).await;
     let all = COUNTS.step_by(20).zip(1..).map(async |(count, host)| {
         let client = Ipv4Addr::new(127, 0, 1, host);

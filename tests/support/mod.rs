@@ -1,6 +1,7 @@
 //! What integration tests stand on: a real server on a free port, a WebSocket client, signed pods.
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
+pub mod bounds;
 pub mod bytes;
 pub mod credential;
 pub mod frames;

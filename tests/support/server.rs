@@ -6,7 +6,7 @@ use gemmapod_signal::{Builder, Config, MemoryRegistry, ServeError, ServerHandle,
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::{frames, socket::Socket};
+use super::{bounds, frames, socket::Socket};
 
 /// A running broker.
 pub struct TestServer {
@@ -127,8 +127,12 @@ fn without_offline_grace(toml: &str) -> String {
     }
 }
 
-/// The settings in `toml` on a free port of this host.
+/// The settings in `toml` on a free port of this host. What stands in `[SECTION.bounds]` is no setting: no file can say it.
 pub fn config(toml: &str) -> Config {
+    let (settings, bounds) = bounds::split(toml);
     let here = "port = 0\nhostname = \"127.0.0.1\"\n";
-    Config::from_toml(&format!("{here}{toml}")).unwrap_or_else(|errors| panic!("{errors:?}"))
+    let config = Config::from_toml(&format!("{here}{settings}"));
+    let mut config = config.unwrap_or_else(|errors| panic!("{errors:?}"));
+    bounds.iter().for_each(|(bound, value)| bounds::set(&mut config, bound, value));
+    config
 }

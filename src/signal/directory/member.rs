@@ -215,7 +215,7 @@ impl Member {
         let session_id = self.session_id(frame)?;
         let offer = relayed.ok_or(Refusal::Required("sdp"))?;
         counted?;
-        let max_sessions = self.limits().sessions_per_socket;
+        let max_sessions = self.limits().bounds.sessions_per_socket;
         match state.open_session(self.id, session_id, &pod, max_sessions)? {
             Route::To(origin) => {
                 drop(state);
@@ -261,7 +261,7 @@ impl Member {
                 _ => Ok(Handled::Done),
             };
         };
-        state.count_candidate(self.id, session_id, self.limits().candidates_per_session)?;
+        state.count_candidate(self.id, session_id, self.limits().bounds.candidates_per_session)?;
         self.send(state, route, frame.kind, session_id, candidate)
     }
 

@@ -27,7 +27,7 @@ use super::{
     *,
 };
 use crate::{
-    config::Grace,
+    config::{Grace, SignalBounds},
     net::{budget::Budget, network::ClientNetwork},
 };
 
@@ -58,8 +58,11 @@ struct Both {
 impl Both {
     fn new(limits: Limits, lazy: Vec<bool>, runtime: Runtime) -> Self {
         let settings = SignalSettings {
-            sessions_per_socket: limits.sessions_per_socket as u32,
-            candidates_per_session: limits.candidates_per_session as u32,
+            bounds: SignalBounds {
+                sessions_per_socket: limits.sessions_per_socket as u32,
+                candidates_per_session: limits.candidates_per_session as u32,
+                ..SignalBounds::default()
+            },
             max_queue: ByteSize(limits.queue as u64),
             offline_grace: Grace(Duration::from_millis(limits.grace_ms)),
             ..SignalSettings::default()
