@@ -300,7 +300,8 @@ async fn an_answer_that_is_not_taken_is_given_up_and_one_that_is_taken_slowly_is
 
 // Uploads
 
-const UPLOADS: &str = "[pods]\nmin_upload_rate = 10000\nupload_grace = \"300ms\"\nupload_wait = \"300ms\"";
+const UPLOADS: &str =
+    "[pods]\nupload_wait = \"300ms\"\n[pods.bounds]\nmin_upload_rate = 10000\nupload_grace = \"300ms\"";
 
 #[tokio::test]
 async fn a_slow_but_honest_upload_survives() {
@@ -345,7 +346,8 @@ async fn an_upload_that_dribbles_or_stands_still_is_answered_with_408() {
 #[tokio::test]
 async fn slow_uploads_of_one_address_hold_up_no_other() {
     let server = TestServer::with(
-        "[pods]\nmax_uploads = 4\nmax_uploads_per_address = 2\nupload_wait = \"300ms\"\nupload_grace = \"1h\"",
+        "[pods]\nmax_uploads = 4\nmax_uploads_per_address = 2\nupload_wait = \"300ms\"\n\
+         [pods.bounds]\nupload_grace = \"1h\"",
     )
     .await;
     let mut slow = Vec::new();

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use super::section::section;
 
 section! {
@@ -20,5 +22,17 @@ section! {
         /// How many sockets of one address can send frames at `signal.frames_per_second` at the same time: all of them together
         /// are read no faster than that. Those of a real host or visitor rest most of the time.
         sockets_at_full_rate: u32 = 10;
+    }
+}
+
+section! {
+    /// Fixed bounds of uploads.
+    PodBounds {
+        /// An upload whose body arrives slower than this many bytes a second is answered with 408, once `upload_grace` is used
+        /// up. A telephone modem is as fast.
+        min_upload_rate: ByteSize = ByteSize::kib(4);
+        /// How long the body of an upload may stand still, or how far it may lag behind `min_upload_rate`. A line that lost
+        /// packets is back in that time.
+        upload_grace: Duration = Duration::from_secs(10);
     }
 }

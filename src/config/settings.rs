@@ -8,7 +8,7 @@ use salvo::http::HeaderValue;
 
 use super::{
     access::{BindMode, Lifetime, UploadPolicy},
-    bounds::SignalBounds,
+    bounds::{PodBounds, SignalBounds},
     grace::Grace,
     list::List,
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
@@ -197,7 +197,7 @@ settings! {
     }
 
     /// Limits of uploads, and the headers that pods are served with.
-    pods: PodSettings {
+    pods: PodSettings + PodBounds {
         /// Largest pod that is taken; over it the upload is answered with 413.
         max_blob: ByteSize = ByteSize::mib(50);
         /// Uploads that are verified and stored at the same time. One whose body has arrived waits for it; one whose body still arrives does not count.
@@ -208,10 +208,6 @@ settings! {
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits in total, for others of its client, for memory and to be stored, before it is answered with 503.
         upload_wait: Duration = known("20s");
-        /// An upload whose body arrives slower than this many bytes a second is answered with 408, once `upload_grace` is used up.
-        min_upload_rate: ByteSize = ByteSize::kib(4);
-        /// How long the body of an upload may stand still, or how far it may lag behind `min_upload_rate`.
-        upload_grace: Duration = known("10s");
         /// Memory for pods in compressed form (gzip), so that those which are asked for again and again take less of the line. The first who asks gets the pod as it is; a pod of more than a quarter of this is never compressed, and compression is off if less than 16 KiB is configured.
         compression_memory: ByteSize = ByteSize::mib(16);
         /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.

@@ -96,7 +96,7 @@ async fn final_answer(raw: &mut Raw) -> crate::support::raw::Answer {
 /// A refusal that does not wait for all of the body says that the connection ends with it.
 #[tokio::test]
 async fn a_refusal_that_reads_no_more_says_so() {
-    let settings = "[pods]\nupload_grace = \"100ms\"";
+    let settings = "[pods.bounds]\nupload_grace = \"100ms\"";
     for transport in TRANSPORTS {
         let scene = Scene::with(transport, settings).await;
         for (content_type, length, status, ends) in [

@@ -78,7 +78,7 @@ async fn upload(server: &TestServer, client: IpAddr, html: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_of_every_kind_that_stand_still_keep_no_others_out() {
-    let server = TestServer::with("[pods]\nupload_grace = \"1h\"").await;
+    let server = TestServer::with("[pods.bounds]\nupload_grace = \"1h\"").await;
     let (mut stalled, mut streams) = (Vec::new(), Vec::new());
     for host in 1..=10 {
         for kind in [KINDS, KINDS].concat() {
@@ -99,7 +99,8 @@ async fn uploads_of_every_kind_that_stand_still_keep_no_others_out() {
 /// One client sends as much as it may, and then nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_does_not_take_the_memory_of_all() {
-    let settings = "[pods]\nmax_blob = \"1 MiB\"\nupload_memory = \"3 MiB\"\nupload_grace = \"1h\"\nupload_wait = \"4s\"";
+    let settings = "[pods]\nmax_blob = \"1 MiB\"\nupload_memory = \"3 MiB\"\nupload_wait = \"4s\"\n\
+        [pods.bounds]\nupload_grace = \"1h\"";
     let server = TestServer::with(settings).await;
     let mut slow = Vec::new();
     for _ in 0..3 {
@@ -140,7 +141,8 @@ async fn begun_uploads_do_not_wait_for_one_another() {
 /// All memory is held by uploads that were half sent, from many addresses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_is_taken_although_others_hold_all_memory() {
-    let settings = "[pods]\nmax_blob = \"1 MiB\"\nupload_memory = \"3 MiB\"\nupload_grace = \"1h\"\nupload_wait = \"8s\"";
+    let settings = "[pods]\nmax_blob = \"1 MiB\"\nupload_memory = \"3 MiB\"\nupload_wait = \"8s\"\n\
+        [pods.bounds]\nupload_grace = \"1h\"";
     let server = TestServer::with(settings).await;
     let mut slow = Vec::new();
     for host in 1..=5 {

@@ -24,12 +24,14 @@ pub fn split(toml: &str) -> (String, Vec<(String, String)>) {
 pub fn set(config: &mut Config, bound: &str, value: &str) {
     let time = || -> Duration { humantime::parse_duration(value).unwrap() };
     let number = || value.parse().unwrap();
-    let signal = &mut config.signal.bounds;
+    let (signal, pods) = (&mut config.signal.bounds, &mut config.pods.bounds);
     match bound {
         "signal.first_frame_timeout" => signal.first_frame_timeout = time(),
         "signal.sessions_per_socket" => signal.sessions_per_socket = number(),
         "signal.candidates_per_session" => signal.candidates_per_session = number(),
         "signal.sockets_at_full_rate" => signal.sockets_at_full_rate = number(),
+        "pods.min_upload_rate" => pods.min_upload_rate = value.parse().unwrap(),
+        "pods.upload_grace" => pods.upload_grace = time(),
         _ => panic!("there is no bound {bound}"),
     }
 }

@@ -105,7 +105,7 @@ async fn read_whole(
     })?;
     let mut whole = Body::new(room);
     // Every byte buys time, but what came fast at first buys no long stillness later.
-    let mut deadline = Instant::now() + settings.upload_grace;
+    let mut deadline = Instant::now() + settings.bounds.upload_grace;
     loop {
         let frame = match timeout_at(deadline, body.next()).await {
             Ok(None) => return Ok(whole),
@@ -117,8 +117,10 @@ async fn read_whole(
                 ));
             }
             Err(_) => {
-                let message =
-                    format!("the body came slower than {} bytes a second", settings.min_upload_rate.as_u64());
+                let message = format!(
+                    "the body came slower than {} bytes a second",
+                    settings.bounds.min_upload_rate.as_u64()
+                );
                 return Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, message));
             }
         };
@@ -127,8 +129,10 @@ async fn read_whole(
         if arrived > limit {
             return Err(too_large(settings.max_blob.as_u64()));
         }
-        let bought = Duration::from_secs_f64(data.len() as f64 / settings.min_upload_rate.as_u64() as f64);
-        let left = (deadline + bought).saturating_duration_since(Instant::now()).min(settings.upload_grace);
+        let bought =
+            Duration::from_secs_f64(data.len() as f64 / settings.bounds.min_upload_rate.as_u64() as f64);
+        let left =
+            (deadline + bought).saturating_duration_since(Instant::now()).min(settings.bounds.upload_grace);
         upload.grow(arrived, limit).await?;
         // What the upload waited for memory does not count against it.
         deadline = Instant::now() + left;
