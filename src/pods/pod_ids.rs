@@ -126,11 +126,11 @@ pub enum PodIdChange {
 }
 
 impl PodIdChange {
-    /// Returns whether it can only make a pod id free.
-    pub(super) fn is_freeing(&self) -> bool {
+    /// Returns whether it can only make a pod id free, or keep what is held from becoming free.
+    pub(super) fn adds_nothing(&self) -> bool {
         match self {
-            Self::UploadIgnored | Self::Released { .. } | Self::Unbound | Self::Expired => true,
-            Self::Registered { .. } | Self::Held | Self::Claimed { .. } | Self::Uploaded { .. } => false,
+            Self::UploadIgnored | Self::Released { .. } | Self::Unbound | Self::Expired | Self::Held => true,
+            Self::Registered { .. } | Self::Claimed { .. } | Self::Uploaded { .. } => false,
         }
     }
 }

@@ -11,8 +11,8 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use gemmapod_signal::{
-    Credential, CredentialLimits, Digest, OwnerKey, PodIdChange, PodRecord, RedbRegistry, Registry,
-    RegistryError, VerifiedPod,
+    Credential, CredentialLimits, Digest, OwnerKey, PodIdChange, PodIdRecord, PodRecord, RedbRegistry,
+    Registry, RegistryError, VerifiedPod,
 };
 
 use crate::support::{mount::Tmpfs, pod::Pod};
@@ -82,9 +82,11 @@ pub async fn assert_full(registry: &RedbRegistry, context: &str) {
     assert!(problem.contains("No space left on device"), "{context}: {problem}");
 }
 
-/// A change that frees something.
+/// A change that frees something, or without which unused pod ids would not become free.
 #[derive(Clone, Copy, Debug)]
 enum Freeing {
+    Ran,
+    Hold,
     Delete,
     DeleteVersion,
     DeleteVersions,
@@ -97,7 +99,9 @@ enum Freeing {
 }
 
 impl Freeing {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
+        Self::Ran,
+        Self::Hold,
         Self::Delete,
         Self::DeleteVersion,
         Self::DeleteVersions,
@@ -120,7 +124,9 @@ impl Freeing {
             ("uploaded".into(), PodIdChange::Uploaded { key: KEY }),
             registered("unused".into(), None),
         ];
-        changes.extend((0..500).map(|n| registered(format!("unused-{n}"), None)));
+        for kind in ["unused", "held"] {
+            changes.extend((0..500).map(|n| registered(format!("{kind}-{n}"), None)));
+        }
         let changed = registry.change_pod_ids(changes).await.unwrap();
         assert!(changed.iter().all(Result::is_ok));
         registry.pod_ids_ran(Duration::from_hours(40 * 24)).await.unwrap();
@@ -137,6 +143,17 @@ impl Freeing {
             }
         };
         match self {
+            // Once, whatever the first attempt came to.
+            Self::Ran => assert_eq!(registry.pod_ids_ran(Duration::from_hours(24)).await.unwrap(), 41),
+            Self::Hold => {
+                let held: Vec<_> = (0..500).map(|n| (format!("held-{n}"), PodIdChange::Held)).collect();
+                for (pod_id, _) in &held {
+                    assert_eq!(registry.pod_id(pod_id).await.unwrap().unwrap().last_used, 0, "{pod_id}");
+                }
+                let changed = registry.change_pod_ids(held).await.unwrap();
+                let is_used = |record: PodIdRecord| (40..=41).contains(&record.last_used);
+                assert!(changed.iter().all(|record| record.unwrap().is_some_and(is_used)), "{changed:?}");
+            }
             Self::Delete => {
                 let pod = pods.pop().unwrap();
                 assert!(registry.delete(&pod.slug).await.unwrap());

@@ -20,9 +20,14 @@ pub const PIECE: usize = 8;
 #[derive(Clone, Copy)]
 pub enum Change<'a> {
     Put(&'a PodRecord),
-    Replace { record: &'a PodRecord, expected: Option<&'a PodRecord> },
+    Replace {
+        record: &'a PodRecord,
+        expected: Option<&'a PodRecord>,
+    },
     PodIds(&'a [(String, PodIdChange)]),
     PodIdsRan(Duration),
+    /// The same by what the time came to in an attempt of which nobody knows whether it counts.
+    PodIdsRanFor(Duration),
     AddCredential(&'a Credential, CredentialLimits),
     RevokeCredential(&'a OwnerKey, &'a CredentialName),
     Hits(&'a [(Slug, u64)], SystemTime),
@@ -38,23 +43,33 @@ pub enum Outcome {
     /// The same for each of several.
     FoundEach(Vec<bool>),
     PodIds(Vec<PodIdChanged>),
-    Day(u64),
+    /// For how long brokers have run.
+    Ran(Duration),
     AddedCredential(AddedCredential),
     Revoked(Option<Credential>),
     NoRoom(QuotaExceeded),
 }
 
 impl<'a> Change<'a> {
-    /// Returns whether it does nothing but give room or take rights away: a full disk must not be in its way.
-    pub fn is_freeing(&self) -> bool {
+    /// Returns whether it does nothing but give room or take rights away, or tells which pod ids are used, so that others can
+    /// become free: a full disk must not be in its way.
+    pub fn adds_nothing(&self) -> bool {
         match self {
-            Self::Delete(_) | Self::DeleteVersions(_) | Self::RevokeCredential(..) => true,
-            Self::PodIds(changes) => changes.iter().all(|(_, change)| change.is_freeing()),
-            Self::Put(_)
-            | Self::Replace { .. }
+            Self::Delete(_)
+            | Self::DeleteVersions(_)
+            | Self::RevokeCredential(..)
             | Self::PodIdsRan(_)
-            | Self::AddCredential(..)
-            | Self::Hits(..) => false,
+            | Self::PodIdsRanFor(_) => true,
+            Self::PodIds(changes) => changes.iter().all(|(_, change)| change.adds_nothing()),
+            Self::Put(_) | Self::Replace { .. } | Self::AddCredential(..) | Self::Hits(..) => false,
+        }
+    }
+
+    /// Returns the change to make after an attempt that failed with the outcome `first` and may count all the same.
+    pub fn again(self, first: Option<&Outcome>) -> Self {
+        match (self, first) {
+            (Self::PodIdsRan(_), Some(Outcome::Ran(total))) => Self::PodIdsRanFor(*total),
+            (change, _) => change,
         }
     }
 
@@ -103,7 +118,10 @@ impl<'a> Change<'a> {
                 }
             },
             Self::PodIds(changes) => Outcome::PodIds(schema::pod_ids::change(txn, changes)?),
-            Self::PodIdsRan(ran) => Outcome::Day(schema::pod_ids::ran(txn, ran)?),
+            Self::PodIdsRan(ran) => {
+                Outcome::Ran(schema::pod_ids::ran(txn, |before| before.saturating_add(ran))?)
+            }
+            Self::PodIdsRanFor(total) => Outcome::Ran(schema::pod_ids::ran(txn, |before| before.max(total))?),
             Self::AddCredential(credential, limits) => {
                 Outcome::AddedCredential(credentials::add(txn, credential, limits)?)
             }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::pods::{
     AddedCredential, Credential, CredentialLimits, CredentialName, Digest, OwnerKey, PodIdChange,
-    PodIdChanged, PodRecord, RegistryError, Slug,
+    PodIdChanged, PodRecord, RegistryError, Slug, pod_ids::day_of,
 };
 
 /// Writes that share one transaction at most.
@@ -143,7 +143,7 @@ impl Writer {
     /// what frees something goes on: anything else could use up what that needs.
     fn publish(&self, mut job: Job, room: &Result<(), RegistryError>) -> Option<Job> {
         if let Err(error) = room
-            && !job.change().is_freeing()
+            && !job.change().adds_nothing()
         {
             job.refuse(error);
             return None;
@@ -174,11 +174,11 @@ impl Writer {
         let (mut first, mut rest) = (outcomes.into_iter(), Vec::new());
         for job in batch {
             let first = first.next();
-            if !job.change().is_freeing() {
+            if !job.change().adds_nothing() {
                 rest.push(job);
                 continue;
             }
-            match self.change_in_reserve(job.change()) {
+            match self.change_in_reserve(job.change().again(first.as_ref())) {
                 Ok(outcome) => job.answer(match first {
                     Some(first) => outcome.after(first),
                     None => outcome,
@@ -314,7 +314,7 @@ impl Job {
             }
             (Self::DeleteVersions { done, .. }, Outcome::FoundEach(found)) => answer(done, Ok(found)),
             (Self::PodIds { done, .. }, Outcome::PodIds(changed)) => answer(done, Ok(changed)),
-            (Self::PodIdsRan { done, .. }, Outcome::Day(day)) => answer(done, Ok(day)),
+            (Self::PodIdsRan { done, .. }, Outcome::Ran(total)) => answer(done, Ok(day_of(total.as_secs()))),
             (Self::AddCredential { done, .. }, Outcome::AddedCredential(added)) => answer(done, Ok(added)),
             (Self::RevokeCredential { done, .. }, Outcome::Revoked(revoked)) => answer(done, Ok(revoked)),
             (_, _) => unreachable!("each job has its own kind of outcome"),

@@ -129,12 +129,15 @@ pub fn preview(
     Ok((changed, writes))
 }
 
-/// Adds to the time for which brokers have run on this registry; returns the day.
-pub fn ran(txn: &WriteTransaction, ran: Duration) -> Result<u64, redb::Error> {
+/// Changes the time for which brokers have run on this registry; returns it.
+pub fn ran(
+    txn: &WriteTransaction,
+    change: impl FnOnce(Duration) -> Duration,
+) -> Result<Duration, redb::Error> {
     let mut tables = Tables::open(txn)?;
-    let seconds = tables.number("seconds")?.saturating_add(ran.as_secs());
-    tables.meta.insert("seconds", seconds)?;
-    Ok(day_of(seconds))
+    let total = change(Duration::from_secs(tables.number("seconds")?));
+    tables.meta.insert("seconds", total.as_secs())?;
+    Ok(total)
 }
 
 fn day(txn: &ReadTransaction) -> Result<u64, redb::Error> {
