@@ -1,6 +1,11 @@
 //! What an owner does from a terminal: tokens for hosts, and pods on a broker.
 
-use std::{fmt::Display, fs, path::PathBuf, time::SystemTime};
+use std::{
+    fmt::Display,
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use clap::{Args, Subcommand};
 use gemmapod_signal::{
@@ -137,6 +142,10 @@ pub enum CommandError {
     Missing(&'static str),
     #[error("cannot read {}: {source}", .file.display())]
     Unreadable { file: PathBuf, source: std::io::Error },
+    #[error("{} holds more than one token: expected nothing from line {line} on", .file.display())]
+    MoreTokens { file: PathBuf, line: usize },
+    #[error("{} is empty: expected a token", .0.display())]
+    NoToken(PathBuf),
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -174,6 +183,8 @@ impl CommandError {
         match self {
             Self::Missing(_)
             | Self::Unreadable { .. }
+            | Self::MoreTokens { .. }
+            | Self::NoToken(_)
             | Self::Key(_)
             | Self::PodIds(_)
             | Self::Token(_)
@@ -239,6 +250,18 @@ pub fn pods(args: PodsArgs) -> Result<String, CommandError> {
     runtime()?.block_on(act(&client, &secret, args.action))
 }
 
+/// The token in a file that holds nothing else.
+fn only_word(text: &str, file: &Path) -> Result<String, CommandError> {
+    let mut words = (1..)
+        .zip(text.lines())
+        .flat_map(|(line, words)| words.split_whitespace().map(move |word| (line, word)));
+    let (_, token) = words.next().ok_or_else(|| CommandError::NoToken(file.into()))?;
+    match words.next() {
+        None => Ok(token.into()),
+        Some((line, _)) => Err(CommandError::MoreTokens { file: file.into(), line }),
+    }
+}
+
 async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> Result<String, CommandError> {
     let unreadable = |file: &PathBuf| {
         let file = file.clone();
@@ -248,12 +271,12 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> 
         PodsAction::Put { file, slug, token_file } => {
             let html = fs::read(&file).map_err(unreadable(&file))?.into();
             let token = match &token_file {
-                Some(file) => Some(fs::read_to_string(file).map_err(unreadable(file))?),
+                Some(file) => Some(only_word(&fs::read_to_string(file).map_err(unreadable(file))?, file)?),
                 None => None,
             };
             let taken = match slug {
                 Some(slug) => client.replace(secret, &slug, html).await?,
-                None => client.upload(secret, html, token.as_deref().map(str::trim)).await?,
+                None => client.upload(secret, html, token.as_deref()).await?,
             };
             Ok(taken.url.to_string())
         }

@@ -14,16 +14,15 @@ use hyper_util::{
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::time::{Duration, timeout};
-use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::{audience::plain_origin, components::Parts, key::OwnerSecret, signature};
 use crate::{
     host,
     pods::{OwnerKey, Slug},
     printable::printable,
+    regular_file,
+    tls::pem,
 };
 
 /// A broker that does not answer within this time is given up; uploads of 50 MB must fit.
@@ -44,7 +43,7 @@ pub enum ClientError {
     #[error("{0:?} is not the URL of a broker: expected scheme and host such as https://pods.example.org")]
     NotABroker(String),
     /// The file with a further certificate authority cannot be used.
-    #[error("cannot use the certificates in {file}: {problem}")]
+    #[error("{file} cannot be used: {problem}")]
     Roots {
         /// The file.
         file: String,
@@ -359,9 +358,8 @@ fn trusted(file: Option<&Path>) -> Result<RootCertStore, ClientError> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = file {
         let wrong = |problem: String| ClientError::Roots { file: path.display().to_string(), problem };
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        let text = regular_file::read(path).map_err(|error| wrong(error.to_string()))?;
+        for certificate in pem::chain(&text).map_err(|problem| wrong(format!("it {problem}")))? {
             roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
         }
     }

@@ -46,6 +46,14 @@ pub enum KeyError {
         .0.display()
     )]
     NotAKey(PathBuf),
+    /// Something follows the key pair.
+    #[error("{} holds more than one key pair: expected nothing from line {line} on", .file.display())]
+    More {
+        /// The file that was named.
+        file: PathBuf,
+        /// The line in which it begins, counted from 1.
+        line: usize,
+    },
     /// The two halves are not of one pair.
     #[error("the publicKey in {} does not belong to its secretKey; restore the file from a backup, as a new key would not own your pods", .0.display())]
     NotAPair(PathBuf),
@@ -81,13 +89,24 @@ impl OwnerSecret {
             return Err(KeyError::TooOpen { file: path.into(), mode });
         }
         let mut json = Vec::new();
-        file.take(MAX_FILE).read_to_end(&mut json).map_err(unreadable)?;
+        file.take(MAX_FILE + 1).read_to_end(&mut json).map_err(unreadable)?;
         Self::parse(&json, path)
     }
 
     fn parse(json: &[u8], path: &Path) -> Result<Self, KeyError> {
         let not_a_key = || KeyError::NotAKey(path.into());
-        let file: KeyFile = serde_json::from_slice(json).map_err(|_| not_a_key())?;
+        let mut values = serde_json::Deserializer::from_slice(json).into_iter::<KeyFile>();
+        let file = values.next().and_then(Result::ok).ok_or_else(not_a_key)?;
+        let (pair, rest) = json.split_at(values.byte_offset());
+        if !rest.trim_ascii().is_empty() {
+            let blank = rest.len() - rest.trim_ascii_start().len();
+            let before = [pair, &rest[..blank]].concat();
+            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+            return Err(KeyError::More { file: path.into(), line });
+        }
+        if json.len() as u64 > MAX_FILE {
+            return Err(not_a_key());
+        }
         let public: OwnerKey = digits(&file.public_key).parse().map_err(|_| not_a_key())?;
         // An owner key is 32 bytes in hex, and so is its secret half.
         let secret: OwnerKey = digits(&file.secret_key).parse().map_err(|_| not_a_key())?;
@@ -197,6 +216,13 @@ mod tests {
         }
         assert_eq!(problem(&WRITTEN_BY_THE_CLI.replace("5287", "528"), 0o600), not_a_key);
         assert_eq!(problem(&"x".repeat(100_000), 0o600), not_a_key);
+        let more = |line| format!("FILE holds more than one key pair: expected nothing from line {line} on");
+        for (between, line) in [("", 4), (" ", 4), ("\n", 5), ("\n\n", 6), (",\n", 4)] {
+            let two = format!("{WRITTEN_BY_THE_CLI}{between}{WRITTEN_BY_THE_CLI}");
+            assert_eq!(problem(&two, 0o600), more(line), "{between:?}");
+        }
+        let far = format!("{WRITTEN_BY_THE_CLI}{}{WRITTEN_BY_THE_CLI}", "\n".repeat(MAX_FILE as usize));
+        assert_eq!(problem(&far, 0o600), not_a_key);
         let other = WRITTEN_BY_THE_CLI.replace("5287", "5288");
         let not_a_pair = "the publicKey in FILE does not belong to its secretKey; restore the file from a backup, as a new key would not own your pods";
         assert_eq!(problem(&other, 0o600), not_a_pair);

@@ -117,9 +117,13 @@ fn owners(text: &str) -> Result<HashSet<OwnerKey>, String> {
 /// A line is the SHA-256 of a token, perhaps with a name before it.
 fn tokens(text: &str) -> Result<Vec<Digest>, String> {
     let hash = |(at, line): (usize, &str)| {
-        let hash = line.split_whitespace().next_back().unwrap_or_default();
-        hash.parse()
-            .map_err(|_| format!("line {at}: expected a name and the SHA-256 of a token, 64 hex digits"))
+        let mut words = line.split_whitespace().rev();
+        let hash = words.next().unwrap_or_default().parse();
+        // A second hash is no name.
+        let is_one = !words.any(|word| word.parse::<Digest>().is_ok());
+        hash.ok()
+            .filter(|_| is_one)
+            .ok_or_else(|| format!("line {at}: expected a name and the SHA-256 of a token, 64 hex digits"))
     };
     lines(text).map(hash).collect()
 }
@@ -162,6 +166,21 @@ mod tests {
         let refused = access.of_owner(&broken, Some(BOB)).unwrap_err();
         let NotTaken::Unusable(cause) = refused else { panic!("{refused}") };
         assert!(cause.to_string().ends_with("line 1: expected an owner key of 64 hex digits"), "{cause}");
+    }
+
+    #[test]
+    fn a_line_that_holds_more_than_one_entry_is_refused() {
+        let hash = |token: &str| Digest::of(token.as_bytes());
+        let (one, two) = (hash("one"), hash("two"));
+        for text in [format!("{one} {two}"), format!("{one} alice {two}"), format!("{one} {two} alice")] {
+            let sentence = "line 2: expected a name and the SHA-256 of a token, 64 hex digits";
+            assert_eq!(tokens(&format!("{one}\n{text}")).unwrap_err(), sentence, "{text}");
+        }
+        assert_eq!(tokens(&format!("Alice of the office {one} # {two}")).unwrap(), [one]);
+        for text in [format!("{ALICE} {BOB}"), format!("{ALICE},{BOB}"), format!("{ALICE} alice")] {
+            let sentence = "line 2: expected an owner key of 64 hex digits";
+            assert_eq!(owners(&format!("{BOB}\n{text}")).unwrap_err(), sentence, "{text}");
+        }
     }
 
     #[test]

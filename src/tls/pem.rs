@@ -43,22 +43,30 @@ pub fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     if chain.is_empty() { Err(Problem::NoCertificate) } else { Ok(chain) }
 }
 
-/// The first private key in PEM text.
+/// The one private key in PEM text. What else is in it may be parameters, or the chain.
 pub fn key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
-    let mut problem = Problem::NoKey;
+    let (mut found, mut problem) = (None, Problem::NoKey);
     for section in sections(text)? {
-        match &*section.label {
-            "ENCRYPTED PRIVATE KEY" => return Err(Problem::Encrypted),
-            label if label.ends_with(KEY) && section.has_password() => return Err(Problem::Encrypted),
-            "PRIVATE KEY" => return Ok(PrivateKeyDer::Pkcs8(section.der(KEY)?.into())),
-            label @ "RSA PRIVATE KEY" => return Ok(PrivateKeyDer::Pkcs1(section.der(label)?.into())),
-            label @ "EC PRIVATE KEY" => return Ok(PrivateKeyDer::Sec1(section.der(label)?.into())),
-            label if label.ends_with(KEY) => return Err(Problem::UnknownKey),
-            label if may_hold_certificates(label) => problem = Problem::CertificateForKey,
-            _ => {}
+        let label = &*section.label;
+        if !label.ends_with(KEY) {
+            if may_hold_certificates(label) {
+                problem = Problem::CertificateForKey;
+            }
+            continue;
         }
+        if found.is_some() {
+            return Err(Problem::SecondKey { line: section.line() });
+        }
+        found = Some(match label {
+            "ENCRYPTED PRIVATE KEY" => return Err(Problem::Encrypted),
+            _ if section.has_password() => return Err(Problem::Encrypted),
+            "PRIVATE KEY" => PrivateKeyDer::Pkcs8(section.der(KEY)?.into()),
+            "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(section.der(label)?.into()),
+            "EC PRIVATE KEY" => PrivateKeyDer::Sec1(section.der(label)?.into()),
+            _ => return Err(Problem::UnknownKey),
+        });
     }
-    Err(problem)
+    found.ok_or(problem)
 }
 
 const KEY: &str = "PRIVATE KEY";
@@ -128,5 +136,11 @@ mod tests {
         let encrypted = section("RSA PRIVATE KEY").replace("AQID", "Proc-Type: 4,ENCRYPTED\n\nAQID");
         assert!(matches!(found(encrypted), Err(Problem::Encrypted)));
         assert!(matches!(found(section("PUBLIC KEY")), Err(Problem::NoKey)));
+        let before_chain = format!("{}{}", section("PRIVATE KEY"), section("CERTIFICATE"));
+        assert!(matches!(found(before_chain), Ok(PrivateKeyDer::Pkcs8(_))));
+        for second in ["PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "OPENSSH PRIVATE KEY"] {
+            let two = format!("{}{}{}", section("PRIVATE KEY"), section("CERTIFICATE"), section(second));
+            assert!(matches!(found(two), Err(Problem::SecondKey { line: 7 })), "{second}");
+        }
     }
 }

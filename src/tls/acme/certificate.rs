@@ -35,6 +35,9 @@ impl Held {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| format!("its chain cannot be read: {error}"))?;
         let first = chain.first().ok_or("it holds no certificate")?;
+        if PrivateKeyDer::pem_slice_iter(pem.as_bytes()).nth(1).is_some() {
+            return Err("it holds more than one private key".into());
+        }
         // The reader passes over a first line that is cut off.
         if !pem.trim_end().ends_with("-----END CERTIFICATE-----") {
             return Err("it is cut off".into());
@@ -128,6 +131,9 @@ mod tests {
         assert!(why(format!("{other_key}{chain}"), "pods.example.org").contains("do not fit"));
         assert!(why(key.clone(), "pods.example.org").contains("no certificate"));
         assert!(why(chain.clone(), "pods.example.org").contains("private key"));
+        assert!(
+            why(format!("{key}{other_key}{chain}"), "pods.example.org").contains("more than one private key")
+        );
         assert!(why(format!("{key}{chain}{}", &chain[..200]), "pods.example.org").contains("chain"));
         assert!(why("\u{fffd}".into(), "pods.example.org").contains("private key"));
     }

@@ -24,16 +24,15 @@ use hyper_util::{
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use tokio::time::timeout;
 use tokio_rustls::rustls::{
-    self, ClientConfig, RootCertStore,
-    pki_types::{
-        CertificateDer, UnixTime,
-        pem::{self, PemObject},
-    },
-    time_provider::TimeProvider,
+    self, ClientConfig, RootCertStore, pki_types::UnixTime, time_provider::TimeProvider,
 };
 
 use super::setup_error::SetupError;
-use crate::{clock::Clock, tls::provider};
+use crate::{
+    clock::Clock,
+    regular_file,
+    tls::{pem, provider},
+};
 
 /// A directory that does not answer within this time is taken for unreachable.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,15 +71,10 @@ impl DirectoryClient {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(path) = root {
             let wrong = |why: String| SetupError::Root { path: path.into(), why };
-            let certificates =
-                CertificateDer::pem_file_iter(path).map_err(|error| wrong(unreadable(&error)))?;
-            let before = roots.len();
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| wrong(unreadable(&error)))?;
+            let text =
+                regular_file::read(path).map_err(|error| wrong(format!("cannot be read ({error})")))?;
+            for certificate in pem::chain(&text).map_err(|problem| wrong(problem.to_string()))? {
                 roots.add(certificate).map_err(|_| wrong("holds something that is no root".into()))?;
-            }
-            if roots.len() == before {
-                return Err(wrong("holds no certificate".into()));
             }
         }
         let config = ClientConfig::builder_with_details(provider(), Arc::new(Dates(clock.clone())))
@@ -178,13 +172,6 @@ fn no_answer(error: &(dyn StdError + 'static)) -> NoAnswer {
         cause = wrapped.map(|wrapped| -> &(dyn StdError + 'static) { wrapped }).or_else(|| error.source());
     }
     NoAnswer::Unreachable(plain(error).to_string())
-}
-
-fn unreadable(error: &pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => format!("cannot be read ({error})"),
-        error => format!("is not whole ({error})"),
-    }
 }
 
 /// The innermost cause: the outer ones only say that a request failed.

@@ -249,6 +249,10 @@ fn binding(config: &Config) -> Result<Option<(String, Vec<u8>)>, SetupError> {
     let wrong = |why: String| SetupError::Binding { path: Path::new(path).into(), why };
     let text = regular_file::read_text(Path::new(path))
         .map_err(|error| wrong(format!("cannot be read ({error})")))?;
+    let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    if let Some((line, _)) = lines.nth(1) {
+        return Err(wrong(format!("holds more than one line (line {line})")));
+    }
     let key = BASE64_URL_SAFE_NO_PAD
         .decode(text.trim().trim_end_matches('='))
         .map_err(|_| wrong("holds something else".into()))?;

@@ -61,6 +61,12 @@ pub enum Problem {
     /// A key file without a key.
     #[error("holds no private key: expected PEM text with -----BEGIN PRIVATE KEY-----")]
     NoKey,
+    /// A second private key.
+    #[error("holds a second private key in line {line}: leave only the one of the certificate")]
+    SecondKey {
+        /// Counted from 1.
+        line: usize,
+    },
     /// A certificate where the key should be.
     #[error("holds a certificate and no private key: `key` must name the file of the key, `chain` this one")]
     CertificateForKey,

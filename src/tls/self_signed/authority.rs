@@ -19,7 +19,10 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
 use crate::{
     config::Domain,
-    tls::{pem, provider, x509},
+    tls::{
+        pem::{self, Problem},
+        provider, x509,
+    },
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -79,10 +82,15 @@ impl Authority {
     /// Reads what [`Authority::make`] made; else the reason why it cannot be used.
     pub fn read(certificate: &str, key: &str) -> Result<Self, &'static str> {
         let no_certificate = "does not hold a certificate of an authority";
-        let der = pem::chain(certificate.as_bytes()).ok().and_then(|chain| chain.into_iter().next());
-        let der = der.ok_or(no_certificate)?;
+        let chain = pem::chain(certificate.as_bytes()).map_err(|_| no_certificate)?;
+        let [der] = <[_; 1]>::try_from(chain).map_err(|_| "holds more than one certificate")?;
         let parsed = x509::parse(&der).filter(|parsed| parsed.is_ca()).ok_or(no_certificate)?;
-        let key = KeyPair::from_pem(key).map_err(|_| "has no key that can be used beside it")?;
+        let no_key = "has no key that can be used beside it";
+        pem::key(key.as_bytes()).map_err(|problem| match problem {
+            Problem::SecondKey { .. } => "has more than one key beside it",
+            _ => no_key,
+        })?;
+        let key = KeyPair::from_pem(key).map_err(|_| no_key)?;
         if key.public_key_raw() != &*parsed.public_key().subject_public_key.data {
             return Err("has a key beside it that does not fit");
         }
@@ -131,9 +139,9 @@ impl Authority {
 
     /// The certificate in `made`, if it is this authority's, for exactly `domains`, and was made before `now`.
     pub fn accept(&self, made: &Made, domains: &[Domain], now: SystemTime) -> Option<Leaf> {
-        let chain = pem::chain(made.certificate.as_bytes()).ok()?;
+        let chain = pem::chain(made.certificate.as_bytes()).ok().filter(|chain| chain.len() == 1)?;
         let key: PrivateKeyDer<'_> = pem::key(made.key.as_bytes()).ok()?;
-        let facts = x509::check(&[chain.first()?.clone(), self.der.clone()], now).ok()?;
+        let facts = x509::check(&[chain[0].clone(), self.der.clone()], now).ok()?;
         let sorted = |mut titles: Vec<String>| {
             titles.sort();
             titles.dedup();
