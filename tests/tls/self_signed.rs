@@ -212,9 +212,46 @@ fn other_domains_need_another_authority_and_say_so() {
     assert!(broker.terminate().success());
     let warnings = broker.before_listening.iter().filter(|line| line.contains("WARN")).collect::<Vec<_>>();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    let sentence = "the old one cannot vouch for other.example: a new certificate authority is made; give it \
-                    to every client again with `gemmapod-signal ca --config FILE`";
-    assert!(warnings[0].contains(sentence), "{warnings:?}");
+    is_told(&files, warnings[0], "other.example", &old);
+}
+
+/// Checks that `line` says that the authority `old` cannot vouch for `domain`, which other there is, and where the old one is.
+fn is_told(files: &Files, line: &str, domain: &str, old: &str) {
+    let fingerprint = |pem: &str| {
+        fs::write(files.path("authority.pem"), pem).unwrap();
+        let (_, says) =
+            openssl(&["x509", "-in", "authority.pem", "-noout", "-fingerprint", "-sha256"], files.0.path());
+        says.trim().rsplit('=').next().unwrap().to_owned()
+    };
+    let (before, now) = (fingerprint(old), fingerprint(&read(files, "ca.pem")));
+    let (line, kept) = line.split_once(&format!("the old one, {before}, is kept as ")).expect(line);
+    let sentence = format!(
+        "the old one cannot vouch for {domain}: a new certificate authority is made, with the SHA-256 fingerprint \
+         {now}; give it to every client again with `gemmapod-signal ca --config FILE`; "
+    );
+    assert!(line.ends_with(&sentence), "{line}");
+    let kept = Path::new(kept.strip_suffix(" with its key").expect(kept));
+    assert_eq!(fs::read_to_string(kept).unwrap(), old);
+    let key = KeyPair::from_pem(&fs::read_to_string(kept.with_extension("key")).unwrap()).unwrap();
+    Issuer::from_ca_cert_pem(old, &key).unwrap();
+    assert_eq!([mode(kept), mode(&kept.with_extension("key"))], [0o600; 2]);
+}
+
+#[test]
+fn a_reload_keeps_the_authority_if_it_can() {
+    let files = Files::new();
+    let file = config(&files, &["pods.example"]);
+    let mut broker = Broker::spawn(command().args(["--config", &file]));
+    let old = read(&files, "ca.pem");
+    config(&files, &["a.pods.example", "pods.example"]);
+    broker.signal("HUP");
+    broker.wait_for("a certificate for a.pods.example, pods.example was made");
+    assert_eq!(read(&files, "ca.pem"), old);
+    config(&files, &["pods.example", "192.0.2.1"]);
+    broker.signal("HUP");
+    let line = broker.wait_for("a new certificate authority is made");
+    broker.wait_for("a certificate for pods.example, 192.0.2.1 was made");
+    is_told(&files, &line, "192.0.2.1", &old);
 }
 
 #[test]

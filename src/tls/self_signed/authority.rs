@@ -11,6 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, SanType,
 };
+use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
@@ -97,6 +98,11 @@ impl Authority {
         let (permitted, not_after) = (permitted(&parsed), x509::facts(&parsed).not_after);
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|_| no_certificate)?;
         Ok(Self { pem: certificate.into(), permitted, not_after, issuer, der })
+    }
+
+    /// Returns the SHA-256 fingerprint of the certificate, as browsers and OpenSSL show it.
+    pub fn fingerprint(&self) -> String {
+        Sha256::digest(&self.der).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
     }
 
     /// Whether it can vouch for `domain`.

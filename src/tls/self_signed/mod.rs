@@ -156,11 +156,16 @@ fn ensure(config: &Config, now: SystemTime) -> Result<Leaf, SelfSignedError> {
             if reason.is_empty() {
                 old
             } else {
+                let kept = keep(&cert_dir, &old).map_err(unusable(&config.data_dir))?;
+                let new = found_authority(&cert_dir, domains, now)?;
                 tracing::warn!(
-                    "{reason}: a new certificate authority is made; give it to every client again with \
-                     `gemmapod-signal ca --config FILE`"
+                    "{reason}: a new certificate authority is made, with the SHA-256 fingerprint {}; give it to every \
+                     client again with `gemmapod-signal ca --config FILE`; the old one, {}, is kept as {} with its key",
+                    new.fingerprint(),
+                    old.fingerprint(),
+                    kept.display()
                 );
-                found_authority(&cert_dir, domains, now)?
+                new
             }
         }
     };
@@ -190,6 +195,16 @@ fn open(data_dir: &Path) -> Result<(CertDir, Option<Authority>), SelfSignedError
     let authority = made.map(|made| Authority::read(&made.certificate, &made.key)).transpose();
     let authority = authority.map_err(damaged)?;
     Ok((cert_dir, authority))
+}
+
+/// Keeps an authority that is about to be replaced under another name, for whoever wants it back.
+fn keep(cert_dir: &CertDir, authority: &Authority) -> io::Result<PathBuf> {
+    let digits: String = authority.fingerprint().split(':').take(8).collect();
+    let name = format!("ca-{}", digits.to_ascii_lowercase());
+    if let Some(made) = cert_dir.read("ca")? {
+        cert_dir.write(&name, &made)?;
+    }
+    Ok(cert_dir.path(&format!("{name}.pem")))
 }
 
 fn found_authority(

@@ -63,6 +63,55 @@ fn renewal_is_due_after_two_thirds() {
     assert_eq!(certificate(1), again);
 }
 
+/// The authority is replaced only by what it cannot vouch for, and then the old one is kept.
+#[test]
+fn other_domains_take_no_authority_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = directory.path().join("tls");
+    let read = |name: &str| std::fs::read_to_string(tls.join(name)).unwrap();
+    let kept = || {
+        let mut files: Vec<_> =
+            std::fs::read_dir(&tls).unwrap().map(|file| file.unwrap().file_name()).collect();
+        files.retain(|name| name.to_str().unwrap().starts_with("ca-"));
+        files.iter().map(|name| read(name.to_str().unwrap())).collect::<Vec<_>>()
+    };
+    let mut expected: Vec<String> = Vec::new();
+    let mut before: Option<[String; 2]> = None;
+    for (domains, is_new) in [
+        ("[\"pods.example\", \"192.0.2.1\"]", true),
+        ("[\"192.0.2.1\", \"pods.example\"]", false),
+        ("[\"pods.example\"]", false),
+        ("[\"192.0.2.1\"]", false),
+        ("[\"a.pods.example\", \"*.pods.example\"]", false),
+        ("[\"other.example\"]", true),
+        ("[\"other.example\", \"192.0.2.1\"]", true),
+        ("[\"other.example\"]", false),
+        ("[\"pods.example\"]", true),
+    ] {
+        // A restart, or a reload, finds the same.
+        for _ in 0..2 {
+            let leaf = ensure(&config(&directory, domains), SystemTime::now()).unwrap();
+            let mut names: Vec<_> = leaf.title.split(", ").map(|name| format!("{name:?}")).collect();
+            names.sort();
+            let mut wanted: Vec<_> = domains.trim_matches(['[', ']']).split(", ").collect();
+            wanted.sort_unstable();
+            assert_eq!(names, wanted);
+        }
+        let now = ["ca.pem", "ca.key"].map(read);
+        if let Some(before) = before {
+            assert_eq!(now != before, is_new, "{domains}");
+            if is_new {
+                expected.extend(before);
+            }
+        }
+        before = Some(now);
+        let mut kept = kept();
+        kept.sort();
+        expected.sort();
+        assert_eq!(kept, expected, "{domains}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_running_broker_renews_and_follows_its_domains() {
     let directory = tempfile::tempdir().unwrap();
