@@ -29,6 +29,7 @@ use crate::{
         client_permits::ClientPermits,
         connection_limiter::ConnectionCapacity,
         heads::HeadBudget,
+        http2_places::{Http2Places, TlsConfigs},
         listener::{self, BindError, Listener},
         serving::{HttpServer, StopServing},
         silent::SilentConnections,
@@ -157,7 +158,7 @@ impl Builder {
         let certificates = Source::prepare(&context)?;
         let tls = match certificates {
             Source::Off => None,
-            _ => Some(Arc::new(tls::server_config(store).map_err(TlsError::from)?)),
+            _ => Some(TlsConfigs::new(tls::server_config(store).map_err(TlsError::from)?)),
         };
         let app = App::new(
             live.clone(),
@@ -174,6 +175,7 @@ impl Builder {
             room,
             pool,
             connection_limiter: Arc::default(),
+            http2_places: Http2Places::new(pool.places),
             requests: Arc::default(),
             throttles: Arc::default(),
             turns: Arc::new(ClientPermits::new(1)),

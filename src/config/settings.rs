@@ -238,7 +238,7 @@ settings! {
 
     /// Limits of connections, whatever they carry.
     http: HttpSettings {
-        /// Connections in total; further ones wait in the system's queue until one ends.
+        /// Connections in total; further ones wait in the system's queue until one ends. An eighth of them, but at least 256, may speak HTTP/2, which takes more memory; where there is no place for it, HTTP/1.1 is chosen.
         max_connections: u32 = 20_000;
         /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time. An IPv6 /48 has at most four times as many. Neither ever has more than half of all. Where the process may open too few files for `max_connections`, an address has at most a quarter of what there is room for.
         max_connections_per_address: u32 = 1_000;

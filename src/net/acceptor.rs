@@ -1,7 +1,7 @@
 //! Accepts connections from several listeners and makes them ready for HTTP: bounded in number, PROXY header read,
 //! TLS handshake done, each within its time.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use salvo::{conn::SocketAddr, http::uri::Scheme};
 use tokio::{
@@ -10,10 +10,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
-use tokio_rustls::{
-    LazyConfigAcceptor,
-    rustls::{ServerConfig, server::Acceptor as TlsAcceptor},
-};
+use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor as TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,6 +18,7 @@ use super::{
     client_permits::ClientPermits,
     connection_limiter::{ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
     connection_permits::ConnectionPermits,
+    http2_places::{self, Http2Place, Http2Places, TlsConfigs},
     listener::{BACKLOG, Listener, ListeningSocket},
     proxy_protocol::{self, Named},
     silent::SilentConnections,
@@ -44,7 +42,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub struct AcceptContext {
     pub live: Live,
     /// How TLS is spoken, where any listener does.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<TlsConfigs>,
     /// Room for further connections; each listener may hold one more that waits for it.
     pub room: Arc<Semaphore>,
     /// How many connections have room in total, and how many of one address.
@@ -52,6 +50,7 @@ pub struct AcceptContext {
     pub connection_limiter: Arc<ConnectionLimiter>,
     /// The same for requests on streams of HTTP/2.
     pub requests: Arc<ConnectionLimiter>,
+    pub http2_places: Http2Places,
     /// How often the requests on streams of each network are begun.
     pub throttles: Arc<ClientThrottles>,
     /// The work that a handshake takes of the processor is done for one connection of a client at a time.
@@ -82,6 +81,8 @@ pub struct Ready {
     pub remote: SocketAddr,
     pub scheme: Scheme,
     pub connection_permits: ConnectionPermits,
+    /// The place of a connection that is to speak HTTP/2, if its handshake says so.
+    pub http2_place: Option<Http2Place>,
 }
 
 impl Acceptor {
@@ -317,43 +318,49 @@ async fn prepare(
                 }
             }
         }
-        match &accept_context.tls {
+        let connection_permits = ConnectionPermits {
+            live: accept_context.live.clone(),
+            room: accept_context.room.clone(),
+            pool: accept_context.pool,
+            connection_limiter: accept_context.connection_limiter.clone(),
+            http2_places: accept_context.http2_places.clone(),
+            requests: accept_context.requests.clone(),
+            throttles: accept_context.throttles.clone(),
+            address: remote.ip(),
+            client: counted.as_ref().map(ConnectionPermit::client),
+        };
+        let (transport, http2_place) = match &accept_context.tls {
             Some(tls) if listen.tls => {
-                let client = counted.as_ref().map(ConnectionPermit::client);
                 // In a box: connections without TLS need a tenth of its size.
-                Box::pin(handshake(raw, tls, &accept_context.turns, client)).await
+                Box::pin(handshake(raw, tls, &accept_context.turns, &connection_permits)).await?
             }
-            _ => Ok(Transport::Plain(raw)),
-        }
+            _ => (Transport::Plain(raw), None),
+        };
+        Ok::<_, io::Error>((transport, http2_place, connection_permits))
     };
-    let transport = timeout(config.http.handshake_timeout, ready).await??;
+    let (transport, http2_place, connection_permits) =
+        timeout(config.http.handshake_timeout, ready).await??;
     let scheme = if listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    let connection_permits = ConnectionPermits {
-        live: accept_context.live.clone(),
-        room: accept_context.room.clone(),
-        pool: accept_context.pool,
-        connection_limiter: accept_context.connection_limiter.clone(),
-        requests: accept_context.requests.clone(),
-        throttles: accept_context.throttles.clone(),
-        address: remote.ip(),
-        client: counted.as_ref().map(ConnectionPermit::client),
-    };
     let stream = Stream::new(transport, room, counted, accept_context.silent.enter());
-    Ok(Ready { stream, local, remote, scheme, connection_permits })
+    Ok(Ready { stream, local, remote, scheme, connection_permits, http2_place })
 }
 
 async fn handshake(
     raw: Raw,
-    config: &Arc<ServerConfig>,
+    configs: &TlsConfigs,
     turns: &ClientPermits,
-    client: Option<IpAddr>,
-) -> io::Result<Transport> {
+    permits: &ConnectionPermits,
+) -> io::Result<(Transport, Option<Http2Place>)> {
     let hello = LazyConfigAcceptor::new(TlsAcceptor::default(), raw).await?;
-    let rest = async { hello.into_stream(config.clone()).await };
-    let mut stream = turns.in_turn(client, rest).await?;
-    if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS_ALPN) {
+    let place = permits.http2_place();
+    let rest = async { hello.into_stream(configs.of(place.as_ref()).clone()).await };
+    let mut stream = turns.in_turn(permits.client, rest).await?;
+    let alpn = stream.get_ref().1.alpn_protocol();
+    let place = http2_places::used(place, alpn);
+    let is_challenge = alpn == Some(ACME_TLS_ALPN);
+    if is_challenge {
         stream.shutdown().await?;
         return Err(io::Error::other("an ACME directory looked for its challenge"));
     }
-    Ok(Transport::Tls(Box::new(stream)))
+    Ok((Transport::Tls(Box::new(stream)), place))
 }

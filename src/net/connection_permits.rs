@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     connection_limiter::{AddressLimits, ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
+    http2_places::{Http2Place, Http2Places},
     request_throttle::RequestThrottle,
     streams::StreamProgress,
     throttle::{ClientThrottles, Rate},
@@ -20,7 +21,8 @@ pub struct ConnectionPermits {
     pub room: Arc<Semaphore>,
     pub pool: ConnectionCapacity,
     pub connection_limiter: Arc<ConnectionLimiter>,
-    /// The same for requests on streams of HTTP/2.
+    pub http2_places: Http2Places,
+    /// The same as for connections, for requests on streams of HTTP/2.
     pub requests: Arc<ConnectionLimiter>,
     /// How often these are begun.
     pub throttles: Arc<ClientThrottles>,
@@ -80,6 +82,11 @@ impl ConnectionPermits {
         let limit = self.share().of_client.max(streams);
         let share = AddressLimits::of(limit, self.pool.places.max(2 * streams as usize));
         self.requests.enter(client, share).map(Some).ok_or(TooManyRequests)
+    }
+
+    /// Returns a place for a connection of HTTP/2, or `None` if the client has as many as it may have now.
+    pub fn http2_place(&self) -> Option<Http2Place> {
+        self.http2_places.take(self.limited_client())
     }
 
     /// Returns the throttle of requests on streams, if there is any for the client.

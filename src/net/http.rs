@@ -24,6 +24,7 @@ use super::{
     connection_permits::ConnectionPermits,
     flush_deadline::FlushDeadline,
     heads::{BoundedHeads, HeadBudget, HeadLimits},
+    http2_places::{self, Http2Place},
     refusals::{Refusals, TARPIT_DELAY},
     request_body,
     request_throttle::RequestThrottle,
@@ -82,6 +83,8 @@ pub struct Connection {
     /// Whether a trusted proxy is at the other end.
     pub is_proxy: bool,
     pub connection_permits: ConnectionPermits,
+    /// The place that was taken for HTTP/2 during the handshake.
+    pub http2_place: Option<Http2Place>,
     pub heads: HeadBudget,
     /// Cancelled when the running requests are to be the last.
     pub stop: CancellationToken,
@@ -93,7 +96,7 @@ impl Connection {
     /// # Errors
     ///
     /// The connection broke, or its client broke the protocol or ran into a time-out.
-    pub async fn serve(self, mut stream: Stream, handler: impl Handler) -> io::Result<()> {
+    pub async fn serve(mut self, mut stream: Stream, handler: impl Handler) -> io::Result<()> {
         let begun = Instant::now();
         let head_timeout = self.config.http.head_timeout;
         // A stop does not end this: a request that is on its way is answered, and the stream itself ends where nothing comes.
@@ -101,7 +104,11 @@ impl Connection {
         let ended = match version {
             Version::Http1 => self.serve_http1(stream, handler, begun + head_timeout).await,
             // In a box: a connection of HTTP/1.1 needs half of its size.
-            Version::Http2 => Box::pin(self.serve_http2(stream, handler)).await,
+            Version::Http2 => match self.http2_place.take().or_else(|| self.connection_permits.http2_place())
+            {
+                Some(place) => Box::pin(self.serve_http2(stream, handler, place)).await,
+                None => return timeout(head_timeout, http2_places::refuse(stream)).await?,
+            },
         };
         ended.map_err(io::Error::other)
     }
@@ -146,7 +153,12 @@ impl Connection {
         connection.await
     }
 
-    async fn serve_http2(self, stream: Stream, handler: impl Handler) -> Result<(), Error> {
+    async fn serve_http2(
+        self,
+        stream: Stream,
+        handler: impl Handler,
+        _place: Http2Place,
+    ) -> Result<(), Error> {
         let Config { http, signal, .. } = &*self.config;
         let streams = Streams::default();
         let executor = Executor { streams: streams.clone(), write_timeout: http.write_timeout };

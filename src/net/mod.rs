@@ -18,6 +18,7 @@ pub(crate) mod connection_permits;
 mod flush_deadline;
 pub(crate) mod heads;
 mod http;
+pub(crate) mod http2_places;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod network;

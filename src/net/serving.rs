@@ -68,7 +68,7 @@ impl HttpServer {
         graceful: &CancellationToken,
         connections: &mut JoinSet<()>,
     ) {
-        let Ready { stream, local, remote, scheme, connection_permits } = ready;
+        let Ready { stream, local, remote, scheme, connection_permits, http2_place } = ready;
         let (config, conn_ctrl) = (self.live.load_full(), ConnCtrl::new());
         let connection = Connection {
             has_sockets: self.has_sockets,
@@ -76,6 +76,7 @@ impl HttpServer {
             config,
             conn_ctrl: conn_ctrl.clone(),
             connection_permits,
+            http2_place,
             heads: self.heads.clone(),
             stop: graceful.clone(),
         };

@@ -26,6 +26,7 @@ over_every_http2! {
     compressed_heads_that_are_huge,
     unfinished_heads_of_many_fields,
     waiting_uploads_with_many_fields,
+    bodies_that_are_not_read,
     lists_that_are_not_taken,
     windows_that_open_and_close,
     windows_that_open_byte_by_byte,
@@ -173,6 +174,21 @@ async fn waiting_uploads_with_many_fields(attack: Attack) {
         PREFACE.iter().copied().chain(heads).collect::<Bytes>()
     });
     hold_open(target, 280, |n| &requests[n % requests.len()]).await;
+}
+
+/// A body fills the window of its connection before anybody reads it, with a head that is just an ordinary one.
+async fn bodies_that_are_not_read(attack: Attack) {
+    let target = attack.begin(&[]).await;
+    target.uploads_may_be_busy();
+    let requests = [("POST", "/pods"), ("GET", "/health")].map(|(method, path)| {
+        let head = [block(method, path, &[("content-type", "text/html")]), many_fields(60)].concat();
+        let bodies = (0..65_000_usize).step_by(MAX_PAYLOAD).map(|sent| MAX_PAYLOAD.min(65_000 - sent));
+        let bodies = bodies.flat_map(|length| frame(DATA, 0, 1, &vec![b'x'; length]));
+        let head = frame(HEADERS, END_HEADERS, 1, &head);
+        PREFACE.iter().copied().chain(head).chain(bodies).collect::<Bytes>()
+    });
+    let connections = 10_000 / target.transport.cost();
+    hold_open(target, connections, |n| &requests[n % requests.len()]).await;
 }
 
 /// The initial window of all streams goes up and down.

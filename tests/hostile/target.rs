@@ -97,7 +97,8 @@ impl Attack {
     pub async fn begin(self, settings: &[&str]) -> Target {
         let Self { name, transport } = self;
         let siege = Siege::lay(&format!("{name} {transport:?}"), settings).await;
-        let tls = Client::trusting(&siege.authority).with_alpn(&["h2"]);
+        // Where the broker has no place for HTTP/2 it chooses HTTP/1.1, whose rules the attack breaks at once.
+        let tls = Client::trusting(&siege.authority).with_alpn(&["h2", "http/1.1"]);
         Target { siege, transport, tls, shared: Mutex::default(), shared_narrow: Mutex::default() }
     }
 }

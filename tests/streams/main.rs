@@ -11,6 +11,7 @@ mod closing;
 mod half_closed;
 mod heads;
 mod idle;
+mod places;
 mod sockets;
 mod stalled_uploads;
 #[path = "../support/mod.rs"]
