@@ -87,7 +87,7 @@ mod tests {
             drop(taken);
             let client = |n: u8| Some(IpAddr::from([192, 0, 2, n]));
             let taken: Vec<_> = std::iter::from_fn(|| all.take(client(1))).collect();
-            assert_eq!(taken.len(), places / 2, "{connections}");
+            assert_eq!(taken.len(), places.div_ceil(2), "{connections}");
             assert!(places < 4 || all.take(client(2)).is_some());
         }
     }
