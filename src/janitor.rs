@@ -66,12 +66,12 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
                 Ok(report) => tracing::debug!("janitor: {report}"),
                 Err(error) => tracing::error!(%error, "the janitor could not finish its round"),
             }
-            due = app.clock.running() + settings.interval;
+            due = app.clock.running() + settings.bounds.interval;
         } else if !settings.enabled {
             app.janitor.sleep();
             due = Duration::ZERO;
         }
-        let next = app.clock.after(settings.interval.min(LOOK));
+        let next = app.clock.after(settings.bounds.interval.min(LOOK));
         tokio::select! {
             () = app.clock.wait(next) => {}
             () = stop.cancelled() => return,

@@ -69,7 +69,8 @@ async fn a_person_sees_what_would_go_and_has_it_go() {
 
 #[tokio::test]
 async fn a_running_broker_deletes_what_expired_once_its_grace_is_over() {
-    let toml = "[uploads]\nlifetime = \"1s\"\n[janitor]\nenabled = true\ninterval = \"20ms\"\ngrace = \"1s\"";
+    let toml = "[uploads]\nlifetime = \"1s\"\n[janitor]\nenabled = true\ngrace = \"1s\"\n\
+        [janitor.bounds]\ninterval = \"20ms\"";
     let registry = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let builder = gemmapod_signal::SignalServer::builder()
         .config(support::server::config(toml))

@@ -148,7 +148,7 @@ const WRONG: &[(&str, &str)] = &[
     ("quotas.pods_per_address_and_day", r#""1000/day""#),
     ("quotas.bytes_per_address_and_day", r#""1 GiB/day""#),
     ("janitor.enabled", "1"),
-    ("janitor.interval", r#""30days""#),
+    ("drain_timeout", r#""30days""#),
     ("janitor.grace", r#""0s""#),
     ("janitor.unused_for", "90"),
     ("janitor.high_water", r#""10 GiB""#),

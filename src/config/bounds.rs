@@ -36,3 +36,11 @@ section! {
         upload_grace: Duration = Duration::from_secs(10);
     }
 }
+
+section! {
+    /// Fixed bounds of the janitor.
+    JanitorBounds {
+        /// How long it rests between two rounds. Its rules count in days, so that an hour makes no difference to them.
+        interval: Duration = Duration::from_hours(1);
+    }
+}

@@ -8,7 +8,7 @@ use salvo::http::HeaderValue;
 
 use super::{
     access::{BindMode, Lifetime, UploadPolicy},
-    bounds::{PodBounds, SignalBounds},
+    bounds::{JanitorBounds, PodBounds, SignalBounds},
     grace::Grace,
     list::List,
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
@@ -297,11 +297,9 @@ settings! {
     }
 
     /// Deletes pods that nobody wants any more.
-    janitor: JanitorSettings {
+    janitor: JanitorSettings + JanitorBounds {
         /// Whether it works.
         enabled: bool = false;
-        /// How long it rests between two rounds.
-        interval: Duration = known("1h");
         /// What was uploaded or replaced within this time is never deleted. Nothing is deleted either within this time after the broker started, or after its clock was set forward.
         grace: Lifetime = Lifetime(Duration::from_hours(24));
         /// Deletes pods that were not fetched, uploaded or replaced for this long.

@@ -25,6 +25,7 @@ pub fn set(config: &mut Config, bound: &str, value: &str) {
     let time = || -> Duration { humantime::parse_duration(value).unwrap() };
     let number = || value.parse().unwrap();
     let (signal, pods) = (&mut config.signal.bounds, &mut config.pods.bounds);
+    let janitor = &mut config.janitor.bounds;
     match bound {
         "signal.first_frame_timeout" => signal.first_frame_timeout = time(),
         "signal.sessions_per_socket" => signal.sessions_per_socket = number(),
@@ -32,6 +33,7 @@ pub fn set(config: &mut Config, bound: &str, value: &str) {
         "signal.sockets_at_full_rate" => signal.sockets_at_full_rate = number(),
         "pods.min_upload_rate" => pods.min_upload_rate = value.parse().unwrap(),
         "pods.upload_grace" => pods.upload_grace = time(),
+        "janitor.interval" => janitor.interval = time(),
         _ => panic!("there is no bound {bound}"),
     }
 }
