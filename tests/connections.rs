@@ -222,7 +222,7 @@ async fn a_request_whose_head_comes_too_slowly_is_cut_off() {
 async fn a_proxy_header_that_does_not_come_is_not_waited_for() {
     let server = with_listeners(
         "trusted_proxies = [\"127.0.0.1\"]\nlisten = [{ address = \"127.0.0.1:0\", proxy_protocol = true }]\n\
-         [http]\nhandshake_timeout = \"300ms\"\nhead_timeout = \"1h\"\nidle_timeout = \"1h\"",
+         [http]\nhead_timeout = \"1h\"\nidle_timeout = \"1h\"\n[http.bounds]\nhandshake_timeout = \"300ms\"",
     )
     .await;
     for first in ["", "P", "PROXY TCP4 192.0.2.1 "] {
@@ -265,7 +265,7 @@ async fn slow_reader(server: &TestServer, path: &str) -> Raw {
 async fn an_answer_that_is_not_taken_is_given_up_and_one_that_is_taken_slowly_is_not() {
     const SIZE: usize = 12 << 20;
     let server = TestServer::with(
-        "[http]\nwrite_timeout = \"300ms\"\nidle_timeout = \"1h\"\nmax_connections_per_address = 2",
+        "[http]\nidle_timeout = \"1h\"\nmax_connections_per_address = 2\n[http.bounds]\nwrite_timeout = \"300ms\"",
     )
     .await;
     let slug = server.store(Pod::named("p").padded(SIZE).html()).await;

@@ -38,6 +38,17 @@ section! {
 }
 
 section! {
+    /// Fixed bounds of connections.
+    HttpBounds {
+        /// A TLS handshake, and the PROXY header before it, must be done within this time: some round trips on the slowest line.
+        handshake_timeout: Duration = Duration::from_secs(10);
+        /// A client that takes less than 64 KiB of an answer in this time is cut off. Slower than 2 KiB a second, a pod does not
+        /// open within minutes, and its download holds a file and a piece of memory.
+        write_timeout: Duration = Duration::from_secs(30);
+    }
+}
+
+section! {
     /// Fixed bounds of the janitor.
     JanitorBounds {
         /// How long it rests between two rounds. Its rules count in days, so that an hour makes no difference to them.

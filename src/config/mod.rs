@@ -30,7 +30,7 @@ mod value;
 
 pub use self::{
     access::{BindMode, Lifetime, UploadPolicy},
-    bounds::{JanitorBounds, PodBounds, SignalBounds},
+    bounds::{HttpBounds, JanitorBounds, PodBounds, SignalBounds},
     error::{ConfigError, Origin},
     grace::Grace,
     kind::ValueKind,

@@ -8,7 +8,7 @@ use salvo::http::HeaderValue;
 
 use super::{
     access::{BindMode, Lifetime, UploadPolicy},
-    bounds::{JanitorBounds, PodBounds, SignalBounds},
+    bounds::{HttpBounds, JanitorBounds, PodBounds, SignalBounds},
     grace::Grace,
     list::List,
     net::{FileMode, ListenAddress, Network, Purpose, TrustedProxy},
@@ -237,19 +237,15 @@ settings! {
     }
 
     /// Limits of connections, whatever they carry.
-    http: HttpSettings {
+    http: HttpSettings + HttpBounds {
         /// Connections in total; further ones wait in the system's queue until one ends. An eighth of them, but at least 256, may speak HTTP/2, which takes more memory; where there is no place for it, HTTP/1.1 is chosen.
         max_connections: u32 = 20_000;
         /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time. An IPv6 /48 has at most four times as many. Neither ever has more than half of all. Where the process may open too few files for `max_connections`, an address has at most a quarter of what there is room for.
         max_connections_per_address: u32 = 1_000;
-        /// A TLS handshake, and the PROXY header before it, must be done within this time.
-        handshake_timeout: Duration = known("10s");
         /// A request's head must have arrived within this time after the connection was ready for it: after it was opened, or after the previous response. Over HTTP/2 each head has it from its first byte on, except from trusted proxies.
         head_timeout: Duration = known("15s");
         /// A connection on which nothing moves for this long is closed; between two requests of HTTP/1.1 it is `head_timeout` if that is shorter.
         idle_timeout: Duration = known("1m");
-        /// A client that takes less than 64 KiB of an answer in this time is cut off.
-        write_timeout: Duration = known("30s");
     }
 
     /// How often one client may ask for something, and all together. Too often is answered with 429. A rate such as `60/min burst 20` allows 20 at once after a rest, and 60 a minute for ever; without `burst`, the first number is the burst. `off` is no limit. An IPv6 /48 has four times the limit of an address, sockets at most half of all.

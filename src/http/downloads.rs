@@ -1,5 +1,5 @@
 //! How many downloads run at a time: each holds a file open and a piece of it in memory, for as long as its client
-//! likes to take it within `http.write_timeout`.
+//! likes to take it within the write timeout.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

@@ -339,7 +339,7 @@ async fn prepare(
         Ok::<_, io::Error>((transport, http2_place, connection_permits))
     };
     let (transport, http2_place, connection_permits) =
-        timeout(config.http.handshake_timeout, ready).await??;
+        timeout(config.http.bounds.handshake_timeout, ready).await??;
     let scheme = if listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
     let stream = Stream::new(transport, room, counted, accept_context.silent.enter());
     Ok(Ready { stream, local, remote, scheme, connection_permits, http2_place })

@@ -122,8 +122,8 @@ impl Connection {
         let http = &self.config.http;
         let fuses = FuseConfig::disabled()
             .with_connection_idle_timeout(http.idle_timeout)
-            .with_write_stall_timeout(http.write_timeout);
-        let stream = FlushDeadline::new(stream, http.write_timeout, self.conn_ctrl.clone());
+            .with_write_stall_timeout(http.bounds.write_timeout);
+        let stream = FlushDeadline::new(stream, http.bounds.write_timeout, self.conn_ctrl.clone());
         let stream = StraightStream::new(stream, Some(fuses), self.conn_ctrl.clone(), None);
         let mut builder = http1::Builder::new();
         builder
@@ -161,7 +161,7 @@ impl Connection {
     ) -> Result<(), Error> {
         let Config { http, signal, .. } = &*self.config;
         let streams = Streams::default();
-        let executor = Executor { streams: streams.clone(), write_timeout: http.write_timeout };
+        let executor = Executor { streams: streams.clone(), write_timeout: http.bounds.write_timeout };
         let (window, max_streams) = match self.is_proxy {
             true => (PROXY_CONNECTION_WINDOW, PROXY_MAX_STREAMS),
             false => (CONNECTION_WINDOW, MAX_STREAMS),
@@ -182,13 +182,13 @@ impl Connection {
         if self.has_sockets {
             builder.enable_connect_protocol();
         }
-        let fuses = FuseConfig::disabled().with_write_stall_timeout(http.write_timeout);
+        let fuses = FuseConfig::disabled().with_write_stall_timeout(http.bounds.write_timeout);
         let client = self.connection_permits.limited_client();
         let limits = HeadLimits { budget: self.heads.of(client), timeout: http.head_timeout };
         let stream = BoundedHeads::new(stream, (!self.is_proxy).then_some(limits));
         // Nothing ever relaxes this one.
         let conn_ctrl = ConnCtrl::new();
-        let stream = FlushDeadline::new(stream, http.write_timeout, conn_ctrl.clone());
+        let stream = FlushDeadline::new(stream, http.bounds.write_timeout, conn_ctrl.clone());
         let stream = StraightStream::new(stream, Some(fuses), conn_ctrl, None);
         let refusals = Refusals::default();
         let throttle = self.connection_permits.throttle();

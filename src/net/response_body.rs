@@ -15,7 +15,7 @@ use salvo::{
 
 use super::{connection_limiter::ConnectionPermit, streams::StreamProgress};
 
-/// Bytes that the client has to take within `http.write_timeout`.
+/// Bytes that the client has to take within the write timeout.
 const PIECE: usize = 64 * 1024;
 
 /// A response body of which the next piece comes once the last one was written to the connection.

@@ -16,7 +16,7 @@ use crate::{
     until,
 };
 
-const SHORT: &str = "[http]\nwrite_timeout = \"300ms\"";
+const SHORT: &str = "[http.bounds]\nwrite_timeout = \"300ms\"";
 
 /// A client that keeps its connection alive with PINGs, and opens no window for any response.
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_response_that_is_taken_too_slowly_ends_its_stream() {
 #[tokio::test]
 async fn a_slow_client_that_goes_on_is_served() {
     for transport in TRANSPORTS {
-        let scene = Scene::with(transport, "[http]\nwrite_timeout = \"2s\"").await;
+        let scene = Scene::with(transport, "[http.bounds]\nwrite_timeout = \"2s\"").await;
         let html = Pod::named("pod").padded(1_000_000).html();
         let slug = scene.store(&html).await;
         let mut client = scene.http2(16 << 10).await;
@@ -69,7 +69,7 @@ async fn a_slow_client_that_goes_on_is_served() {
 #[tokio::test]
 async fn a_client_has_as_many_downloads_as_it_may_have_connections() {
     for transport in TRANSPORTS {
-        let settings = "[http]\nmax_connections_per_address = 3\nwrite_timeout = \"1s\"";
+        let settings = "[http]\nmax_connections_per_address = 3\n[http.bounds]\nwrite_timeout = \"1s\"";
         let scene = Scene::with(transport, settings).await;
         let slug = scene.store(&Pod::named("pod").padded(300_000).html()).await;
         let mut client = scene.http2(0).await;
@@ -95,7 +95,7 @@ async fn a_client_has_as_many_downloads_as_it_may_have_connections() {
 #[tokio::test]
 async fn a_client_has_as_many_answers_to_take_as_it_may_have_connections() {
     for transport in TRANSPORTS {
-        let settings = "[http]\nmax_connections_per_address = 40\nwrite_timeout = \"2s\"";
+        let settings = "[http]\nmax_connections_per_address = 40\n[http.bounds]\nwrite_timeout = \"2s\"";
         let scene = Scene::with(transport, settings).await;
         let mut answers = Vec::new();
         for _ in 0..2 {
@@ -131,7 +131,7 @@ async fn streams_are_few() {
 /// Pods in memory are held for as long as they are sent, whatever has taken their place meanwhile.
 #[tokio::test]
 async fn downloads_from_memory_count_too() {
-    let settings = "[http]\nmax_connections_per_address = 2\nwrite_timeout = \"1s\"";
+    let settings = "[http]\nmax_connections_per_address = 2\n[http.bounds]\nwrite_timeout = \"1s\"";
     let server = TestServer::with(settings).await;
     let path = format!("/{}", server.store(Pod::named("pod").padded(300_000).html()).await);
     let mut client = Http2::on(TcpStream::connect(&server.address).await.unwrap(), 0).await;
@@ -146,7 +146,7 @@ async fn downloads_from_memory_count_too() {
 /// So are those in gzip.
 #[tokio::test]
 async fn compressed_downloads_count_too() {
-    let settings = "[http]\nmax_connections_per_address = 3\nwrite_timeout = \"1s\"";
+    let settings = "[http]\nmax_connections_per_address = 3\n[http.bounds]\nwrite_timeout = \"1s\"";
     let server = TestServer::with(settings).await;
     let html = Pod::named("pod").padded(300_000).html();
     let path = format!("/{}", server.store(html.clone()).await);

@@ -77,8 +77,8 @@ async fn a_client_that_is_gone_is_noticed() {
 /// What is left of an answer in the buffers of TLS is not forgotten there.
 #[tokio::test]
 async fn the_tail_of_an_answer_that_is_not_taken_frees_its_place() {
-    let settings = "[http]\nwrite_timeout = \"300ms\"\nidle_timeout = \"600ms\"\nhead_timeout = \"600ms\"\n\
-        max_connections_per_address = 1";
+    let settings = "[http]\nidle_timeout = \"600ms\"\nhead_timeout = \"600ms\"\n\
+        max_connections_per_address = 1\n[http.bounds]\nwrite_timeout = \"300ms\"";
     for transport in TRANSPORTS {
         let scene = Scene::with(transport, settings).await;
         for size in [80_000, 100_000, 120_000, 140_000] {
@@ -118,7 +118,7 @@ async fn each_head_has_its_time() {
 /// The stream of a socket that has ended has the time of an answer to end too.
 #[tokio::test]
 async fn a_socket_whose_end_is_not_taken_leaves_an_idle_connection() {
-    let settings = "[http]\nidle_timeout = \"300ms\"\nwrite_timeout = \"300ms\"\n\
+    let settings = "[http]\nidle_timeout = \"300ms\"\n[http.bounds]\nwrite_timeout = \"300ms\"\n\
         [signal.bounds]\nfirst_frame_timeout = \"200ms\"";
     for transport in TRANSPORTS {
         let scene = Scene::with(transport, settings).await;

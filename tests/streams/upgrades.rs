@@ -35,7 +35,7 @@ async fn ask(scene: &Scene, client: Ipv4Addr, count: usize, field: &str) -> Raw 
 
 /// Returns after how many answers the connection lived on.
 async fn live_on(transport: Transport, field: &str) -> Vec<usize> {
-    let settings = "[http]\nwrite_timeout = \"300ms\"\nmax_connections_per_address = 1\n\
+    let settings = "[http]\nmax_connections_per_address = 1\n[http.bounds]\nwrite_timeout = \"300ms\"\n\
         [signal]\nping_interval = \"300ms\"\n[signal.bounds]\nfirst_frame_timeout = \"300ms\"";
     let scene = &Scene::with(transport, settings).await;
     let all = COUNTS.step_by(20).zip(1..).map(async |(count, host)| {

@@ -25,7 +25,7 @@ pub fn set(config: &mut Config, bound: &str, value: &str) {
     let time = || -> Duration { humantime::parse_duration(value).unwrap() };
     let number = || value.parse().unwrap();
     let (signal, pods) = (&mut config.signal.bounds, &mut config.pods.bounds);
-    let janitor = &mut config.janitor.bounds;
+    let (http, janitor) = (&mut config.http.bounds, &mut config.janitor.bounds);
     match bound {
         "signal.first_frame_timeout" => signal.first_frame_timeout = time(),
         "signal.sessions_per_socket" => signal.sessions_per_socket = number(),
@@ -33,6 +33,8 @@ pub fn set(config: &mut Config, bound: &str, value: &str) {
         "signal.sockets_at_full_rate" => signal.sockets_at_full_rate = number(),
         "pods.min_upload_rate" => pods.min_upload_rate = value.parse().unwrap(),
         "pods.upload_grace" => pods.upload_grace = time(),
+        "http.handshake_timeout" => http.handshake_timeout = time(),
+        "http.write_timeout" => http.write_timeout = time(),
         "janitor.interval" => janitor.interval = time(),
         _ => panic!("there is no bound {bound}"),
     }

@@ -42,8 +42,10 @@ async fn until_served(client: &Client, address: &str) {
 
 #[tokio::test]
 async fn a_handshake_that_is_not_done_in_time_is_cut_off() {
-    let (server, client, _files) =
-        broker("[http]\nhandshake_timeout = \"300ms\"\nhead_timeout = \"1h\"\nidle_timeout = \"1h\"").await;
+    let (server, client, _files) = broker(
+        "[http]\nhead_timeout = \"1h\"\nidle_timeout = \"1h\"\n[http.bounds]\nhandshake_timeout = \"300ms\"",
+    )
+    .await;
     for (first, dribble) in [(&b""[..], &b""[..]), (HALF_A_HELLO, b""), (HALF_A_HELLO, b"x")] {
         let mut raw = Raw::open(&server.address).await;
         let begun = Instant::now();
@@ -61,8 +63,10 @@ async fn a_handshake_that_is_not_done_in_time_is_cut_off() {
 
 #[tokio::test]
 async fn after_the_handshake_a_request_must_come_in_time() {
-    let (server, client, _files) =
-        broker("[http]\nhandshake_timeout = \"1h\"\nhead_timeout = \"300ms\"\nidle_timeout = \"1h\"").await;
+    let (server, client, _files) = broker(
+        "[http]\nhead_timeout = \"300ms\"\nidle_timeout = \"1h\"\n[http.bounds]\nhandshake_timeout = \"1h\"",
+    )
+    .await;
     for first in ["", "GET /health HTTP/1.1\nHost: pods.example\n"] {
         let mut raw = Raw::on(client.connect(&server.address, "pods.example").await.unwrap());
         let begun = Instant::now();
@@ -76,7 +80,7 @@ async fn after_the_handshake_a_request_must_come_in_time() {
 #[tokio::test]
 async fn handshakes_and_sockets_take_their_place_among_the_connections_of_one_address() {
     let (server, client, _files) =
-        broker("[http]\nmax_connections_per_address = 2\nhandshake_timeout = \"500ms\"").await;
+        broker("[http]\nmax_connections_per_address = 2\n[http.bounds]\nhandshake_timeout = \"500ms\"").await;
     let address = &server.address;
     let mut origin = client.socket(address, "pods.example").await;
     origin.register("pod").await;
