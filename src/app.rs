@@ -2,11 +2,13 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use salvo::Request;
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -31,6 +33,8 @@ pub struct App {
     pub hub: Hub,
     /// Cancelled when the broker stops.
     pub stop: CancellationToken,
+    /// When a stop that has begun ends what still runs.
+    pub drain_end: OnceLock<Instant>,
     /// Tasks of open sockets.
     pub sockets: TaskTracker,
     pub uploads: ArcSwap<UploadLimiter>,
@@ -79,6 +83,7 @@ impl App {
             hits: Arc::default(),
             hub,
             stop: CancellationToken::new(),
+            drain_end: OnceLock::new(),
             sockets: TaskTracker::new(),
             uploads: ArcSwap::from_pointee(UploadLimiter::new(&config.pods)),
             compression: ArcSwap::from_pointee(Compression::new(&config.pods)),
@@ -94,6 +99,11 @@ impl App {
     /// Returns the network that a request counts for, or `None` if no limit holds for it.
     pub fn network(&self, request: &Request) -> Option<IpAddr> {
         self.limits.network(Client::of(request, &self.live.load().trusted_proxies).address)
+    }
+
+    /// Returns what is left of `drain_timeout`: nothing before a stop.
+    pub fn drain_left(&self) -> Duration {
+        self.drain_end.get().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()))
     }
 
     /// Puts another configuration in place, as far as that can be done while the broker runs.

@@ -35,7 +35,7 @@ impl Drain {
         let Self { app, .. } = &self;
         app.stop.cancelled().await;
         let drain_timeout = app.live.load().drain_timeout;
-        let end = Instant::now() + drain_timeout;
+        let end = *app.drain_end.get_or_init(|| Instant::now() + drain_timeout);
         app.sockets.close();
         let settled = CancellationToken::new();
         let close_sockets = async {

@@ -5,7 +5,7 @@ mod credential_commands;
 mod owner_commands;
 mod systemd;
 
-use std::{fmt::Display, io, process::ExitCode, time::Duration};
+use std::{error::Error, fmt::Display, io, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use gemmapod_signal::{
@@ -25,7 +25,7 @@ const USAGE: u8 = 2;
 /// Failures at run time.
 const FAILURE: u8 = 1;
 
-/// How long calls that have not returned are waited for at the end.
+/// How long calls that have not returned are waited for at the end, if `drain_timeout` leaves as much.
 const HANGING: Duration = Duration::from_secs(1);
 
 /// Open files for HTTP connections, uploads and the registry.
@@ -130,25 +130,39 @@ fn run(flags: Flags, config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, FAILURE),
     };
-    let served = runtime.block_on(serve(flags, config, log));
+    let (served, left) = runtime.block_on(async {
+        match start(flags, config, log).await {
+            Ok((server, handle)) => {
+                let served = server.serve().await;
+                (served.map_err(Into::into), handle.drain_left())
+            }
+            Err(error) => (Err(error), Duration::ZERO),
+        }
+    });
     // A call that hangs, as on a disk that does, must not keep the process.
-    runtime.shutdown_timeout(HANGING);
+    runtime.shutdown_timeout(HANGING.min(left));
     match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
         Err(error) => complain(&error, FAILURE),
     }
 }
 
-async fn serve(flags: Flags, config: Config, log: LogHandle) -> Result<(), Box<dyn std::error::Error>> {
+async fn start(
+    flags: Flags,
+    config: Config,
+    log: LogHandle,
+) -> Result<(SignalServer, ServerHandle), Box<dyn Error>> {
     let signals = Signals::catch()?;
     // Before it starts: it serves no more than the limit allows.
     make_room_for(config.signal.max_sockets);
     let server = SignalServer::builder().config(config).bind().await?;
-    tokio::spawn(signals.obey(flags, server.handle(), log));
-    tokio::spawn(systemd::keep_informed(server.handle()));
-    server.serve().await?;
-    tracing::info!("stopped");
-    Ok(())
+    let handle = server.handle();
+    tokio::spawn(signals.obey(flags, handle.clone(), log));
+    tokio::spawn(systemd::keep_informed(handle.clone()));
+    Ok((server, handle))
 }
 
 /// Raises the limit of open files as far as the system allows.

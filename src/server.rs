@@ -296,7 +296,7 @@ impl SignalServer {
         tokio::join!(serve, drain);
         drop((offers, promotions));
         // It ends after its round; nothing of it is lost where that takes too long.
-        let _ = timeout(JANITOR, janitor).await;
+        let _ = timeout(JANITOR.min(app.drain_left()), janitor).await;
         hits_stop.cancel();
         let close = async {
             // A panic in the task was logged; the hits of the last second are lost.
@@ -339,6 +339,11 @@ impl ServerHandle {
     /// Whether it was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.app.stop.is_cancelled()
+    }
+
+    /// Returns how much of `drain_timeout` is left since [`ServerHandle::shutdown`]; nothing before it.
+    pub fn drain_left(&self) -> Duration {
+        self.app.drain_left()
     }
 
     /// Puts other settings in place, for all that comes from now on; open sockets keep the limits of their own. Returns

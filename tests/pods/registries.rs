@@ -15,11 +15,14 @@ use gemmapod_signal::{
     Blob, MemoryRegistry, PodRecord, Registry, RegistryError, SignalServer, Slug, VerifiedPod, async_trait,
 };
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 
 use crate::support::{
     pod::Pod,
-    raw::Raw,
+    raw::{Raw, upload_head},
     server::{TestServer, config},
 };
 
@@ -91,6 +94,55 @@ async fn a_registry_that_hangs_holds_no_stop_up_for_ever() {
     handle.shutdown();
     let told = serving.await.unwrap().unwrap_err().to_string();
     assert!(told.contains("the registry was not closed within 10 s"), "{told}");
+}
+
+/// Keeps nothing, and never answers the janitor.
+struct Unlisted;
+
+#[async_trait]
+impl Registry for Unlisted {
+    fn name(&self) -> &str {
+        "unlisted"
+    }
+
+    async fn put_pod(&self, _: VerifiedPod) -> Result<(), RegistryError> {
+        broken()
+    }
+
+    async fn get_record(&self, _: &Slug) -> Result<Option<PodRecord>, RegistryError> {
+        Ok(None)
+    }
+
+    async fn get_blob(&self, _: &Slug) -> Result<Option<Blob>, RegistryError> {
+        Ok(None)
+    }
+
+    async fn bump_hits(&self, _: &[(Slug, u64)], _: SystemTime) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: &Slug) -> Result<bool, RegistryError> {
+        Ok(false)
+    }
+
+    async fn list(&self, _: Option<&Slug>, _: usize) -> Result<Vec<PodRecord>, RegistryError> {
+        pending().await
+    }
+}
+
+/// By the clock of the runtime, which stands still while anything is done.
+#[tokio::test]
+async fn a_stop_ends_with_its_time_whatever_goes_on() {
+    let config = config("drain_timeout = \"2s\"\n[janitor]\nenabled = true");
+    let server = TestServer::from(SignalServer::builder().config(config).registry(Unlisted)).await;
+    let mut upload = Raw::open(&server.address).await;
+    upload.send(&upload_head(1000).replace("\n\n", "\nExpect: 100-continue\n\n")).await;
+    assert_eq!(upload.head().await.status, 100, "the body is awaited");
+    tokio::time::pause();
+    let begun = Instant::now();
+    server.stop().await;
+    let took = begun.elapsed().as_millis();
+    assert!((2000..2010).contains(&took), "{took} ms");
 }
 
 #[tokio::test]
