@@ -1,9 +1,10 @@
 //! Memory and time for the heads of HTTP/2 requests.
 //!
 //! A head of 16 KiB takes a hundred kilobytes once it is decoded, and a client may have one on each of its streams and
-//! an unfinished one on each of its connections. Ordinary heads take little and are not counted; all others share a
-//! budget, of which no client takes more than it leaves, and where it is spent only they are refused. The time that a head may take from its first byte to its last is
-//! that of HTTP/1.1: whatever else goes on over the connection ends with it, as nothing else can come meanwhile.
+//! an unfinished one on each of its connections. Ordinary heads take little and are not counted unless they wait for a turn;
+//! all others share a budget, of which no client takes more than it leaves, and where it is spent only they are refused.
+//! The time that a head may take from its first byte to its last is that of HTTP/1.1: whatever else goes on over the
+//! connection ends with it, as nothing else can come meanwhile.
 
 mod frames;
 
@@ -25,7 +26,7 @@ use tokio::{
 use self::frames::{FIELD, Frames, ORDINARY_DECODED};
 use super::budget::{Budget, BudgetPermit, ClientBudget};
 
-/// Bytes for all heads that are not ordinary.
+/// Bytes for all heads that are not ordinary or wait.
 const TOTAL: usize = 32 * 1024 * 1024;
 
 /// The budget of one broker; clones share it.
@@ -54,12 +55,17 @@ impl HeadBudget {
         headers: &HeaderMap,
         client: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<HeadPermit, TooManyHeads> {
-        let fields = headers.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len());
-        let bytes = fields.sum::<usize>();
-        let mut permit = HeadPermit::default();
-        if bytes > ORDINARY_DECODED {
-            permit.reserve(&self.of(client()), bytes)?;
+        if decoded(headers) > ORDINARY_DECODED {
+            self.hold(headers, client())
+        } else {
+            Ok(HeadPermit::default())
         }
+    }
+
+    /// Counts the head of a request, be it an ordinary one: it is there for longer than its answer takes.
+    pub fn hold(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Result<HeadPermit, TooManyHeads> {
+        let mut permit = HeadPermit::default();
+        permit.reserve(&self.of(client), decoded(headers))?;
         Ok(permit)
     }
 
@@ -69,7 +75,17 @@ impl HeadBudget {
     }
 }
 
+/// Returns how many bytes a head takes.
+fn decoded(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
+}
+
 impl HeadPermit {
+    /// Returns whether the head is an ordinary one, which was not counted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Lets the permit be one for `bytes` bytes, if it is not one for as many already.
     fn reserve(&mut self, budget: &ClientBudget, bytes: usize) -> Result<(), TooManyHeads> {
         let is_reserved = match &mut self.0 {

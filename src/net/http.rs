@@ -23,7 +23,7 @@ use super::{
     client::Client,
     connection_permits::ConnectionPermits,
     flush_deadline::FlushDeadline,
-    heads::{BoundedHeads, HeadBudget, HeadLimits},
+    heads::{BoundedHeads, HeadBudget, HeadLimits, HeadPermit},
     http2_places::{self, Http2Place},
     refusals::{Refusals, TARPIT_DELAY},
     request_body,
@@ -276,16 +276,26 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
             Ok(place) => place,
             Err(refused) => return refuse(&self.refusals, &refused),
         };
+        let throttle = self.throttle.clone().filter(|_| !self.connection_permits.is_exempt());
+        let throttle = throttle.filter(|throttle| !throttle.try_turn());
+        let held = match &throttle {
+            Some(_) if head.is_empty() => self.heads.hold(request.headers(), self.client(request.headers())),
+            _ => Ok(HeadPermit::default()),
+        };
+        let held = match held {
+            Ok(held) => held,
+            Err(refused) => return refuse(&self.refusals, &refused),
+        };
         request.extensions_mut().insert(self.connection_permits.clone());
         request.extensions_mut().insert(self.refusals.clone());
         let response = self.handler.call(request.map(ReqBody::from));
-        let throttle = self.throttle.clone().filter(|_| !self.connection_permits.is_exempt());
         let refusals = self.refusals.clone();
         Box::pin(async move {
             if let Some(throttle) = throttle {
                 let mut waiting = WaitingRequest(Some(refusals.clone()));
                 let turn = throttle.turn().await;
                 waiting.0 = None;
+                drop(held);
                 if let Err(refused) = turn {
                     drop((response, head, place));
                     return refuse(&refusals, &refused).await;

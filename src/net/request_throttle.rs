@@ -41,6 +41,11 @@ impl RequestThrottle {
         Self { client, own: Arc::default() }
     }
 
+    /// Takes a turn if nothing has to wait for it. Returns whether it was counted.
+    pub fn try_turn(&self) -> bool {
+        self.client.try_count(Instant::now())
+    }
+
     /// Waits for a turn, and counts it. Who gives up before costs the others nothing.
     ///
     /// # Errors
@@ -48,7 +53,7 @@ impl RequestThrottle {
     /// Requests of the connection wait, and as many as the client has room left for: those that have most waiting are
     /// refused first.
     pub async fn turn(&self) -> Result<(), QueueIsFull> {
-        if self.client.try_count(Instant::now()) {
+        if self.try_turn() {
             return Ok(());
         }
         let place = self.place()?;

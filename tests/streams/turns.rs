@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::support::{
     SOON,
-    http2::{Http2, PREFACE, frame, request},
+    http2::{Http2, PREFACE, body, frame, request},
     server::{TestServer, config},
 };
 
@@ -151,6 +151,43 @@ async fn a_flood_of_requests_does_not_hold_up_other_connections() {
         let before = answered.load(Relaxed);
         assert!(before < 200, "{other}: {before} others were answered before");
     }
+}
+
+/// The clients of a /48 have as many requests waiting as they may, with heads that are just ordinary ones: together they would
+/// take more than all heads may that are not.
+#[tokio::test]
+async fn heads_that_wait_take_no_more_than_there_is_for_heads() {
+    let config = config(
+        "trusted_proxies = [\"127.0.0.1\"]\nlisten = [{ address = \"127.0.0.1:0\", proxy_protocol = true }]\n\
+         [limits]\nexempt = []\nreads = \"off\"\nreads_per_address = \"off\"",
+    );
+    let registry = MemoryRegistry::new(1 << 20);
+    let server = TestServer::from(SignalServer::builder().config(config).registry(registry)).await;
+    // The status, and whether it was the head that found no room; nothing if the connection ended.
+    let ask = async |mut sender: SendRequest<Bytes>| {
+        let request = (0..60).fold(request(Method::GET, "/health"), |request, n| {
+            request.header(format!("x-field-{n}"), "a value of some length")
+        });
+        let answer = sender.send_request(request.body(()).unwrap(), true).ok()?.0.await.ok()?;
+        let status = answer.status().as_u16();
+        let body = body(answer).await.ok()?;
+        Some((status, String::from_utf8_lossy(&body).contains("large heads")))
+    };
+    let mut clients = Vec::new();
+    for address in 0..12 {
+        for _ in 0..9 {
+            clients.push(named(&server, &format!("TCP6 2001:db8:1:{address}::1 2001:db8::")).await);
+        }
+    }
+    let flood = join_all(clients.iter().flat_map(|client| repeat_n(client.sender.clone(), 32)).map(ask));
+    let other = named(&server, "TCP6 2001:db8:2::1 2001:db8::").await;
+    let others = join_all(repeat_n(other.sender.clone(), 32).map(ask));
+    let (answers, others) = tokio::join!(flood, others);
+    assert_eq!(others, [Some((200, false)); 32], "another network is answered");
+    let of = |answer| answers.iter().filter(|found| **found == Some(answer)).count();
+    let (answered, refused) = (of((200, false)), of((503, true)));
+    println!("{answered} of {} were answered, {refused} found no room for their heads", answers.len());
+    assert!(answered > 1_000 && refused > 0, "{answered} were answered, {refused} found no room");
 }
 
 /// Whether a client is exempt is asked anew for each request, also on connections that are there.
