@@ -300,12 +300,14 @@ mod tests {
             }
             unfinished.push((sender, heads));
         }
-        assert!(budget.admit(&head(400), || flood).is_err());
+        // What is left is too little for one more that is unfinished.
+        let rest: Vec<_> = (0..100).map_while(|_| budget.admit(&head(400), || flood).ok()).collect();
+        assert!(rest.len() < 4, "{} more", rest.len());
         for other in ["192.0.2.2", "2001:db8::1"] {
             let admitted = (0..100).map_while(|_| budget.admit(&head(400), || client(other)).ok());
             assert!(admitted.collect::<Vec<_>>().len() > 30, "{other}");
         }
-        drop((whole, unfinished));
+        drop((whole, unfinished, rest));
         assert_eq!(budget.0.used(), 0);
     }
 }

@@ -36,8 +36,11 @@ use crate::config::Config;
 
 /// Bytes of a request's head, as in Node: thousands of unfinished ones must fit into memory.
 const MAX_HEAD: usize = 16 * 1024;
-/// Fields in a head: a head of HTTP/2 holds no more, where each counts 32 bytes beside its own (RFC 9113, section 6.5.2).
-const MAX_FIELDS: usize = MAX_HEAD / 32;
+/// Fields in a head.
+const MAX_FIELDS: usize = 512;
+/// The same for HTTP/2, where a field counts 32 bytes beside its own (RFC 9113, section 6.5.2). What is within this bound and
+/// not within the others is refused when it is decoded.
+const MAX_HEADER_LIST: u32 = (MAX_HEAD + 32 * MAX_FIELDS) as u32;
 /// Bytes that are read at a time, and that wait to be written, on one connection of HTTP/1.1.
 const MAX_BUFFER: usize = 16 * 1024;
 /// Bytes that a client may send on one stream of HTTP/2 before they are read: as much as the protocol's default.
@@ -173,7 +176,7 @@ impl Connection {
             .initial_connection_window_size(window)
             .max_concurrent_streams(max_streams)
             .max_send_buf_size(SEND_BUFFER)
-            .max_header_list_size(MAX_HEAD as u32)
+            .max_header_list_size(MAX_HEADER_LIST)
             .max_pending_accept_reset_streams(MAX_RESETS)
             .max_local_error_reset_streams(MAX_MISTAKES)
             // As a WebSocket's peer, which is gone after two pings without an answer, half this time each.
@@ -268,13 +271,16 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
     type Future = BoxFuture<'static, Result<Self::Response, Error>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if is_too_large(&request) {
+            return refuse(&self.refusals, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &TOO_LARGE);
+        }
         let head = match self.heads.admit(request.headers(), || self.client(request.headers())) {
             Ok(head) => head,
-            Err(refused) => return refuse(&self.refusals, &refused),
+            Err(refused) => return refuse(&self.refusals, StatusCode::SERVICE_UNAVAILABLE, &refused),
         };
         let place = match self.connection_permits.request(MAX_STREAMS) {
             Ok(place) => place,
-            Err(refused) => return refuse(&self.refusals, &refused),
+            Err(refused) => return refuse(&self.refusals, StatusCode::SERVICE_UNAVAILABLE, &refused),
         };
         let throttle = self.throttle.clone().filter(|_| !self.connection_permits.is_exempt());
         let throttle = throttle.filter(|throttle| !throttle.try_turn());
@@ -284,7 +290,7 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
         };
         let held = match held {
             Ok(held) => held,
-            Err(refused) => return refuse(&self.refusals, &refused),
+            Err(refused) => return refuse(&self.refusals, StatusCode::SERVICE_UNAVAILABLE, &refused),
         };
         request.extensions_mut().insert(self.connection_permits.clone());
         request.extensions_mut().insert(self.refusals.clone());
@@ -298,7 +304,7 @@ impl<H: Handler> Service<Request<Incoming>> for Http2<H> {
                 drop(held);
                 if let Err(refused) = turn {
                     drop((response, head, place));
-                    return refuse(&refusals, &refused).await;
+                    return refuse(&refusals, StatusCode::SERVICE_UNAVAILABLE, &refused).await;
                 }
             }
             let response = response.await;
@@ -331,18 +337,37 @@ impl Drop for WaitingRequest {
     }
 }
 
-/// Refuses a request for which there is no room. No limit of rates has counted it.
+const TOO_LARGE: &str = "the head of the request is too large: expected at most 16 KiB and 512 fields";
+
+/// Returns whether a head would not be read over HTTP/1.1.
+fn is_too_large<B>(request: &Request<B>) -> bool {
+    let uri = request.uri();
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let host = uri.authority().map(|authority| "host".len() + authority.as_str().len());
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    let (mut count, mut bytes) = (0, request.method().as_str().len() + path + "  HTTP/1.1\r\n\r\n".len());
+    for field in fields.chain(host) {
+        count += 1;
+        bytes += field + ": \r\n".len();
+    }
+    count > MAX_FIELDS || bytes > MAX_HEAD
+}
+
+/// Refuses a request that is too large, or for which there is no room. No limit of rates has counted it.
 fn refuse(
     refusals: &Refusals,
+    status: StatusCode,
     error: &impl ToString,
 ) -> BoxFuture<'static, Result<Response<StreamBody>, Error>> {
     refusals.add();
     let body = serde_json::json!({ "error": error.to_string() }).to_string();
     let mut response = Response::new(ResBody::Once(body.into()));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
     Box::pin(async move {
         sleep(TARPIT_DELAY).await;
         // Its stream has a task of its own only from here on.

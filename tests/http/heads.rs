@@ -11,7 +11,7 @@ async fn a_head_of_many_fields_is_served() {
     let slug = server.store(Pod::named("pod").html()).await;
     let path = format!("/{slug}");
     let names: Vec<_> = (0..2000).map(|n| format!("x{n}")).collect();
-    for (fields, length) in [(99, 20), (100, 20), (101, 20), (200, 20), (300, 10), (400, 0)] {
+    for (fields, length) in [(99, 20), (100, 20), (101, 20), (200, 20), (300, 10), (500, 0)] {
         let value = "v".repeat(length);
         for version in VERSIONS {
             let mut ask = Ask::new("GET", &path);
@@ -20,10 +20,42 @@ async fn a_head_of_many_fields_is_served() {
             assert_eq!(answer.status, 200, "{fields} fields of {length} bytes over {version:?}");
         }
     }
-    // One name again and again.
-    let mut ask = Ask::new("GET", &path);
-    ask.fields = vec![("x", ""); 500];
-    assert_eq!(ask.over(Version::One, &server.address).await.status, 200);
+    server.stop().await;
+}
+
+/// The largest heads that are read, and what is just too large, are the same over either version.
+#[tokio::test]
+async fn as_much_is_read_over_either_version() {
+    let server = TestServer::start().await;
+    let names: Vec<_> = (0..600).map(|n| format!("x{n:03}")).collect();
+    let status = async |version, fields: usize, length: usize| {
+        let value = "v".repeat(length);
+        let mut ask = Ask::new("GET", "/health");
+        ask.fields = names[..fields].iter().map(|name| (&**name, &*value)).collect();
+        ask.over(version, &server.address).await.status.as_u16()
+    };
+    // "GET /health HTTP/1.1", "host: broker", and an empty line.
+    let room = 16 * 1024 - 22 - 14 - 2;
+    let field = |length: usize| "x000: \r\n".len() + length;
+    for version in VERSIONS {
+        assert_eq!(status(version, 511, 0).await, 200, "{version:?}");
+        assert_eq!(status(version, 512, 0).await, 431, "{version:?}");
+        for length in [20, 100, 1_000, 16_000] {
+            let fields = (room / field(length)).min(511);
+            assert_eq!(status(version, fields, length).await, 200, "{version:?}: {fields} of {length} bytes");
+            assert_eq!(
+                status(version, fields + 1, length).await,
+                431,
+                "{version:?}: {fields} + 1 of {length} bytes"
+            );
+        }
+        assert_eq!(status(version, 1, room - field(0)).await, 200, "{version:?}");
+        assert_eq!(status(version, 1, room - field(0) + 1).await, 431, "{version:?}");
+        // One name again and again.
+        let mut ask = Ask::new("GET", "/health");
+        ask.fields = vec![("x", ""); 500];
+        assert_eq!(ask.over(version, &server.address).await.status, 200, "{version:?}");
+    }
     server.stop().await;
 }
 

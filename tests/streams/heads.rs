@@ -105,19 +105,23 @@ fn unfinished() -> [(&'static str, Vec<u8>, &'static [u8]); 4] {
     ]
 }
 
-/// Begins heads until one more finds no memory. Returns the connections that they are on.
+/// Begins heads, large ones first, until one more that is not ordinary finds no memory. Returns the connections that they
+/// are on.
 pub async fn spend_heads(scene: &Scene) -> Vec<Raw> {
-    let fields = field(Err("x"), "y").repeat(200);
-    let begun = [PREFACE, &frame(PING, 0, 0, &[0; 8]), &frame(HEADERS, 0, 1, &fields)].concat();
     let mut connections = Vec::new();
-    loop {
-        let mut raw = scene.http1().await;
-        raw.send_bytes(&begun).await;
-        if !comes(&mut raw, PING).await {
-            return connections;
+    for fields in [200, 50, 17] {
+        let fields = field(Err("x"), "y").repeat(fields);
+        let begun = [PREFACE, &frame(PING, 0, 0, &[0; 8]), &frame(HEADERS, 0, 1, &fields)].concat();
+        loop {
+            let mut raw = scene.http1().await;
+            raw.send_bytes(&begun).await;
+            if !comes(&mut raw, PING).await {
+                break;
+            }
+            connections.push(raw);
         }
-        connections.push(raw);
     }
+    connections
 }
 
 /// Whether the broker waits for the client or the client for a socket: a head has `head_timeout` from its beginning.

@@ -5,8 +5,8 @@ const ORDINARY: usize = 4 * 1024;
 pub const ORDINARY_DECODED: usize = 16 * 1024;
 /// Bytes that a field takes beside its name and value, in a map that has just grown.
 pub const FIELD: usize = 208;
-/// Bytes that a head may take once a part of it is decoded.
-const MAX_DECODED: usize = 128 * 1024;
+/// Bytes that a head may take once a part of it is decoded: as many fields as fit into the list that HTTP/2 allows.
+const MAX_DECODED: usize = 256 * 1024;
 /// Bytes that one byte of a head takes at most once it is decoded: it may stand for a whole field whose name and value are
 /// in a table, or for a part of a text, which gets longer by three fifths (RFC 7541).
 const DECODED_BYTE: usize = FIELD + 2;
