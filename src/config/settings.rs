@@ -206,7 +206,7 @@ settings! {
         max_uploads_per_address: u32 = 8;
         /// Memory for all running uploads together. An upload takes 32 KiB for its request, or 112 KiB over HTTP/2, as long as all requests have no more than a third. For its body and 64 KiB of buffers it takes memory as the body arrives, and keeps it until the pod is stored or refused; the body is not read before there is some. An upload waits while its client address (IPv6: its /48) would hold more than is left. Of the last two thirds it takes at once what it needs to be complete: the rest of its `Content-Length`, or of `max_blob` where that is not known. When one has waited for a quarter of `upload_wait`, the upload that comes slowest for what it holds is answered with 503. On top of it, up to a tenth of it stays with the process for the next bodies.
         upload_memory: ByteSize = ByteSize::mib(160);
-        /// How long an upload waits in total, for others of its client, for memory and to be stored, before it is answered with 503.
+        /// How long an upload waits in total, for others of its client, for memory and to be stored, before it is answered with 503. It should be shorter than `http.idle_timeout`, after which the connection ends as one on which nothing moves.
         upload_wait: Duration = known("20s");
         /// Memory for pods in compressed form (gzip), so that those which are asked for again and again take less of the line. The first who asks gets the pod as it is; a pod of more than a quarter of this is never compressed, and compression is off if less than 16 KiB is configured.
         compression_memory: ByteSize = ByteSize::mib(16);

@@ -25,7 +25,7 @@ pub(crate) mod network;
 pub(crate) mod path;
 mod proxy_protocol;
 pub(crate) mod refusals;
-mod request_body;
+pub(crate) mod request_body;
 mod request_throttle;
 mod response_body;
 pub(crate) mod serving;

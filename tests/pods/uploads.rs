@@ -66,6 +66,24 @@ async fn exactly_as_large_as_may_be() {
     assert_eq!(server.upload(pod_of(2049)).await.status(), 413);
 }
 
+/// As many pieces of a byte as a body may have, and one more.
+#[tokio::test]
+async fn too_many_pieces() {
+    let server = TestServer::start().await;
+    let mut upload = Raw::open(&server.address).await;
+    upload.send(&head("Transfer-Encoding: chunked")).await;
+    upload.send_bytes("1\r\nx\r\n".repeat(10_159).as_bytes()).await;
+    let message = "the body comes in too many small pieces; send chunks of at least 64 bytes";
+    assert_refused(&upload.answer().await, 400, message);
+
+    let mut upload = Raw::open(&server.address).await;
+    upload.send(&head("Transfer-Encoding: chunked")).await;
+    let html = pod_of(9_000);
+    upload.send_bytes(html.chars().map(|c| format!("1\r\n{c}\r\n")).collect::<String>().as_bytes()).await;
+    upload.send_bytes(b"0\r\n\r\n").await;
+    assert_eq!(upload.answer().await.status, 200);
+}
+
 /// The clock of this test jumps to the next time-out whenever nothing moves.
 #[tokio::test(start_paused = true)]
 async fn too_slow() {

@@ -12,6 +12,7 @@ use crate::{
         error::HttpError,
         upload_limiter::{ArrivingUpload, Mapping, UploadPermit},
     },
+    net::request_body::TooManyPieces,
 };
 
 /// A body, of which the bytes that have arrived take memory.
@@ -110,11 +111,12 @@ async fn read_whole(
         let frame = match timeout_at(deadline, body.next()).await {
             Ok(None) => return Ok(whole),
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => {
-                return Err(HttpError::new(
-                    StatusCode::BAD_REQUEST,
-                    "the body ended before its announced length",
-                ));
+            Ok(Some(Err(error))) => {
+                let message = match TooManyPieces::in_error(&error) {
+                    Some(error) => error.to_string(),
+                    None => "the body ended before its announced length".to_owned(),
+                };
+                return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
             }
             Err(_) => {
                 let message = format!(
