@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    task::JoinHandle,
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -182,8 +183,9 @@ struct Connection<S> {
 /// Ends when the frame that waits has been passed on, or with its session id if it is to be given up.
 type Pause = Pin<Box<dyn Future<Output = Result<(), Box<str>>> + Send>>;
 
-/// Ends when a registration was recorded or refused.
-type Registering = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Ends when a registration was recorded or refused. In a task of its own, as a socket that is being written to does not
+/// poll it, and it stands in line for the registry with those of others.
+type Registering = JoinHandle<()>;
 
 /// Why a connection is over.
 enum Ended {
@@ -241,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let record = async {
             if let Some(registering) = registering {
-                registering.await;
+                let _ = registering.await;
             }
         };
         tokio::join!(close, record);
@@ -276,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.resume(passed);
                     Ok(())
                 }
-                () = end_of(&mut self.registering) => {
+                _ = end_of(&mut self.registering) => {
                     self.registering = None;
                     Ok(())
                 }
@@ -337,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Handled::Registers(registration) => {
                 let (member, admission) = (Member::clone(&self.place), self.admission.clone());
                 let takeover_timeout = self.takeover_timeout;
-                self.registering = Some(Box::pin(async move {
+                self.registering = Some(tokio::spawn(async move {
                     let admitted = register(&member, &*admission, registration).await;
                     if let Admitted::TakesOver(takeover) = admitted {
                         tokio::spawn(takeover.decide(takeover_timeout));
@@ -448,7 +450,7 @@ async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Waits for the end of something that may go on; for ever if nothing does.
-async fn end_of<T>(under_way: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+async fn end_of<F: Future + Unpin>(under_way: &mut Option<F>) -> F::Output {
     match under_way {
         Some(under_way) => under_way.await,
         None => pending().await,

@@ -21,6 +21,7 @@ mod faults;
 mod file;
 #[cfg(test)]
 mod full;
+mod line;
 #[cfg(test)]
 mod lives;
 mod open;
@@ -44,10 +45,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 pub use self::open::OpenError;
 use self::{
+    line::Line,
     store::{Store, closed},
     writer::{Done, Job},
 };
@@ -63,15 +65,15 @@ const DELETIONS: usize = 1024;
 #[derive(Debug)]
 pub struct RedbRegistry {
     store: Arc<Store>,
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    line: Mutex<Option<Line>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl RedbRegistry {
     async fn write<T>(&self, job: impl FnOnce(Done<T>) -> Job) -> Result<T, RegistryError> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
         let (done, answer) = oneshot::channel();
-        jobs.send(job(done)).await.map_err(|_| closed())?;
+        line.join(job(done)).await?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -232,7 +234,7 @@ impl Registry for RedbRegistry {
         if !writes {
             return Ok(unchanged);
         }
-        self.write(|done| Job::PodIds { changes, done }).await
+        self.write(|done| Job::PodIds { changes, place: None, done }).await
     }
 
     async fn list_pod_ids(
@@ -301,7 +303,7 @@ impl Registry for RedbRegistry {
     }
 
     async fn close(&self) -> Result<(), RegistryError> {
-        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.line.lock().unwrap_or_else(PoisonError::into_inner).take());
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.blocking(move |store| {
             let written = writer.map(JoinHandle::join).transpose();

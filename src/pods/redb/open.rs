@@ -11,13 +11,13 @@ use std::{
 };
 
 use redb::{Builder, Database, DatabaseError};
-use tokio::sync::mpsc;
 
 use super::blob_files::BlobFiles;
 use super::{
     RedbRegistry,
     damage::{discard, guarded, is_damage},
     file::{LockedFile, Source},
+    line::Line,
     reserve::{Reserve, is_full},
     schema,
     store::Store,
@@ -122,13 +122,13 @@ impl RedbRegistry {
         let (database, blobs) = opened?;
         reserve.make();
         let store = Arc::new(Store::new(database, source, blobs, reserve));
-        let (jobs, queue) = mpsc::channel(BATCH);
+        let (line, queue) = Line::new(BATCH);
         let writer = Writer::new(store.clone());
         let writer = thread::Builder::new()
             .name("registry-writer".into())
             .spawn(move || writer.run(queue))
             .map_err(|source| OpenError::Directory { path: directory.into(), source })?;
-        Ok(Self { store, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) })
+        Ok(Self { store, line: Mutex::new(Some(line)), writer: Mutex::new(Some(writer)) })
     }
 }
 

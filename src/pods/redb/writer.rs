@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
     blob_files::StagedBlob,
@@ -38,6 +38,8 @@ pub enum Job {
     },
     PodIds {
         changes: Vec<(String, PodIdChange)>,
+        /// Of a registration, while it stands in line.
+        place: Option<OwnedSemaphorePermit>,
         done: Done<Vec<PodIdChanged>>,
     },
     PodIdsRan {
@@ -95,6 +97,8 @@ impl Writer {
             {
                 batch.push(job);
             }
+            // Others may stand in line while these are written.
+            batch.iter_mut().filter_map(Job::registration_place).for_each(|place| *place = None);
             self.write(batch);
         }
         self.take_back();
@@ -291,6 +295,17 @@ impl Writer {
 }
 
 impl Job {
+    /// Returns where a registration keeps its place in the line.
+    pub fn registration_place(&mut self) -> Option<&mut Option<OwnedSemaphorePermit>> {
+        match self {
+            Self::PodIds { changes, place, .. } => {
+                let is_registration = |(_, change): &(_, _)| matches!(change, PodIdChange::Registered { .. });
+                changes.iter().any(is_registration).then_some(place)
+            }
+            _ => None,
+        }
+    }
+
     fn change(&self) -> Change<'_> {
         match self {
             Self::Put { record, .. } => Change::Put(record),
