@@ -6,6 +6,7 @@ use super::{new_records::NewRecords, replay::Replay};
 use crate::{
     clock::Clock,
     config::{BindMode, Live},
+    net::client_permits::ClientPermits,
     pods::{OwnerKey, PodIdRecord, Registry, RegistryError},
     signal::directory::Directory,
 };
@@ -19,7 +20,12 @@ pub struct Owners {
     /// One-time tokens that were taken.
     pub(super) tokens: Replay,
     pub(super) new_records: NewRecords,
+    /// Of the registrations of a client, a few are recorded at a time.
+    pub(super) registrations: ClientPermits,
 }
+
+/// Registrations of a client that stand in line for the registry: those of others find a few of each client before them.
+const REGISTRATIONS_OF_CLIENT: usize = 4;
 
 impl Owners {
     /// Keeps states of pod ids in `registry`; `directory` knows who holds them.
@@ -31,7 +37,8 @@ impl Owners {
     ) -> Arc<Self> {
         let tokens = Replay::of_tokens(clock.now());
         let new_records = NewRecords::default();
-        Arc::new(Self { registry, live, clock, directory, tokens, new_records })
+        let registrations = ClientPermits::new(REGISTRATIONS_OF_CLIENT);
+        Arc::new(Self { registry, live, clock, directory, tokens, new_records, registrations })
     }
 
     pub(super) fn mode(&self) -> BindMode {

@@ -70,6 +70,7 @@ impl Owners {
             proof,
             network: network.claims_from.map(|network| NetworkTag::new(pod_id, network)),
         };
+        let _turn = self.registrations.enter(network.counted).await;
         match self.add(pod_id, mode, registered, proof, network.counted).await {
             Ok(()) => {
                 if let Some(key) = proof {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{SinkExt, future::join_all};
+use futures_util::{SinkExt, StreamExt, future::join_all};
 use gemmapod_signal::{
     Blob, Clock, MemoryRegistry, PodIdChange, PodIdChanged, PodIdRecord, PodRecord, Registry, RegistryError,
     SignalServer, Slug, VerifiedPod,
@@ -42,6 +42,8 @@ struct Disk {
     turn: Mutex<()>,
     /// How many changes were begun.
     begun: watch::Sender<usize>,
+    /// The pod ids that they are about.
+    pod_ids: std::sync::Mutex<Vec<String>>,
 }
 
 impl Disk {
@@ -57,6 +59,11 @@ impl Disk {
 
     async fn until_begun(&self, changes: usize) {
         self.begun.subscribe().wait_for(|begun| *begun == changes).await.unwrap();
+    }
+
+    async fn until_begun_for(&self, pod_id: &str) {
+        let is_begun = |_: &usize| self.pod_ids.lock().unwrap().iter().any(|begun| begun == pod_id);
+        self.begun.subscribe().wait_for(is_begun).await.unwrap();
     }
 }
 
@@ -103,6 +110,7 @@ impl Registry for OnDisk {
         &self,
         changes: Vec<(String, PodIdChange)>,
     ) -> Result<Vec<PodIdChanged>, RegistryError> {
+        self.disk.pod_ids.lock().unwrap().extend(changes.iter().map(|(pod_id, _)| pod_id.clone()));
         self.disk.begun.send_modify(|begun| *begun += 1);
         let _turn = self.disk.turn.lock().await;
         self.memory.change_pod_ids(changes).await
@@ -270,4 +278,30 @@ async fn a_holder_that_is_read_no_further_is_not_silent() {
     drop(stuck);
     tokio::join!(holder.expect(registered("bank")), newcomer.expect(refusal("pod id is held")));
     holder.nothing().await;
+}
+
+/// However many hosts come from one network, those of another wait for a few of them, and so do uploads.
+#[tokio::test]
+async fn the_registrations_of_one_network_wait_for_one_another() {
+    let (server, disk) = broker("").await;
+    let stuck = disk.stuck().await;
+    let flood = join_all((0..40).map(async |n| {
+        let mut stranger = Socket::forwarded(&server.address, STRANGERS).await;
+        stranger.send(frames::register(&format!("flood-{n}"))).await;
+        // The pong comes after the frame was handled.
+        stranger.send_message(Message::Ping(Vec::new().into())).await;
+        assert!(matches!(stranger.stream.next().await, Some(Ok(Message::Pong(_)))));
+        stranger
+    }))
+    .await;
+    let mut host = Socket::forwarded(&server.address, OWNERS).await;
+    host.send(frames::register("shop")).await;
+    disk.until_begun_for("shop").await;
+    let begun = disk.begun();
+    assert!((2..=5).contains(&begun), "{begun} registrations stand in line");
+    drop(stuck);
+    host.expect(registered("shop")).await;
+    for (n, mut stranger) in flood.into_iter().enumerate() {
+        stranger.expect(registered(&format!("flood-{n}"))).await;
+    }
 }
