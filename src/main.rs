@@ -131,7 +131,7 @@ fn run(flags: Flags, config: Config) -> ExitCode {
         Err(error) => return complain(&error, FAILURE),
     };
     let (served, left) = runtime.block_on(async {
-        match start(flags, config, log).await {
+        match start(flags, config, log.clone()).await {
             Ok((server, handle)) => {
                 let served = server.serve().await;
                 (served.map_err(Into::into), handle.drain_left())
@@ -139,6 +139,7 @@ fn run(flags: Flags, config: Config) -> ExitCode {
             Err(error) => (Err(error), Duration::ZERO),
         }
     });
+    log.tell_left_out();
     // A call that hangs, as on a disk that does, must not keep the process.
     runtime.shutdown_timeout(HANGING.min(left));
     match served {
@@ -156,6 +157,7 @@ async fn start(
     log: LogHandle,
 ) -> Result<(SignalServer, ServerHandle), Box<dyn Error>> {
     let signals = Signals::catch()?;
+    tokio::spawn(log.clone().keep_telling());
     // Before it starts: it serves no more than the limit allows.
     make_room_for(config.signal.max_sockets);
     let server = SignalServer::builder().config(config).bind().await?;

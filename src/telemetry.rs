@@ -1,5 +1,7 @@
 //! Logs: to standard error, for people or as JSON.
 
+mod line_throttle;
+
 use std::{
     fmt,
     io::{IsTerminal, stderr},
@@ -20,20 +22,34 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use self::line_throttle::LineThrottle;
 use crate::{
     config::{LogFormat, LogLevel, LogSettings},
     printable::printable,
 };
 
-/// Changes which lines are logged while the process runs.
+/// Changes which lines are logged while the process runs, and tells how many were left out.
 #[derive(Clone, Debug)]
-pub struct LogHandle(reload::Handle<Targets, Registry>);
+pub struct LogHandle {
+    filter: reload::Handle<Targets, Registry>,
+    throttle: LineThrottle,
+}
 
 impl LogHandle {
     /// Logs the lines that `level` chooses from now on.
     pub fn set_level(&self, level: &LogLevel) {
         // It fails only where the log is gone: then nothing is logged any more.
-        let _ = self.0.reload(filter(level.as_str()));
+        let _ = self.filter.reload(filter(level.as_str()));
+    }
+
+    /// Logs how many lines were left out since this was logged last, of those kinds of which there are too many.
+    pub fn tell_left_out(&self) {
+        self.throttle.tell();
+    }
+
+    /// Does so every now and then. Never returns.
+    pub async fn keep_telling(self) {
+        self.throttle.sum().await;
     }
 }
 
@@ -47,10 +63,11 @@ pub fn init(settings: &LogSettings) -> LogHandle {
         }
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
+    let throttle = LineThrottle::default();
     let (filter, handle) = reload::Layer::new(filter(settings.level.as_str()));
     // A program that embeds the server may have set up its own log already: that one stays.
-    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
-    LogHandle(handle)
+    let _ = tracing_subscriber::registry().with(filter).with(throttle.clone()).with(layer).try_init();
+    LogHandle { filter: handle, throttle }
 }
 
 /// Formats the fields of an event so that they stay in its line, whatever strangers wrote into them. JSON has escapes of its

@@ -18,6 +18,7 @@ use crate::{
     },
     owner::pod_ids::NotClaimed,
     pods::{OwnerKey, PodIdRefused, RegistryError},
+    printable::shown,
 };
 
 /// `PUT /owner/:key/pod-ids/:podId`.
@@ -40,7 +41,7 @@ impl ClaimPodId {
         let claimed = app.owners.claim(&pod_id, key, network).await;
         charge.keep_if(claimed.is_ok());
         claimed?;
-        tracing::info!(pod_id, owner_key = %key, "pod id claimed by its owner");
+        tracing::info!(pod_id = &*shown(&pod_id), owner_key = %key, "pod id claimed by its owner");
         response.status_code(StatusCode::NO_CONTENT);
         Ok(())
     }
@@ -52,7 +53,7 @@ impl ReleasePodId {
         let Self(app) = self;
         let (key, pod_id) = asked_for(app, request).await?;
         app.owners.release(&pod_id, key).await?;
-        tracing::info!(pod_id, owner_key = %key, "pod id given up by its owner");
+        tracing::info!(pod_id = &*shown(&pod_id), owner_key = %key, "pod id given up by its owner");
         response.status_code(StatusCode::NO_CONTENT);
         Ok(())
     }

@@ -32,6 +32,7 @@ use crate::{
     config::BindMode,
     net::network::ClientNetwork,
     pods::{MAX_RECORDED, OwnerKey, RegistryError},
+    printable::shown,
     signal::{
         admission::Admission,
         entitlement::{Entitlement, Key},
@@ -155,7 +156,10 @@ impl Owners {
             Ok(Err(NotRecorded::Failed)) => Ok(false),
             Ok(Ok(())) => Ok(true),
             Err(_) => {
-                tracing::warn!(pod_id, "the registry took too long to record a registration");
+                tracing::warn!(
+                    pod_id = &*shown(pod_id),
+                    "the registry took too long to record a registration"
+                );
                 Ok(false)
             }
         }

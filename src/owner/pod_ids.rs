@@ -15,6 +15,7 @@ use crate::{
     pods::{
         Holder, MAX_RECORDED, NetworkTag, OwnerKey, PodIdChange, PodIdChanged, PodIdRefused, RegistryError,
     },
+    printable::shown,
     signal::state::holder_socket::{HolderSocket, Record},
 };
 
@@ -81,12 +82,12 @@ impl Owners {
             Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => Ok(()),
             Err(NotClaimed::Refused(PodIdRefused::OtherOwner)) => Err(NotRecorded::OtherOwner),
             Err(NotClaimed::Registry(error)) => {
-                tracing::warn!(%error, pod_id, "a registration was not recorded");
+                tracing::warn!(%error, pod_id = &*shown(pod_id), "a registration was not recorded");
                 Err(NotRecorded::Failed)
             }
             // Anybody can bring that about, so that it must not fill the log.
             Err(error) => {
-                tracing::debug!(%error, pod_id, "a registration was not recorded");
+                tracing::debug!(%error, pod_id = &*shown(pod_id), "a registration was not recorded");
                 Err(NotRecorded::Failed)
             }
         }
@@ -196,10 +197,12 @@ impl Owners {
             Ok(()) => self.evict_others(pod_id, mode, key, None).await,
             Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => {}
             Err(NotClaimed::Registry(error)) => {
-                tracing::warn!(%error, pod_id, "a signed upload did not bind its pod id");
+                tracing::warn!(%error, pod_id = &*shown(pod_id), "a signed upload did not bind its pod id");
             }
             // Anybody can bring that about, so that it must not fill the log.
-            Err(error) => tracing::debug!(%error, pod_id, "a signed upload did not bind its pod id"),
+            Err(error) => {
+                tracing::debug!(%error, pod_id = &*shown(pod_id), "a signed upload did not bind its pod id")
+            }
         }
     }
 

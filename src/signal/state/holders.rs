@@ -8,12 +8,15 @@ use super::{
     Refusal, Registered, Role, State,
     holder_socket::{HolderSocket, Record},
 };
-use crate::signal::{
-    close::Close,
-    entitlement::Entitlement,
-    ids::{PodId, SocketId},
-    takeovers::{Check, Entered, Newcomer},
-    wire,
+use crate::{
+    printable::shown,
+    signal::{
+        close::Close,
+        entitlement::Entitlement,
+        ids::{PodId, SocketId},
+        takeovers::{Check, Entered, Newcomer},
+        wire,
+    },
 };
 
 /// How many times a holder is pinged in the time after which it counts as silent.
@@ -121,7 +124,7 @@ impl State {
         }
         if was_pending {
             self.sockets[&id].outbox.tell(wire::registered(pod));
-            tracing::info!(pod_id = &**pod, "origin registered");
+            tracing::info!(pod_id = &*shown(pod), "origin registered");
             self.recent_holders.forget(pod);
             self.deliver_offers(id, pod);
         }
@@ -130,7 +133,7 @@ impl State {
     /// A pod id has no holder any more, which was a socket of `network`: the first who waits for it gets it. Returns who
     /// waits in vain.
     pub(super) fn vacate(&mut self, pod: &PodId, network: Option<IpAddr>) -> Vec<Newcomer> {
-        tracing::info!(pod_id = &**pod, "origin left");
+        tracing::info!(pod_id = &*shown(pod), "origin left");
         self.origins.remove(pod);
         self.promoted.remove(pod);
         self.recent_holders.remember(pod, network, Instant::now());
