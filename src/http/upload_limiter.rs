@@ -5,6 +5,7 @@
 //! are stored.
 
 mod ledger;
+mod line;
 mod mapping;
 mod memory;
 mod slowest;
