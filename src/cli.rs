@@ -98,6 +98,7 @@ pub enum Command {
     /// host is connected, from the host's network
     Claim {
         /// The pod id
+        #[arg(allow_hyphen_values = true)]
         pod_id: String,
         #[command(flatten)]
         signed: SignedArgs,
@@ -106,6 +107,7 @@ pub enum Command {
     /// directory of a stopped broker
     Unbind {
         /// The pod id
+        #[arg(allow_hyphen_values = true)]
         pod_id: String,
         #[command(flatten)]
         signed: SignedArgs,

@@ -38,7 +38,7 @@ enum Action {
         #[arg(long)]
         name: Option<CredentialName>,
         /// The pod id that it is good for; may be repeated [default: all pod ids of the owner]
-        #[arg(long = "pod-id", value_name = "ID")]
+        #[arg(long = "pod-id", value_name = "ID", allow_hyphen_values = true)]
         pod_ids: Vec<String>,
     },
     /// List the owner's credentials, without their secrets

@@ -30,7 +30,7 @@ pub struct TokenArgs {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// The pod id that the host registers
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pod_id: String,
     /// The public URL of the broker
     #[arg(long, value_name = "URL")]
@@ -88,7 +88,7 @@ enum PodsAction {
         /// The HTML file
         file: PathBuf,
         /// The slug of the pod to replace
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         slug: Option<Slug>,
         /// A file with the upload token, where the broker asks for one
         #[arg(long, value_name = "FILE")]

@@ -93,8 +93,10 @@ async fn a_registry_without_versions_and_bindings_says_so() {
     let mut holder = server.origin("pod").await;
     let mut newcomer = server.connect().await;
     newcomer.send(json!({ "t": "register", "podId": "pod", "ownerToken": token })).await;
-    holder.nothing().await;
-    assert_eq!(newcomer.closed().await, (4003, "pod id is held".into()));
+    tokio::select! {
+        closed = newcomer.closed() => assert_eq!(closed, (4003, "pod id is held".into())),
+        told = holder.receive() => panic!("the holder was told {told}"),
+    }
 
     let delete = server.http.delete(server.url(&path)).headers(signed(&Method::DELETE, "2", None));
     let delete = delete.header("host", "pods.example.org");

@@ -14,17 +14,21 @@ impl Slug {
     /// Characters in a slug.
     pub const LEN: usize = 12;
 
-    /// A new slug from the system's random numbers.
+    /// A new slug from the system's random numbers. It does not begin with `-`, so that no command takes it for an option.
     ///
     /// # Panics
     ///
     /// If the system has no random numbers to give.
     pub fn random() -> Self {
-        let mut bits = [0; 9];
-        getrandom::fill(&mut bits).expect("the system gives random numbers");
-        let mut slug = [0; Self::LEN];
-        BASE64_URL_SAFE_NO_PAD.encode_slice(bits, &mut slug).expect("nine bytes are twelve characters");
-        Self(slug)
+        loop {
+            let mut bits = [0; 9];
+            getrandom::fill(&mut bits).expect("the system gives random numbers");
+            let mut slug = [0; Self::LEN];
+            BASE64_URL_SAFE_NO_PAD.encode_slice(bits, &mut slug).expect("nine bytes are twelve characters");
+            if slug[0] != b'-' {
+                return Self(slug);
+            }
+        }
     }
 
     /// The slug as text.
@@ -250,6 +254,7 @@ mod tests {
         let slug = Slug::random();
         assert_eq!(slug.as_str().parse(), Ok(slug));
         assert_ne!(Slug::random(), slug);
+        assert!((0..1000).all(|_| !Slug::random().as_str().starts_with('-')));
         for text in ["", "short", "aaaaaaaaaaaaa", "aaaaaaaaaaa.", "aaaaaaaaaaa/", "äaaaaaaaaaa"] {
             assert_eq!(text.parse::<Slug>(), Err(NotASlug), "{text}");
         }
