@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     task::JoinHandle,
@@ -339,12 +339,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Handled::Registers(registration) => {
                 let (member, admission) = (Member::clone(&self.place), self.admission.clone());
                 let takeover_timeout = self.takeover_timeout;
-                self.registering = Some(tokio::spawn(async move {
+                let mut registering = Box::pin(async move {
                     let admitted = register(&member, &*admission, registration).await;
                     if let Admitted::TakesOver(takeover) = admitted {
                         tokio::spawn(takeover.decide(takeover_timeout));
                     }
-                }));
+                });
+                // What has to wait for nothing needs no task, and is done before the next frame of anybody.
+                if registering.as_mut().now_or_never().is_none() {
+                    self.registering = Some(tokio::spawn(registering));
+                }
             }
             Handled::Waits(Passing { waiting, session_id }) => {
                 let passed = waiting.pass(self.max_pause);
