@@ -43,8 +43,8 @@ const MAX_FIELDS: usize = 512;
 const MAX_HEADER_LIST: u32 = (MAX_HEAD + 32 * MAX_FIELDS) as u32;
 /// Bytes that are read at a time, and that wait to be written, on one connection of HTTP/1.1.
 const MAX_BUFFER: usize = 16 * 1024;
-/// Bytes that a client may send on one stream of HTTP/2 before they are read: as much as the protocol's default.
-const STREAM_WINDOW: u32 = 64 * 1024 - 1;
+/// Bytes that a client may send on one stream of HTTP/2 before they are read. They take memory whatever the stream waits for.
+const STREAM_WINDOW: u32 = 32 * 1024;
 /// The same for all streams of a connection: one that is not read leaves room for the others.
 const CONNECTION_WINDOW: u32 = 96 * 1024;
 /// Streams that a client may have open at a time.

@@ -182,7 +182,7 @@ async fn bodies_that_are_not_read(attack: Attack) {
     target.uploads_may_be_busy();
     let requests = [("POST", "/pods"), ("GET", "/health")].map(|(method, path)| {
         let head = [block(method, path, &[("content-type", "text/html")]), many_fields(60)].concat();
-        let bodies = (0..65_000_usize).step_by(MAX_PAYLOAD).map(|sent| MAX_PAYLOAD.min(65_000 - sent));
+        let bodies = (0..32_000_usize).step_by(MAX_PAYLOAD).map(|sent| MAX_PAYLOAD.min(32_000 - sent));
         let bodies = bodies.flat_map(|length| frame(DATA, 0, 1, &vec![b'x'; length]));
         let head = frame(HEADERS, END_HEADERS, 1, &head);
         PREFACE.iter().copied().chain(head).chain(bodies).collect::<Bytes>()
