@@ -1,7 +1,8 @@
 //! Limits of uploads: how many a client may have, how much memory their bodies take, how many are stored at a time.
 //!
-//! Permits follow bytes: an upload whose body stands still holds a place of its own client and memory for what has arrived, up
-//! to twice as much. It holds no place among the uploads that are stored.
+//! Permits follow bytes: an upload whose body stands still holds a place of its own client and memory for what has arrived:
+//! up to twice as much and, once the memory runs short, all that it may still need. It holds no place among the uploads that
+//! are stored.
 
 mod ledger;
 mod line;
@@ -38,7 +39,7 @@ const BUFFERS: u64 = 64 * 1024;
 const MAX_SHARE: u64 = 64;
 /// The first piece that an upload takes for its body, unless it is shorter.
 const FIRST_BYTES: u64 = 64 * 1024;
-/// The largest piece that it takes later, unless more has arrived.
+/// The largest piece that it takes later, unless it takes all that it needs.
 const MAX_PIECE: u64 = 1024 * 1024;
 
 /// Gives out permits for uploads.
