@@ -5,7 +5,6 @@
 //! are stored.
 
 mod ledger;
-mod line;
 mod mapping;
 mod memory;
 mod slowest;

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Ledger, Payer};
+use super::ledger::Ledger;
 
 /// What came one grace ago counts e^8 = 3,000 times less than what comes now: what came fast at first buys no long
 /// stillness later.
@@ -45,36 +45,37 @@ pub struct Arrivals {
 
 /// An upload whose body arrives.
 pub struct Arrival {
-    pub payer: Payer,
+    network: Option<IpAddr>,
+    /// Bytes of memory.
+    held: u64,
     pub pace: Arc<Pace>,
     /// Cancelled when the upload is to end.
     pub ended: CancellationToken,
     /// When it began, and as much later as it has waited for memory since.
     began: Instant,
     waiting_since: Option<Instant>,
-    /// How long it waited before that.
-    waited: Duration,
 }
 
 impl Arrival {
-    fn new(payer: Payer, grace: Duration) -> Self {
+    /// Returns an upload that begins now. An upload that is younger than `grace` is not ended.
+    pub fn new(network: Option<IpAddr>, grace: Duration) -> Self {
         let fading = grace.div_f64(FADING).max(Duration::from_millis(1));
         Self {
-            payer,
+            network,
+            held: 0,
             pace: Arc::new(Pace::new(fading)),
             ended: CancellationToken::new(),
             began: Instant::now(),
             waiting_since: None,
-            waited: Duration::ZERO,
         }
     }
 
     /// Returns its burden, or `None` if the upload holds no memory, waits, or began less than `grace` ago.
-    fn burden(&self, of_network: u64, held: u64, grace: Duration) -> Option<Burden> {
+    fn burden(&self, of_network: u64, grace: Duration) -> Option<Burden> {
         let may_end = self.waiting_since.is_none() && self.began.elapsed() >= grace;
-        let all_seconds = held as f64 / self.pace.rate_of_late().filter(|_| may_end)?;
+        let all_seconds = self.held as f64 / self.pace.rate_of_late().filter(|_| may_end)?;
         let seconds = all_seconds.min((grace * LONG).as_secs_f64());
-        Some(Burden { seconds, held: (of_network, held), all_seconds })
+        Some(Burden { seconds, held: (of_network, self.held), all_seconds })
     }
 }
 
@@ -126,12 +127,11 @@ impl Pace {
 }
 
 impl Arrivals {
-    /// Adds an upload of `network` that begins now, and that is not ended while it is younger than `grace`. Returns its id and
-    /// the upload.
-    pub fn begin(&mut self, network: Option<IpAddr>, grace: Duration) -> (u64, &Arrival) {
+    /// Adds an upload. Returns its id.
+    pub fn begin(&mut self, arrival: Arrival) -> u64 {
         self.next += 1;
-        let payer = network.map_or(Payer::Upload(self.next), Payer::Network);
-        (self.next, self.by_id.entry(self.next).or_insert_with(|| Arrival::new(payer, grace)))
+        self.by_id.insert(self.next, arrival);
+        self.next
     }
 
     pub fn remove(&mut self, id: u64) {
@@ -139,9 +139,11 @@ impl Arrivals {
         self.ending = self.ending.filter(|ending| *ending != id);
     }
 
-    /// Returns how long an upload has waited for memory before now.
-    pub fn waited(&self, id: u64) -> Duration {
-        self.by_id.get(&id).map_or(Duration::ZERO, |arrival| arrival.waited)
+    /// Notes how much memory an upload holds.
+    pub fn set_held(&mut self, id: u64, bytes: u64) {
+        if let Some(arrival) = self.by_id.get_mut(&id) {
+            arrival.held = bytes;
+        }
     }
 
     /// Notes whether an upload waits for memory, which is no fault of its client.
@@ -150,7 +152,6 @@ impl Arrivals {
         if is_waiting {
             arrival.waiting_since.get_or_insert_with(Instant::now);
         } else if let Some(since) = arrival.waiting_since.take() {
-            arrival.waited += since.elapsed();
             arrival.began += since.elapsed();
             arrival.pace.pass_over(since.elapsed());
         }
@@ -159,18 +160,17 @@ impl Arrivals {
     /// Returns the burden of each upload that may be ended, with its id.
     pub fn burdens(&self, ledger: &Ledger, grace: Duration) -> impl Iterator<Item = (Burden, u64)> {
         let of = move |(id, arrival): (&u64, &Arrival)| {
-            let of_network = ledger.held(arrival.payer);
-            let held = ledger.held_by(arrival.payer, *id);
+            let of_network = ledger.held(arrival.network);
             // Nobody is ended who holds little in comparison: it would make no room.
             let is_large = of_network >= ledger.mean() / 2;
-            Some((arrival.burden(of_network, held, grace).filter(|_| is_large)?, *id))
+            Some((arrival.burden(of_network, grace).filter(|_| is_large)?, *id))
         };
         self.by_id.iter().filter_map(of)
     }
 
     /// Ends an upload for one of `waiting` that waits, unless that one holds more than the network of the upload: it is the
     /// reason then.
-    pub fn end_slowest(&mut self, ledger: &Ledger, waiting: Payer, grace: Duration) {
+    pub fn end_slowest(&mut self, ledger: &Ledger, waiting: Option<IpAddr>, grace: Duration) {
         if self.ending.is_some() {
             return;
         }

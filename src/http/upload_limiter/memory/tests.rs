@@ -1,6 +1,6 @@
 use tokio::time::timeout;
 
-use super::{super::ledger::Refused, *};
+use super::*;
 
 const WAIT: Duration = Duration::from_secs(4);
 
@@ -26,26 +26,20 @@ async fn in_time<T>(event: impl Future<Output = T>) -> T {
     timeout(WAIT, event).await.expect("no upload waits for longer")
 }
 
-/// Takes `step` bytes of `need` for a new upload.
-fn take(ledger: &mut Ledger, client: Option<IpAddr>, id: u64, step: u64, need: u64) -> Result<(), Refused> {
-    ledger.take(client.map_or(Payer::Upload(id), Payer::Network), id, step, need)
-}
-
 #[test]
 fn one_client_leaves_half_to_the_others_and_nothing_is_lost() {
     let mut ledger = Ledger::new(100);
     let [one, two] = [client(1), client(2)];
-    assert_eq!(take(&mut ledger, one, 0, 101, 101), Err(Refused::ForOthers));
-    let taken = (1..=100).filter(|id| take(&mut ledger, one, *id, 5, 5).is_ok()).count();
+    assert_eq!(ledger.take(one, 101, 101), None);
+    let taken = (0..100).filter(|_| ledger.take(one, 5, 5).is_some()).count();
     assert_eq!((taken, ledger.left), (10, 50));
-    assert_eq!(take(&mut ledger, two, 101, 25, 25), Ok(()));
-    assert_eq!(take(&mut ledger, two, 102, 1, 1), Err(Refused::ForItsNetwork));
-    assert_eq!(take(&mut ledger, None, 103, 25, 25), Ok(()));
-    ledger.give_back(Payer::Network(two.unwrap()), 101, 25);
-    ledger.give_back(Payer::Upload(103), 103, 25);
-    (1..=10).for_each(|id| ledger.give_back(Payer::Network(one.unwrap()), id, 5));
-    assert!(ledger.by_payer.is_empty());
-    assert_eq!(take(&mut ledger, one, 104, 100, 100), Ok(()), "one upload may take what is left");
+    assert_eq!([ledger.take(two, 25, 25), ledger.take(two, 1, 1)], [Some(25), None]);
+    assert_eq!(ledger.take(None, 25, 25), Some(25));
+    ledger.give_back(two, 25);
+    ledger.give_back(None, 25);
+    ledger.give_back(one, 50);
+    assert!(ledger.by_network.is_empty());
+    assert_eq!(ledger.take(one, 100, 100), Some(100), "one upload may take what is left");
 }
 
 #[tokio::test]
@@ -54,49 +48,32 @@ async fn a_site_of_many_networks_leaves_half_to_the_others_too() {
     let mut uploads = Vec::new();
     for network in 0..50 {
         let mut upload = memory.reservation(Some(format!("2001:db8:1:{network}::1").parse().unwrap()));
-        if upload.wait(5, 5).is_none() {
+        if upload.take(5, 5) {
             uploads.push(upload);
         }
     }
     assert_eq!((uploads.len(), memory.lock().ledger.left), (10, 50));
-    assert!(memory.reservation(Some("2001:db8:2::1".parse().unwrap())).wait(50, 50).is_none());
+    assert!(memory.reservation(Some("2001:db8:2::1".parse().unwrap())).take(50, 50));
 }
 
 #[test]
-fn what_is_announced_takes_nothing_and_first_pieces_a_third() {
+fn what_is_kept_goes_to_those_that_need_no_more() {
     let mut ledger = Ledger::new(300);
-    let taken = (1..200).filter(|id| take(&mut ledger, None, *id, 1, 90).is_ok()).count();
-    assert_eq!((taken, ledger.left), (100, 200));
-    assert_eq!(take(&mut ledger, client(1), 0, 1, 1), Ok(()), "it needs no more");
-    assert_eq!(take(&mut ledger, None, 1, 89, 89), Ok(()));
-}
-
-#[test]
-fn a_piece_is_taken_only_if_all_uploads_can_be_completed_then() {
-    let mut ledger = Ledger::new(300);
-    for n in 1..4 {
-        assert_eq!(take(&mut ledger, client(n), 0, 10, 90), Ok(()));
-        assert_eq!(take(&mut ledger, client(n), 0, 30, 80), Ok(()));
+    for n in 1..5 {
+        assert_eq!(ledger.take(client(n), 20, 90), Some(20), "steps are taken while there is plenty");
     }
-    assert_eq!(take(&mut ledger, client(4), 0, 20, 90), Ok(()));
-    assert_eq!(
-        take(&mut ledger, client(5), 0, 20, 90),
-        Err(Refused::ForOthers),
-        "60 are left, and 50 needed"
-    );
-    assert_eq!(take(&mut ledger, client(1), 0, 30, 50), Ok(()), "30 are left, and 20 needed");
-    assert_eq!(take(&mut ledger, client(2), 0, 11, 50), Err(Refused::ForOthers), "19 would be left");
-    assert_eq!(take(&mut ledger, client(1), 0, 20, 20), Ok(()));
-    assert_eq!(take(&mut ledger, client(2), 0, 11, 50), Ok(()));
+    for n in 5..7 {
+        assert_eq!(ledger.take(client(n), 20, 90), Some(90), "then all that is needed");
+    }
+    assert_eq!(ledger.take(client(7), 20, 90), None, "or nothing");
 }
 
 #[test]
 fn what_requests_take_is_kept_from_bodies() {
     let mut ledger = Ledger::new(300);
     assert_eq!([ledger.take_request(60), ledger.take_request(60)], [60, 40], "they have a third at most");
-    assert_eq!(take(&mut ledger, client(1), 0, 20, 200), Ok(()));
-    assert_eq!(take(&mut ledger, client(1), 0, 181, 181), Err(Refused::ForOthers));
-    assert_eq!(take(&mut ledger, client(1), 0, 180, 180), Ok(()));
+    assert_eq!([ledger.take(client(1), 20, 201), ledger.take(client(1), 90, 200)], [Some(20), None]);
+    assert_eq!(ledger.take(client(2), 90, 180), Some(180));
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,7 +117,7 @@ async fn uploads_that_wait_or_have_just_begun_are_not_ended() {
     let held = upload(&memory, client(2), 200, 1).await;
     held.mark_arrived();
     let ended = waiting.ended();
-    let waited = tokio::spawn(async move { waiting.grow(110, 110).await });
+    let waited = tokio::spawn(async move { waiting.grow(10, 10).await });
     tokio::task::yield_now().await;
     tokio::time::advance(WAIT / 5).await;
     let young = upload(&memory, client(3), 100, 1).await;
@@ -148,7 +125,7 @@ async fn uploads_that_wait_or_have_just_begun_are_not_ended() {
     tokio::time::advance(WAIT / 5).await;
     assert!(!ended.is_cancelled() && !is_young.is_cancelled() && !waited.is_finished());
     let may_be_ended = {
-        let State { ledger, arrivals, .. } = &*young.memory.lock();
+        let State { ledger, arrivals } = &*young.memory.lock();
         arrivals.burdens(ledger, Duration::ZERO).count()
     };
     assert_eq!(may_be_ended, 1, "only the young one is looked at");
