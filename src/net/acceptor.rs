@@ -357,8 +357,7 @@ async fn handshake(
     let mut stream = turns.in_turn(permits.client, rest).await?;
     let alpn = stream.get_ref().1.alpn_protocol();
     let place = http2_places::used(place, alpn);
-    let is_challenge = alpn == Some(ACME_TLS_ALPN);
-    if is_challenge {
+    if alpn == Some(ACME_TLS_ALPN) {
         stream.shutdown().await?;
         return Err(io::Error::other("an ACME directory looked for its challenge"));
     }

@@ -1,7 +1,7 @@
 //! Places for connections of HTTP/2, each of which takes as much memory as eight of HTTP/1.1.
 //!
-//! HTTP/2 lets a client send 64 KiB of bodies before anybody reads them (RFC 9113, section 6.9.2), beside the heads of its
-//! requests. Where there is no place, TLS offers HTTP/1.1 alone, and who speaks HTTP/2 unasked is told to use HTTP/1.1.
+//! HTTP/2 lets a client send bodies before anybody reads them, as many bytes as the window of its connection has (RFC 9113,
+//! section 6.9.1), beside the heads of its requests. Where there is no place, TLS offers HTTP/1.1 alone, and who speaks HTTP/2 unasked is told to use HTTP/1.1.
 
 use std::{io, net::IpAddr, sync::Arc};
 
@@ -24,7 +24,9 @@ pub struct Http2Places(Arc<Budget>);
 
 /// The place of one connection; dropping it gives it back.
 #[derive(Debug)]
-pub struct Http2Place(#[allow(dead_code, reason = "it is held, not read")] BudgetPermit);
+pub struct Http2Place {
+    _permit: BudgetPermit,
+}
 
 impl Http2Places {
     /// Returns the places of a broker with room for `connections` of any kind.
@@ -34,7 +36,7 @@ impl Http2Places {
 
     /// Returns a place for a connection of `client`, or `None` if the client would then have more than it leaves.
     pub fn take(&self, client: Option<IpAddr>) -> Option<Http2Place> {
-        self.0.of(client).permit(1).map(Http2Place)
+        self.0.of(client).permit(1).map(|permit| Http2Place { _permit: permit })
     }
 }
 
