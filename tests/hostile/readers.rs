@@ -117,15 +117,19 @@ async fn visitors_that_took_one_large_frame_each(attack: Attack) {
     let mut origin = target.client().await;
     origin.send(json!({ "t": "register", "podId": "taken" })).await;
     origin.receive().await;
-    let mut visitors = many(2400, async |n| {
-        let mut visitor = target.client().await;
-        visitor
-            .send(json!({ "t": "offer", "podId": "taken", "sessionId": format!("s{n}"), "sdp": "x" }))
-            .await;
-        (n, visitor)
-    })
-    .await;
-    for _ in 0..2400 {
+    let visitors = many(1250, async |pair| {
+        let mut visitors = target.two_clients().await;
+        for (n, visitor) in visitors.iter_mut().enumerate() {
+            let session_id = format!("s{}", 2 * pair + n);
+            visitor
+                .send(json!({ "t": "offer", "podId": "taken", "sessionId": session_id, "sdp": "x" }))
+                .await;
+        }
+        let [one, two] = visitors;
+        [(2 * pair, one), (2 * pair + 1, two)]
+    });
+    let mut visitors: Vec<_> = visitors.await.into_iter().flatten().collect();
+    for _ in 0..2500 {
         assert_eq!(origin.receive().await["t"], "offer");
     }
     let sdp = "x".repeat(MAX_FRAME - 200);

@@ -203,11 +203,22 @@ impl Target {
     /// A WebSocket that is spoken properly, on a connection of its own: those that wait on a connection of HTTP/2 are in
     /// one another's way.
     pub async fn client(&self) -> Socket<Wire> {
-        let wire = match self.transport.is_http2() {
+        speak(match self.transport.is_http2() {
             true => Wire::Stream(self.http2().await.tunnel().await),
             false => self.socket().await,
-        };
-        Socket { stream: WebSocketStream::from_raw_socket(wire, Role::Client, None).await }
+        })
+        .await
+    }
+
+    /// Two of them, which share a connection over HTTP/2, for attacks by more sockets than there are places for such
+    /// connections. Neither may wait.
+    pub async fn two_clients(&self) -> [Socket<Wire>; 2] {
+        if !self.transport.is_http2() {
+            return [self.client().await, self.client().await];
+        }
+        let mut connection = self.http2().await;
+        let [one, two] = [connection.tunnel().await, connection.tunnel().await].map(Wire::Stream);
+        [speak(one).await, speak(two).await]
     }
 
     /// Begins a request whose body, if it has any, is still to be written. `body` is its length, if that is told.
@@ -410,4 +421,9 @@ impl Download {
         }
         Ok(rest)
     }
+}
+
+/// Returns a WebSocket that is spoken properly on `wire`.
+async fn speak(wire: Wire) -> Socket<Wire> {
+    Socket { stream: WebSocketStream::from_raw_socket(wire, Role::Client, None).await }
 }
