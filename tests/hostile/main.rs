@@ -4,9 +4,6 @@
 
 #![cfg(not(debug_assertions))] // The memory of the release build is what counts: cargo test --release --test hostile
 
-#[path = "../tls/client.rs"]
-#[allow(dead_code, reason = "the tests of TLS use the rest of it")]
-mod client;
 #[path = "../support/mod.rs"]
 mod support;
 

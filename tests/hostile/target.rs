@@ -17,13 +17,13 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 use crate::{
-    client::Client,
     support::{
         SOON, bytes,
         bytes::Answer,
         http2::{self, Http2, Tunnel, poll_room},
         siege::Siege,
         socket::Socket,
+        tls_client::Client,
     },
     wire::Wire,
 };

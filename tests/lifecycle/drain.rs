@@ -10,14 +10,14 @@ use tokio::{
 
 use crate::{
     Configured,
-    certs::{Authority, Files},
-    client::Client,
     support::{
         SOON, bytes,
+        certs::{Authority, Files},
         frames::offer,
         pod::Pod,
         raw::{self, Raw, upload_head},
         socket::Socket,
+        tls_client::Client,
     },
 };
 

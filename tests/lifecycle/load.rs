@@ -23,13 +23,11 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    client::Client,
-    support::{
-        SOON, frames,
-        pod::Pod,
-        raw::{Answer, Raw, upload_head},
-    },
+use crate::support::{
+    SOON, frames,
+    pod::Pod,
+    raw::{Answer, Raw, upload_head},
+    tls_client::Client,
 };
 
 pub const ORIGINS: usize = 20;

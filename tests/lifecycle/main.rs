@@ -1,11 +1,5 @@
 //! The life of the process: what it tells its service manager, what a SIGHUP changes, how it ends.
 
-#[path = "../tls/certs.rs"]
-#[allow(dead_code, reason = "the tests of TLS use the rest")]
-mod certs;
-#[path = "../tls/client.rs"]
-#[allow(dead_code, reason = "the tests of TLS use the rest")]
-mod client;
 mod drain;
 mod load;
 mod manager;
@@ -19,8 +13,9 @@ mod upgrades;
 use std::{fs, path::PathBuf, time::Duration};
 
 use support::{
-    SOON,
+    SOON, certs,
     process::{Broker, command},
+    tls_client,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -81,8 +76,8 @@ fn whole(toml: &str) -> String {
 }
 
 /// Waits until new connections are shown the certificate of `pair`.
-async fn until_shown(client: &client::Client, address: &str, pair: &certs::Pair) {
-    let wanted = client::first(&pair.chain);
+async fn until_shown(client: &tls_client::Client, address: &str, pair: &certs::Pair) {
+    let wanted = tls_client::first(&pair.chain);
     let poll = async {
         while client.shown(address, "pods.example").await != wanted {
             tokio::time::sleep(Duration::from_millis(5)).await;

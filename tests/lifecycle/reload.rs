@@ -9,15 +9,15 @@ use tokio::{
 
 use crate::{
     Configured,
-    certs::{Authority, Files},
-    client::{Client, first},
     support::{
         SOON, bytes,
+        certs::{Authority, Files},
         frames::{register, registered},
         pod::Pod,
         process::{Broker, command},
         raw::{self, Answer, Raw},
         socket::Socket,
+        tls_client::{Client, first},
     },
 };
 

@@ -18,12 +18,12 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    certs::{Authority, Files},
-    client::Client,
     load::{Load, ORIGINS},
     support::{
         SOON,
+        certs::{Authority, Files},
         process::{Broker, activated},
+        tls_client::Client,
     },
 };
 

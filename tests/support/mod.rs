@@ -3,6 +3,7 @@
 
 pub mod bounds;
 pub mod bytes;
+pub mod certs;
 pub mod credential;
 pub mod frames;
 pub mod http2;
@@ -15,6 +16,7 @@ pub mod siege;
 pub mod signed;
 pub mod socket;
 pub mod throttled;
+pub mod tls_client;
 
 use std::{io::Write, time::Duration};
 
