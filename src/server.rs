@@ -178,6 +178,7 @@ impl Builder {
             http2_places: Http2Places::new(pool.places),
             requests: Arc::default(),
             throttles: Arc::default(),
+            frames: Arc::default(),
             turns: Arc::new(ClientPermits::new(1)),
             stop: app.stop.clone(),
             silent: SilentConnections::default(),

@@ -22,6 +22,7 @@ use super::{
     listener::{BACKLOG, Listener, ListeningSocket},
     proxy_protocol::{self, Named},
     silent::SilentConnections,
+    small_frames::{FrameThrottles, ThrottledFrames},
     stream::{Raw, Stream, Transport},
     throttle::ClientThrottles,
 };
@@ -53,6 +54,8 @@ pub struct AcceptContext {
     pub http2_places: Http2Places,
     /// How often the requests on streams of each network are begun.
     pub throttles: Arc<ClientThrottles>,
+    /// How fast the frames of each network are read.
+    pub frames: Arc<FrameThrottles>,
     /// The work that a handshake takes of the processor is done for one connection of a client at a time.
     pub turns: Arc<ClientPermits>,
     /// Cancelled when nothing more is to be accepted.
@@ -326,6 +329,7 @@ async fn prepare(
             http2_places: accept_context.http2_places.clone(),
             requests: accept_context.requests.clone(),
             throttles: accept_context.throttles.clone(),
+            frames: accept_context.frames.clone(),
             address: remote.ip(),
             client: counted.as_ref().map(ConnectionPermit::client),
         };
@@ -351,6 +355,7 @@ async fn handshake(
     turns: &ClientPermits,
     permits: &ConnectionPermits,
 ) -> io::Result<(Transport, Option<Http2Place>)> {
+    let raw = ThrottledFrames::new(raw, permits.tls_throttle());
     let hello = LazyConfigAcceptor::new(TlsAcceptor::default(), raw).await?;
     let place = permits.http2_place();
     let rest = async { hello.into_stream(configs.of(place.as_ref()).clone()).await };

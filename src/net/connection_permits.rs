@@ -8,7 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     connection_limiter::{AddressLimits, ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
     http2_places::{Http2Place, Http2Places},
+    read_throttle::ReadThrottle,
     request_throttle::RequestThrottle,
+    small_frames::FrameThrottles,
     streams::StreamProgress,
     throttle::{ClientThrottles, Rate},
 };
@@ -26,6 +28,8 @@ pub struct ConnectionPermits {
     pub requests: Arc<ConnectionLimiter>,
     /// How often these are begun.
     pub throttles: Arc<ClientThrottles>,
+    /// How fast the frames of a connection are read.
+    pub frames: Arc<FrameThrottles>,
     /// Nobody where a trusted proxy is at the other end, whose connections are not counted by address.
     pub client: Option<IpAddr>,
     /// The other end's, as it is known.
@@ -92,6 +96,17 @@ impl ConnectionPermits {
     /// Returns the throttle of requests on streams, if there is any for the client.
     pub fn throttle(&self) -> Option<RequestThrottle> {
         Some(RequestThrottle::new(self.throttles.of(self.client?, REQUESTS)))
+    }
+
+    /// Returns the throttle of the frames of HTTP/2, if there is any for the client.
+    pub fn http2_throttle(&self) -> Option<ReadThrottle> {
+        let of_sockets = self.live.load().signal.frames_per_second_per_address();
+        Some(self.frames.http2(self.limited_client()?, of_sockets))
+    }
+
+    /// Returns the throttle of the records of TLS, if there is any for the client.
+    pub fn tls_throttle(&self) -> Option<ReadThrottle> {
+        Some(self.frames.tls(self.limited_client()?))
     }
 
     /// Returns whether no rate holds for the client at present.

@@ -29,6 +29,7 @@ use super::{
     request_body,
     request_throttle::RequestThrottle,
     response_body::StreamBody,
+    small_frames::{Http2Frames, ThrottledFrames},
     stream::{Stream, Version},
     streams::{Executor, Streams},
 };
@@ -188,6 +189,7 @@ impl Connection {
         let fuses = FuseConfig::disabled().with_write_stall_timeout(http.bounds.write_timeout);
         let client = self.connection_permits.limited_client();
         let limits = HeadLimits { budget: self.heads.of(client), timeout: http.head_timeout };
+        let stream = ThrottledFrames::<_, Http2Frames>::new(stream, self.connection_permits.http2_throttle());
         let stream = BoundedHeads::new(stream, (!self.is_proxy).then_some(limits));
         // Nothing ever relaxes this one.
         let conn_ctrl = ConnCtrl::new();

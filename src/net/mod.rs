@@ -6,8 +6,8 @@
 //! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
 //! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`limits`] how often
-//! it may ask, [`throttle`] what waits for its turn, and [`request_throttle`] which requests on streams do, [`path`] which
-//! paths are the same.
+//! it may ask, [`throttle`] what waits for its turn, [`request_throttle`] which requests on streams do, and [`read_throttle`]
+//! when a connection is read on, also where it has too many [`small_frames`], [`path`] which paths are the same.
 
 pub(crate) mod acceptor;
 pub(crate) mod budget;
@@ -24,12 +24,14 @@ pub(crate) mod listener;
 pub(crate) mod network;
 pub(crate) mod path;
 mod proxy_protocol;
+pub(crate) mod read_throttle;
 pub(crate) mod refusals;
 pub(crate) mod request_body;
 mod request_throttle;
 mod response_body;
 pub(crate) mod serving;
 pub(crate) mod silent;
+pub(crate) mod small_frames;
 mod stream;
 mod streams;
 pub(crate) mod throttle;

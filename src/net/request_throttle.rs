@@ -43,7 +43,7 @@ impl RequestThrottle {
 
     /// Takes a turn if nothing has to wait for it. Returns whether it was counted.
     pub fn try_turn(&self) -> bool {
-        self.client.try_count(Instant::now())
+        self.client.try_count(Instant::now(), 1)
     }
 
     /// Waits for a turn, and counts it. Who gives up before costs the others nothing.
@@ -58,7 +58,7 @@ impl RequestThrottle {
         }
         let place = self.place()?;
         let _first = self.own.line.lock().await;
-        self.client.turn(&place.of_client).await;
+        self.client.turn(&place.of_client, 1).await;
         Ok(())
     }
 
@@ -91,7 +91,7 @@ mod tests {
     fn connections(count: usize) -> Vec<RequestThrottle> {
         let one = std::time::Duration::from_millis(1);
         let client = ClientThrottles::default().of([192, 0, 2, 1].into(), Rate { interval: one, burst: one });
-        while client.try_count(Instant::now()) {}
+        while client.try_count(Instant::now(), 1) {}
         (0..count).map(|_| RequestThrottle::new(client.clone())).collect()
     }
 

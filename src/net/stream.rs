@@ -14,7 +14,11 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{connection_limiter::ConnectionPermit, silent::Silent};
+use super::{
+    connection_limiter::ConnectionPermit,
+    silent::Silent,
+    small_frames::{ThrottledFrames, TlsRecords},
+};
 
 /// A connection and its place among all connections, which it gives back at its end, after an upgrade too.
 pub struct Stream {
@@ -66,7 +70,7 @@ impl Stream {
 
 pub enum Transport {
     Plain(Raw),
-    Tls(Box<TlsStream<Raw>>),
+    Tls(Box<TlsStream<ThrottledFrames<Raw, TlsRecords>>>),
 }
 
 pub enum Raw {

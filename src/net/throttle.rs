@@ -82,17 +82,17 @@ impl Throttle {
         Self { rate, paid: Instant::now() }
     }
 
-    /// Counts one at `now`. Returns when the next is due.
-    pub fn count(&mut self, now: Instant) -> Instant {
-        self.paid = self.paid.max(now) + self.rate.interval;
+    /// Counts `number` at `now`. Returns when the next is due.
+    pub fn count(&mut self, now: Instant, number: u32) -> Instant {
+        self.paid = self.paid.max(now) + self.rate.interval * number;
         self.due()
     }
 
-    /// Counts one at `now`, unless it is not due yet. Returns whether it was counted.
-    pub fn try_count(&mut self, now: Instant) -> bool {
+    /// Counts `number` at `now`, unless the first of them is not due yet. Returns whether they were counted.
+    pub fn try_count(&mut self, now: Instant, number: u32) -> bool {
         let is_due = self.due() <= now;
         if is_due {
-            self.count(now);
+            self.count(now, number);
         }
         is_due
     }
@@ -154,19 +154,19 @@ impl SharedThrottle {
 }
 
 impl ClientThrottle {
-    /// Counts one at `now`, unless it has to wait for its turn. Returns whether it was counted.
-    pub fn try_count(&self, now: Instant) -> bool {
+    /// Counts `number` at `now`, unless the first of them has to wait for its turn. Returns whether they were counted.
+    pub fn try_count(&self, now: Instant, number: u32) -> bool {
         let mut client = lock(&self.client.paid);
         if client.waiting > 0 || client.throttle.due() > now {
             return false;
         }
         if let Some(site) = &self.site {
             let mut site = lock(&site.paid);
-            if site.waiting > 0 || !site.throttle.try_count(now) {
+            if site.waiting > 0 || !site.throttle.try_count(now, number) {
                 return false;
             }
         }
-        client.throttle.count(now);
+        client.throttle.count(now, number);
         true
     }
 
@@ -180,18 +180,18 @@ impl ClientThrottle {
         lock(&self.client.paid).waiting
     }
 
-    /// Waits for a turn, and counts it. Who gives up before costs the others nothing. Whoever does not poll it to its end
-    /// holds up its client and its site.
-    pub async fn turn(&self, _waiting: &Waiting<'_>) {
+    /// Waits for a turn, and counts `number`. Who gives up before costs the others nothing. Whoever does not poll it to its
+    /// end holds up its client and its site.
+    pub async fn turn(&self, _waiting: &Waiting<'_>, number: u32) {
         let _first = self.client.line.lock().await;
         self.client.due().await;
         if let Some(site) = &self.site {
             let _waiting = site.wait();
             let _first = site.line.lock().await;
             site.due().await;
-            lock(&site.paid).throttle.count(Instant::now());
+            lock(&site.paid).throttle.count(Instant::now(), number);
         }
-        lock(&self.client.paid).throttle.count(Instant::now());
+        lock(&self.client.paid).throttle.count(Instant::now(), number);
     }
 }
 

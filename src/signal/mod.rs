@@ -152,6 +152,5 @@ pub mod shutdown;
 pub mod socket;
 pub mod state;
 mod takeovers;
-mod throttle;
 pub mod wire;
 mod write_stall;

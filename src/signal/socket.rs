@@ -46,13 +46,17 @@ use super::{
     outbox::{Next, Outbox},
     read_budget::ReadBudget,
     registration::register,
-    throttle::SocketThrottle,
     wire,
     write_stall::{Taken, WriteStallTimeout},
 };
 use crate::{
     config::SignalSettings,
-    net::{budget::Budget, throttle::ClientThrottles},
+    net::{
+        budget::Budget,
+        read_throttle::ReadThrottle,
+        small_frames::{ThrottledFrames, WebSocketFrames},
+        throttle::ClientThrottles,
+    },
 };
 
 /// How long a peer has to take the last frames and to answer the close frame.
@@ -105,7 +109,7 @@ impl SocketHandle {
 }
 
 /// The WebSocket over a stream whose reads and writes are watched.
-type Stream<S> = WebSocketStream<ReadBudget<WriteStallTimeout<S>>>;
+type Stream<S> = WebSocketStream<ReadBudget<WriteStallTimeout<ThrottledFrames<S, WebSocketFrames>>>>;
 
 /// Serves a connection of a client in `network` from after the upgrade until it is closed; `admission` decides what it
 /// may register, and `opened` is given the handle of the socket.
@@ -151,10 +155,17 @@ where
         .write_buffer_size(WRITE_BATCH)
         .max_frame_size(Some(max_frame))
         .max_message_size(Some(max_frame));
+    let stream = ThrottledFrames::new(stream, Some(throttle(hub, network, limits)));
     let write_stall = WriteStallTimeout::new(stream, limits.ping_interval);
     let read_budget = ReadBudget::new(write_stall, max_frame, hub.read_budget.of(network));
     let outbox = Arc::new(Outbox::new(limits.max_queue.as_u64() as usize, hub.budget.of(network)));
     (WebSocketStream::from_raw_socket(read_budget, Role::Server, Some(config)).await, outbox)
+}
+
+/// Returns the pace of a socket.
+fn throttle(hub: &Hub, network: Option<IpAddr>, limits: &SignalSettings) -> ReadThrottle {
+    let of_client = limits.frames_per_second_per_address();
+    ReadThrottle::new(&hub.throttles, network, limits.frames_per_second, of_client)
 }
 
 struct Connection<S> {
@@ -167,7 +178,7 @@ struct Connection<S> {
     silence: Keepalive,
     /// Goes off when `silence` is due, or before: its deadline moves with every frame, the alarm need not.
     alarm: Pin<Box<Sleep>>,
-    throttle: SocketThrottle,
+    throttle: ReadThrottle,
     /// How long a frame waits for room in the queue of its receiver.
     max_pause: Duration,
     /// Waits for that room, or after a refusal; the frames that follow are not handled meanwhile.
@@ -209,12 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             takeover_timeout: limits.takeover_timeout,
             alarm: Box::pin(sleep_until(silence.deadline)),
             silence,
-            throttle: SocketThrottle::new(
-                &hub.throttles,
-                network,
-                limits.frames_per_second,
-                limits.frames_per_second_per_address(),
-            ),
+            throttle: throttle(&hub, network, &limits),
             max_pause: limits.ping_interval,
             pause: None,
             registering: None,
@@ -301,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<(), Ended> {
         self.silence.heard();
         if !self.outbox.credit().spend() {
-            self.throttle.count();
+            self.throttle.count(1);
         }
         let read_budget = self.socket.get_mut();
         match &message {

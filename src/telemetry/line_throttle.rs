@@ -105,7 +105,7 @@ impl<S: Subscriber> Layer<S> for LineThrottle {
             throttle: Throttle::new(Rate { interval: INTERVAL, burst: INTERVAL * (BURST - 1) }),
             left_out: LeftOut { lines: 0, level: *metadata.level(), message: String::new() },
         });
-        if throttle.try_count(Instant::now()) {
+        if throttle.try_count(Instant::now(), 1) {
             return true;
         }
         left_out.lines += 1;

@@ -23,11 +23,11 @@ fn of_network(all: &ClientThrottles, network: usize) -> ClientThrottle {
 
 /// Counts as many as need not wait.
 fn count(throttle: &ClientThrottle) -> usize {
-    (0..1_000).take_while(|_| throttle.try_count(Instant::now())).count()
+    (0..1_000).take_while(|_| throttle.try_count(Instant::now(), 1)).count()
 }
 
 async fn turn(throttle: &ClientThrottle) {
-    throttle.turn(&throttle.wait()).await;
+    throttle.turn(&throttle.wait(), 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +93,7 @@ async fn who_gives_up_its_turn_costs_the_others_nothing() {
     let mut last = Box::pin(turn(&patient));
     assert_eq!((&mut last).now_or_never(), None);
     advance(RATE.interval).await;
-    assert!(!impatient.try_count(Instant::now()), "others wait");
+    assert!(!impatient.try_count(Instant::now(), 1), "others wait");
     drop(waiting);
     last.await;
     assert_eq!(begun.elapsed(), RATE.interval);
@@ -117,7 +117,7 @@ proptest! {
                     let (throttle, done) = (of_network(&all, n), done[n].clone());
                     tokio::spawn(async move {
                         loop {
-                            if !throttle.try_count(Instant::now()) {
+                            if !throttle.try_count(Instant::now(), 1) {
                                 turn(&throttle).await;
                             }
                             done.fetch_add(1, Relaxed);
@@ -130,7 +130,7 @@ proptest! {
             for _ in 0..100 {
                 sleep(RATE.interval * 5).await;
                 let begun = Instant::now();
-                if !quiet.try_count(begun) {
+                if !quiet.try_count(begun, 1) {
                     turn(&quiet).await;
                 }
                 prop_assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());

@@ -1,38 +1,44 @@
-//! How fast frames are read that nobody else paid for: a socket has a rate, and all sockets of a client share one.
+//! How fast a connection or a socket is read: it has a rate, and all those of a client share one.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep_until};
+use futures_util::FutureExt;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::net::throttle::{ClientThrottle, ClientThrottles, Rate, Throttle};
+use super::throttle::{ClientThrottle, ClientThrottles, Rate, Throttle};
 
-/// Frames of a socket that is seldom heard that do not wait for those of the other sockets of its client.
+/// Frames of one that is seldom heard that do not wait for those of the others of its client.
 const ALLOWANCE: u32 = 32;
-/// A socket recovers one of them in the time in which so many frames of its client are read. As many sockets as a client
-/// may have by default add a fifth to its rate.
+/// One of them is recovered in the time in which so many frames of its client are read. As many sockets as a client may have
+/// by default add a fifth to its rate.
 const RECOVERS_IN: u32 = 5_000;
 
-/// The pace of one socket.
-pub struct SocketThrottle {
+/// The pace of one connection or socket.
+pub struct ReadThrottle {
     own: Throttle,
     of_client: Option<OfClient>,
-    /// When the next frame may be read, unless that is at once.
-    next: Option<Instant>,
-    /// Ends when it is the socket's turn among those of its client. In a task of its own, as a socket that is being written
-    /// to does not poll it, and those behind it wait until it ends.
+    /// Ends when the next frame may be read, unless that is at once.
+    next: Option<Pin<Box<Sleep>>>,
+    /// Ends when it is its turn among those of its client. In a task of its own, as what is being written to does not poll
+    /// it, and those behind it wait until it ends.
     turn: Option<AbortOnDropHandle<()>>,
 }
 
-/// The pace that a socket shares with the others of its client.
+/// The pace that it shares with the others of its client.
 struct OfClient {
     shared: ClientThrottle,
     allowance: Throttle,
 }
 
-impl SocketThrottle {
-    /// Returns the pace of a socket of `client`, in frames a second, and of all sockets of that client; without one, it shares
-    /// nothing with others.
+impl ReadThrottle {
+    /// Returns the pace of one of `client`, in frames a second, and of all of that client; without one, it shares nothing
+    /// with others.
     pub fn new(all: &ClientThrottles, client: Option<IpAddr>, own: u32, of_client: u32) -> Self {
         let rate = |frames_per_second| Rate {
             interval: Duration::from_secs(1) / frames_per_second,
@@ -50,34 +56,39 @@ impl SocketThrottle {
 
     /// Reads the next frame when it is its turn. Cancel safe if `read` is.
     pub async fn paced<T>(&mut self, read: impl Future<Output = T>) -> T {
-        if self.next.is_some() || self.turn.is_some() {
-            // In a box, because hardly any socket ever needs it.
-            Box::pin(self.wait()).await;
-        }
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
         read.await
     }
 
-    async fn wait(&mut self) {
+    /// Ready once the next frame may be read.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(turn) = &mut self.turn {
             // It ends early where the runtime does.
-            let _ = turn.await;
+            let _ = ready!(turn.poll_unpin(cx));
             self.turn = None;
         }
-        if let Some(next) = self.next {
-            sleep_until(next).await;
+        if let Some(next) = &mut self.next {
+            ready!(next.as_mut().poll(cx));
             self.next = None;
         }
+        Poll::Ready(())
     }
 
-    /// Counts a frame that was read.
-    pub fn count(&mut self) {
+    /// Returns whether the next frame has to wait.
+    pub fn is_late(&self) -> bool {
+        self.turn.is_some() || self.next.is_some()
+    }
+
+    /// Counts frames that were read.
+    pub fn count(&mut self, frames: u32) {
         let now = Instant::now();
-        let due = self.own.count(now);
-        self.next = (due > now).then_some(due);
+        let due = self.own.count(now, frames);
+        // In a box, because hardly any ever needs it.
+        self.next = (due > now).then(|| Box::pin(sleep_until(due)));
         let Some(OfClient { shared, allowance }) = &mut self.of_client else { return };
-        if !shared.try_count(now) && !allowance.try_count(now) {
+        if !shared.try_count(now, frames) && !allowance.try_count(now, frames) {
             let shared = shared.clone();
-            let turn = async move { shared.turn(&shared.wait()).await };
+            let turn = async move { shared.turn(&shared.wait(), frames).await };
             self.turn = Some(AbortOnDropHandle::new(tokio::spawn(turn)));
         }
     }
@@ -101,13 +112,13 @@ mod tests {
     async fn sent(all: &ClientThrottles, clients: &[&str]) -> Vec<u32> {
         let sockets = clients.iter().map(|client| {
             let network = (!client.is_empty()).then(|| client.parse().unwrap());
-            let mut throttle = SocketThrottle::new(all, network, 10, OF_CLIENT);
+            let mut throttle = ReadThrottle::new(all, network, 10, OF_CLIENT);
             let frames = Arc::<AtomicU32>::default();
             let counted = frames.clone();
             let sends = tokio::spawn(async move {
                 loop {
                     throttle.paced(async { counted.fetch_add(1, Relaxed) }).await;
-                    throttle.count();
+                    throttle.count(1);
                 }
             });
             (sends, frames)
@@ -164,11 +175,11 @@ mod tests {
             sleep(Duration::from_secs(5)).await;
             for (client, frames) in [("2001:db8:1:2::1", ALLOWANCE), ("2001:db8:1:3::", 100 + ALLOWANCE)] {
                 let client_address = client.parse().unwrap();
-                let mut throttle = SocketThrottle::new(&all, Some(client_address), 500, OF_CLIENT);
+                let mut throttle = ReadThrottle::new(&all, Some(client_address), 500, OF_CLIENT);
                 let begun = Instant::now();
                 for _ in 0..frames {
                     throttle.paced(async {}).await;
-                    throttle.count();
+                    throttle.count(1);
                 }
                 throttle.paced(async {}).await;
                 assert_eq!(begun.elapsed(), Duration::ZERO, "{client}");
@@ -181,9 +192,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_take_its_turn_holds_up_nobody() {
         let all = ClientThrottles::default();
-        let mut stuck = SocketThrottle::new(&all, Some([192, 0, 2, 1].into()), 500, OF_CLIENT);
+        let mut stuck = ReadThrottle::new(&all, Some([192, 0, 2, 1].into()), 500, OF_CLIENT);
         while stuck.turn.is_none() {
-            stuck.count();
+            stuck.count(1);
         }
         let total = sent(&all, &["192.0.2.1"; 10]).await.iter().sum::<u32>() - 10 * ALLOWANCE;
         assert!((490..=510).contains(&total), "{total}");
