@@ -100,13 +100,16 @@ impl ConnectionPermits {
 
     /// Returns the throttle of the frames of HTTP/2, if there is any for the client.
     pub fn http2_throttle(&self) -> Option<ReadThrottle> {
-        let of_sockets = self.live.load().signal.frames_per_second_per_address();
-        Some(self.frames.http2(self.limited_client()?, of_sockets))
+        Some(self.frames.http2(self.limited_client()?, self.frames_of_sockets()))
     }
 
     /// Returns the throttle of the records of TLS, if there is any for the client.
     pub fn tls_throttle(&self) -> Option<ReadThrottle> {
-        Some(self.frames.tls(self.limited_client()?))
+        Some(self.frames.tls(self.limited_client()?, self.frames_of_sockets()))
+    }
+
+    fn frames_of_sockets(&self) -> u32 {
+        self.live.load().signal.frames_per_second_per_address()
     }
 
     /// Returns whether no rate holds for the client at present.

@@ -21,8 +21,7 @@ use super::{read_throttle::ReadThrottle, throttle::ClientThrottles};
 
 /// Small frames of HTTP/2 that are read in a second from all connections of a client, beside as many as its sockets may send.
 const HTTP2_FRAMES_PER_SECOND: u32 = 5_000;
-/// Small records of TLS that are read in a second from all connections of a client. They cost less, and each small frame
-/// within may have one to itself.
+/// The same for small records of TLS. They cost less, and each small frame within may have one to itself.
 const TLS_RECORDS_PER_SECOND: u32 = 50_000;
 /// Bytes that are read at a time from a connection whose client is over its rate, so that its connections take short turns.
 const TURN: usize = 1024;
@@ -45,9 +44,10 @@ impl FrameThrottles {
         ReadThrottle::new(&self.http2, Some(client), rate, rate)
     }
 
-    /// Returns the pace of a connection of TLS of `client`.
-    pub fn tls(&self, client: IpAddr) -> ReadThrottle {
-        ReadThrottle::new(&self.tls, Some(client), TLS_RECORDS_PER_SECOND, TLS_RECORDS_PER_SECOND)
+    /// Returns the pace of a connection of TLS of `client`, whose sockets may send `of_sockets` frames a second.
+    pub fn tls(&self, client: IpAddr, of_sockets: u32) -> ReadThrottle {
+        let rate = of_sockets.saturating_add(TLS_RECORDS_PER_SECOND);
+        ReadThrottle::new(&self.tls, Some(client), rate, rate)
     }
 }
 
