@@ -38,9 +38,9 @@ async fn the_honest_lose_nothing_to(attack: &str) -> Value {
     // Loopback is exempt by default, and these clients are not to be.
     let mut args = vec!["--data-dir", data.path().to_str().unwrap(), "--set", "limits.exempt="];
     if env::var_os("ATTACK_SECONDS").is_none() {
-        // The defaults, but for bursts that are used up in a short test on a slow machine.
-        args.extend(["--set", "limits.reads_per_address=20/s burst 100"]);
-        args.extend(["--set", "limits.upgrades_per_address=20/s burst 100"]);
+        // Limits that attackers exceed within seconds on a slow machine too.
+        args.extend(["--set", "limits.reads_per_address=5/s burst 20"]);
+        args.extend(["--set", "limits.upgrades_per_address=5/s burst 20"]);
     }
     let broker = Broker::start(&args);
     let address: SocketAddr = broker.address.parse().unwrap();
