@@ -18,17 +18,27 @@ use crate::{
         compression::Compression, downloads::Downloads, drain_body::BodyDrain, tarpit::Tarpit,
         upload_limiter::UploadLimiter,
     },
-    net::{client::Client, connection_limiter::ConnectionCapacity, limits::Limits},
+    net::{
+        blocking_limiter::BlockingLimiter, client::Client, connection_limiter::ConnectionCapacity,
+        limits::Limits,
+    },
     owner::{credentials::Credentials, owners::Owners, replay::Replay, uploads::UploadAccess},
-    pods::{HitCounter, Janitor, Registry},
+    pods::{HitCounter, Janitor, Registry, RegistryError},
     signal::socket::Hub,
     tls::{CertStore, HttpChallenges},
 };
+
+/// What one client has looked up at a time, in the registry or in files of settings.
+const LOOKUPS_OF_CLIENT: usize = 4;
+
+/// What all clients have: tokio has 512 threads for all that waits for a disk, and the rest is for other things.
+const LOOKUPS: usize = 128;
 
 /// What the routes work on.
 pub struct App {
     pub live: Live,
     pub registry: Arc<dyn Registry>,
+    pub lookups: Arc<BlockingLimiter>,
     pub hits: Arc<HitCounter>,
     pub hub: Hub,
     /// Cancelled when the broker stops.
@@ -69,10 +79,18 @@ impl App {
         let config = live.load();
         registry.set_quotas(config.quotas());
         let replay = Arc::new(Replay::new(clock.now()));
-        let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), hub.directory.clone());
+        let lookups = BlockingLimiter::new(LOOKUPS_OF_CLIENT, LOOKUPS);
+        let owners = Owners::new(
+            registry.clone(),
+            lookups.clone(),
+            live.clone(),
+            clock.clone(),
+            hub.directory.clone(),
+        );
         Arc::new(Self {
-            credentials: Credentials::new(registry.clone(), clock.clone()),
+            credentials: Credentials::new(registry.clone(), lookups.clone(), clock.clone()),
             registry,
+            lookups,
             clock,
             replay,
             owners,
@@ -99,6 +117,21 @@ impl App {
     /// Returns the network that a request counts for, or `None` if no limit holds for it.
     pub fn network(&self, request: &Request) -> Option<IpAddr> {
         self.limits.network(Client::of(request, &self.live.load().trusted_proxies).address)
+    }
+
+    /// Looks something up in the registry for whoever sent `request`, when it is the turn of that client.
+    pub async fn look_up<T, F>(
+        &self,
+        request: &Request,
+        look_up: impl FnOnce(Arc<dyn Registry>) -> F,
+    ) -> Result<T, RegistryError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, RegistryError>> + Send + 'static,
+    {
+        let client = Client::of(request, &self.live.load().trusted_proxies).address;
+        let found = self.lookups.run(client, look_up(self.registry.clone())).await;
+        found.map_err(RegistryError::failed)?
     }
 
     /// Returns what is left of `drain_timeout`: nothing before a stop.

@@ -80,8 +80,8 @@ impl Add {
         let body = read(request.take_body()).await?;
         announced.check(&body).map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
         let Asked { name, secret_sha256, pod_ids } = Asked::read(&body)?;
-        let owns = app.owners.owns_anything(&key).await?;
         let client = Client::of(request, &app.live.load().trusted_proxies).address;
+        let owns = app.owners.owns_anything(&key, client).await?;
         let kinds: &[_] = match owns {
             true => &[RequestKind::Credential],
             false => &[RequestKind::NewcomerCredential, RequestKind::Credential, RequestKind::NewcomerChange],
@@ -105,7 +105,8 @@ impl List {
         let Self(app) = self;
         let key = owner(request)?;
         signed_by(app, request, key, false).await?;
-        let credentials = app.credentials.list(&key).await?;
+        let credentials =
+            app.look_up(request, async move |registry| registry.credentials(&key).await).await?;
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(
             response,
@@ -123,7 +124,8 @@ impl Revoke {
         let name = rest.strip_prefix("credentials/").ok_or(HttpError::NotFound)?;
         let name: CredentialName = name.parse().map_err(|_| no_such_credential(name))?;
         signed_by(app, request, key, false).await?;
-        let credentials = app.credentials.list(&key).await?;
+        let credentials =
+            app.look_up(request, async move |registry| registry.credentials(&key).await).await?;
         let found = credentials.into_iter().find(|credential| credential.name == name);
         let credential = found.ok_or_else(|| no_such_credential(name.as_str()))?;
         if !app.credentials.revoke(credential).await? {

@@ -24,7 +24,7 @@ use crate::{
     app::App,
     config::Config,
     net::{budget::ClientBudget, client::Client},
-    pods::{Blob, PodRecord, RegistryError, Slug},
+    pods::{Blob, DiskRead, PodRecord, RegistryError, Slug},
 };
 
 pub struct Download(pub Arc<App>);
@@ -46,11 +46,11 @@ pub async fn serve(
     let is_get = request.method() == Method::GET;
     let config = app.live.load_full();
     let client = Client::of(request, &config.trusted_proxies).address;
-    let opening = app.downloads.open(client).await;
     let permit = app.downloads.begin(client, config.http.max_connections_per_address)?;
     // A HEAD opens the blob too: what it says must be what a GET would find.
-    let (record, blob) = app.registry.get_pod(&slug).await?.ok_or(HttpError::NotFound)?;
-    drop(opening);
+    let registry = app.registry.clone();
+    let opened = app.downloads.open(client, async move { registry.get_pod(&slug).await }).await?;
+    let (record, blob) = opened.ok_or(HttpError::NotFound)?;
     if record.is_over(app.clock.now()) {
         return Err(HttpError::NotFound);
     }
@@ -89,6 +89,7 @@ pub async fn serve(
                 range,
                 blob,
                 (permit, app.downloads.pieces(app.limits.network(client))),
+                app.downloads.read(client),
             );
         }
     }
@@ -207,6 +208,7 @@ fn send(
     range: Option<Range<u64>>,
     blob: Option<Blob>,
     (permit, budget): (DownloadPermit, ClientBudget),
+    in_turn: impl Fn(DiskRead) -> DiskRead + Send + Sync + 'static,
 ) {
     if let Some(range) = &range {
         let field = ContentRange::bytes(range.clone(), length).expect("the range is within the blob");
@@ -221,7 +223,7 @@ fn send(
         let bytes = bytes.slice(range.start as usize..range.end as usize);
         response.body(Bytes::from_owner(Downloaded { bytes, _permit: permit }));
     } else {
-        response.stream(blob.pieces(range, move || budget.permit(1)).map(move |piece| {
+        response.stream(blob.pieces(range, move || budget.permit(1), in_turn).map(move |piece| {
             let _ = &permit;
             piece
         }));

@@ -1,26 +1,29 @@
 //! How many downloads run at a time: each holds a file open and a piece of it in memory, for as long as its client
 //! likes to take it within the write timeout.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::HttpError;
 use crate::{
     net::{
+        blocking_limiter::BlockingLimiter,
         budget::{Budget, ClientBudget},
-        client_permits::{ClientPermit, ClientPermits},
         connection_limiter::{ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
     },
-    pods::Blob,
+    pods::{Blob, DiskRead, RegistryError},
 };
 
 /// When a client that is refused may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Downloads of one client that are looked up and opened at a time: a thousand at once hold up one another, and not
-/// those of others.
-const OPENED_AT_A_TIME: usize = 4;
+/// Downloads of one client that are looked up, opened or read from the disk at a time: a thousand at once hold up one
+/// another, and not those of others.
+const READS_OF_CLIENT: usize = 4;
+
+/// Those of all clients: tokio has 512 threads for all that waits for a disk, and the rest is for other things.
+const READS: usize = 128;
 
 /// Bytes of large pieces that are in memory at a time. Readers that do not read may use up their client's share of it, or
 /// with those of others all; the pieces of whoever finds none are small.
@@ -32,7 +35,7 @@ pub struct Downloads {
     all: Arc<Semaphore>,
     pool: ConnectionCapacity,
     by_client: Arc<ConnectionLimiter>,
-    opening: ClientPermits,
+    reads: Arc<BlockingLimiter>,
     /// Large pieces that may be in memory at a time.
     pieces: Arc<Budget>,
 }
@@ -50,14 +53,27 @@ impl Downloads {
             all: Arc::new(Semaphore::new(pool.places)),
             pool,
             by_client: Arc::default(),
-            opening: ClientPermits::new(OPENED_AT_A_TIME),
+            reads: BlockingLimiter::new(READS_OF_CLIENT, READS),
             pieces: Budget::new(MEMORY / Blob::PIECE as usize),
         }
     }
 
-    /// Waits until a download of `client` may be looked up and opened. It may be for as long as the place is kept.
-    pub async fn open(&self, client: Option<IpAddr>) -> Option<ClientPermit> {
-        self.opening.enter(client).await
+    /// Looks a download of `client` up and opens it when it is its turn.
+    pub async fn open<T: Send + 'static>(
+        &self,
+        client: Option<IpAddr>,
+        open: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        self.reads.run(client, open).await.map_err(RegistryError::failed)?
+    }
+
+    /// Returns what reads pieces of a download of `client` from the disk when it is their turn.
+    pub fn read(&self, client: Option<IpAddr>) -> impl Fn(DiskRead) -> DiskRead + Send + Sync + 'static {
+        let reads = self.reads.clone();
+        move |read| -> DiskRead {
+            let reads = reads.clone();
+            Box::pin(async move { reads.run_apart(client, read).await.map_err(io::Error::other)? })
+        }
     }
 
     /// Returns what the large pieces of a download of `client` are taken from.

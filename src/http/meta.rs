@@ -64,7 +64,11 @@ impl PodMeta {
 impl Meta {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let slug = slug_of(request, "/meta")?;
-        let record = self.0.registry.get_record(&slug).await?.ok_or(HttpError::NotFound)?;
+        let record = self
+            .0
+            .look_up(request, async move |registry| registry.get_record(&slug).await)
+            .await?
+            .ok_or(HttpError::NotFound)?;
         if record.is_over(self.0.clock.now()) {
             return Err(HttpError::NotFound);
         }

@@ -24,7 +24,7 @@ use crate::{
     app::App,
     net::client::network_of,
     owner::signature::VerifiedRequest,
-    pods::{PodRecord, Slug},
+    pods::{PodRecord, RegistryError, Slug},
 };
 
 /// Pods in one page at most.
@@ -48,7 +48,7 @@ impl Delete {
         let slug = slug_of(request, "")?;
         let config = app.live.load_full();
         let signed = signed(app, &config, request, false).await?;
-        let before = own(app, &slug, &signed).await?;
+        let before = own(app, request, slug, &signed).await?;
         let conditions = Conditions::of(request.headers());
         conditions.check_change(&etags(&before))?;
         let is_deleted = if conditions.is_empty() {
@@ -57,7 +57,7 @@ impl Delete {
             app.registry.delete_version(&before).await?
         };
         if !is_deleted {
-            return Err(gone_or_changed(app, &slug, &conditions).await?);
+            return Err(gone_or_changed(app, request, slug, &conditions).await?);
         }
         tracing::info!(%slug, "pod deleted by its owner");
         response.status_code(StatusCode::NO_CONTENT);
@@ -82,7 +82,7 @@ impl Replace {
         let config = app.live.load_full();
         let signed = SignedUpload::take(app, &config, request).await?;
         let key = signed.request.key;
-        let before = own(app, &slug, &signed.request).await?;
+        let before = own(app, request, slug, &signed.request).await?;
         // As a GET says: what expired is not there any more. Its owner can still delete it.
         let is_over = || before.is_over(app.clock.now());
         if is_over() {
@@ -108,7 +108,7 @@ impl Replace {
         };
         charge.keep_if(matches!(replaced, Ok(true)));
         if !replaced? {
-            return Err(gone_or_changed(app, &slug, &conditions).await?);
+            return Err(gone_or_changed(app, request, slug, &conditions).await?);
         }
         if let Some(pod_id) = pod_id {
             let network = network_of(request, &config.trusted_proxies);
@@ -166,7 +166,11 @@ impl ListOwned {
         }
         let after = after(request)?;
         signed_by(app, request, key, false).await?;
-        let records = app.registry.list_owned(&key, after.as_ref(), PAGE_PODS + 1).await?;
+        let records = app
+            .look_up(request, async move |registry| {
+                registry.list_owned(&key, after.as_ref(), PAGE_PODS + 1).await
+            })
+            .await?;
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         render_json(response, &OwnedPage::of(records, app));
         Ok(())
@@ -175,14 +179,28 @@ impl ListOwned {
 
 /// Returns why a pod was not changed: it was deleted meanwhile, or is another version than the one whose tags met the
 /// conditions.
-async fn gone_or_changed(app: &App, slug: &Slug, conditions: &Conditions) -> Result<HttpError, HttpError> {
-    let is_there = !conditions.is_empty() && app.registry.get_record(slug).await?.is_some();
+async fn gone_or_changed(
+    app: &App,
+    request: &Request,
+    slug: Slug,
+    conditions: &Conditions,
+) -> Result<HttpError, HttpError> {
+    let is_there = !conditions.is_empty() && record(app, request, slug).await?.is_some();
     Ok(if is_there { precondition_failed() } else { HttpError::NotFound })
 }
 
+async fn record(app: &App, request: &Request, slug: Slug) -> Result<Option<PodRecord>, RegistryError> {
+    app.look_up(request, async move |registry| registry.get_record(&slug).await).await
+}
+
 /// Returns the record of a pod that belongs to the signer.
-async fn own(app: &App, slug: &Slug, signed: &VerifiedRequest) -> Result<PodRecord, HttpError> {
-    let record = app.registry.get_record(slug).await?.ok_or(HttpError::NotFound)?;
+async fn own(
+    app: &App,
+    request: &Request,
+    slug: Slug,
+    signed: &VerifiedRequest,
+) -> Result<PodRecord, HttpError> {
+    let record = record(app, request, slug).await?.ok_or(HttpError::NotFound)?;
     if record.owner_key != signed.key {
         let message = "this pod belongs to another owner key than the one that signed the request";
         return Err(HttpError::new(StatusCode::FORBIDDEN, message));

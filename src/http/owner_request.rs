@@ -148,7 +148,7 @@ async fn take_once(app: &App, request: &Request, signed: &VerifiedRequest) -> Re
     let network = network_of(request, &app.live.load().trusted_proxies).counted;
     let VerifiedRequest { key, created, expires, nonce } = signed;
     // Where the registry fails, the request is taken nevertheless, and fails when it needs the registry.
-    let from = Sender::new(network, app.owners.owns_anything(key).await.unwrap_or(false));
+    let from = Sender::new(network, app.owners.owns_anything(key, network).await.unwrap_or(false));
     let once = Once { key: *key, name: nonce, made: *created, ends: *expires, from };
     app.replay.take(&once, app.clock.now(), app.clock.running()).map_err(|error| match error {
         ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {

@@ -35,7 +35,7 @@ impl ClaimPodId {
         let config = app.live.load_full();
         let client = Client::of(request, &config.trusted_proxies).address;
         let kinds: &[_] =
-            if app.owners.owns_anything(&key).await? { &[] } else { &[RequestKind::NewcomerChange] };
+            if app.owners.owns_anything(&key, client).await? { &[] } else { &[RequestKind::NewcomerChange] };
         let charge = app.limits.charge(kinds, client)?;
         let network = network_of(request, &config.trusted_proxies);
         let claimed = app.owners.claim(&pod_id, key, network).await;
@@ -52,7 +52,7 @@ impl ReleasePodId {
     async fn handle(&self, request: &mut Request, response: &mut Response) -> Result<(), HttpError> {
         let Self(app) = self;
         let (key, pod_id) = asked_for(app, request).await?;
-        app.owners.release(&pod_id, key).await?;
+        app.owners.release(&pod_id, key, app.network(request)).await?;
         tracing::info!(pod_id = &*shown(&pod_id), owner_key = %key, "pod id given up by its owner");
         response.status_code(StatusCode::NO_CONTENT);
         Ok(())

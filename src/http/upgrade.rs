@@ -161,7 +161,7 @@ async fn credential(
     presented: Result<Option<Presented>, Malformed>,
 ) -> Result<(Credential, CredentialSocket), String> {
     let refused = match presented {
-        Ok(Some(presented)) => match app.credentials.check(&presented).await {
+        Ok(Some(presented)) => match app.credentials.check(&presented, client).await {
             Ok(known) => return Ok(known),
             Err(CredentialError::Unknown) => CredentialError::Unknown.to_string(),
             Err(error) => return Err(error.to_string()),

@@ -30,7 +30,7 @@ use crate::{
         digest::{Announced, DigestError},
         signature::{SIGNATURE, SIGNATURE_INPUT, VerifiedRequest},
     },
-    pods::{OwnerKey, VerifiedPod},
+    pods::{OwnerKey, RegistryError, VerifiedPod},
 };
 
 pub struct Upload(pub Arc<App>);
@@ -157,14 +157,15 @@ pub async fn admit(
     let format = Format::of(request)?;
     let needs_no_token = is_version && config.uploads.policy == UploadPolicy::Token;
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes().to_vec());
-    let (access, config) = (app.upload_access.clone(), config.clone());
+    let (access, settings) = (app.upload_access.clone(), config.clone());
     let check = move || {
         if !needs_no_token {
-            access.check_before_body(&config.uploads, authorization.as_deref())?;
+            access.check_before_body(&settings.uploads, authorization.as_deref())?;
         }
-        access.of_owner(&config.uploads, signer)
+        access.of_owner(&settings.uploads, signer)
     };
-    blocking(check).await??;
+    let client = Client::of(request, &config.trusted_proxies).address;
+    app.lookups.run(client, blocking(check)).await.map_err(RegistryError::failed)???;
     Ok(format)
 }
 

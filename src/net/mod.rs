@@ -1,7 +1,7 @@
 //! Connections: sockets that listen, and what happens to a connection before HTTP begins.
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`connection_limiter`] bounds how many there are, and
-//! [`client_permits`] how much one client does at a time; of a [`budget`] that all share, none takes more than it leaves.
+//! [`client_permits`] how much one client does at a time, [`blocking_limiter`] how many threads its work takes; of a [`budget`] that all share, none takes more than it leaves.
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which
 //! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
@@ -10,6 +10,7 @@
 //! when a connection is read on, also where it has too many [`small_frames`], [`path`] which paths are the same.
 
 pub(crate) mod acceptor;
+pub(crate) mod blocking_limiter;
 pub(crate) mod budget;
 pub(crate) mod client;
 pub(crate) mod client_permits;

@@ -116,7 +116,10 @@ impl Owners {
         if proof.is_none() && required {
             return Err("this broker asks every origin for a credential or an ownerToken".into());
         }
-        let owner = self.owner(pod_id, mode).await.map_err(|error| unreachable(&error))?;
+        let owner = self
+            .owner(pod_id, mode, registrant.network.counted)
+            .await
+            .map_err(|error| unreachable(&error))?;
         match (proof, owner) {
             (None, None) => Ok(Entitlement::Open(None)),
             (None, Some(_)) => Err(OWNED.into()),

@@ -66,6 +66,16 @@ pub enum ClientError {
         /// The HTTP status.
         status: StatusCode,
     },
+    /// A page of a list leads back to one before it.
+    #[error(
+        "{broker} gave a list of pods that does not end: after {next} it goes on with {next} or one before it"
+    )]
+    Endless {
+        /// The broker.
+        broker: String,
+        /// The slug after which it says that the list goes on.
+        next: Slug,
+    },
     /// The broker refused; this is what it said.
     #[error("{broker} refused ({status}): {sentence}")]
     Refused {
@@ -215,16 +225,21 @@ impl OwnerClient {
     ///
     /// # Errors
     ///
-    /// The broker does not tell, or does not answer.
+    /// The broker does not tell, does not answer, or repeats itself.
     pub async fn list(&self, secret: &OwnerSecret) -> Result<Vec<Listed>, ClientError> {
         let key: OwnerKey = secret.owner_key();
-        let (mut pods, mut query) = (Vec::new(), String::new());
+        let (mut pods, mut after) = (Vec::new(), None);
         loop {
+            let query = after.map_or_else(String::new, |after: Slug| format!("?after={after}"));
             let answer = self.signed(secret, Method::GET, &format!("/owner/{key}/pods{query}"), None).await?;
             let page: PodPage = self.read(answer)?;
             pods.extend(page.pods);
             match page.next {
-                Some(next) => query = format!("?after={next}"),
+                // Pods are listed in the order of their slugs.
+                Some(next) if after.is_some_and(|after| next <= after) => {
+                    return Err(ClientError::Endless { broker: self.broker.clone(), next });
+                }
+                Some(next) => after = Some(next),
                 None => return Ok(pods),
             }
         }

@@ -1,12 +1,12 @@
 //! To whom pod ids belong.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{new_records::NewRecords, replay::Replay};
 use crate::{
     clock::Clock,
     config::{BindMode, Live},
-    net::client_permits::ClientPermits,
+    net::{blocking_limiter::BlockingLimiter, client_permits::ClientPermits},
     pods::{OwnerKey, PodIdRecord, Registry, RegistryError},
     signal::directory::Directory,
 };
@@ -14,13 +14,14 @@ use crate::{
 /// Knows to whom pod ids belong.
 pub struct Owners {
     pub(super) registry: Arc<dyn Registry>,
+    pub(super) lookups: Arc<BlockingLimiter>,
     pub(super) live: Live,
     pub(super) clock: Clock,
     pub(super) directory: Arc<Directory>,
     /// One-time tokens that were taken.
     pub(super) tokens: Replay,
     pub(super) new_records: NewRecords,
-    /// Of the registrations of a client, a few are recorded at a time.
+    /// Of the registrations and claims of a client, a few are recorded at a time.
     pub(super) registrations: ClientPermits,
 }
 
@@ -28,9 +29,11 @@ pub struct Owners {
 const REGISTRATIONS_OF_CLIENT: usize = 4;
 
 impl Owners {
-    /// Keeps states of pod ids in `registry`; `directory` knows who holds them.
+    /// Keeps states of pod ids in `registry`; `directory` knows who holds them. What clients ask of the registry takes turns
+    /// in `lookups`.
     pub fn new(
         registry: Arc<dyn Registry>,
+        lookups: Arc<BlockingLimiter>,
         live: Live,
         clock: Clock,
         directory: Arc<Directory>,
@@ -38,33 +41,62 @@ impl Owners {
         let tokens = Replay::of_tokens(clock.now());
         let new_records = NewRecords::default();
         let registrations = ClientPermits::new(REGISTRATIONS_OF_CLIENT);
-        Arc::new(Self { registry, live, clock, directory, tokens, new_records, registrations })
+        Arc::new(Self { registry, lookups, live, clock, directory, tokens, new_records, registrations })
     }
 
     pub(super) fn mode(&self) -> BindMode {
         self.live.load().signal.bind
     }
 
-    /// Returns the key that owns a pod id.
+    /// Looks something up in the registry when it is the turn of `client`.
+    async fn look_up<T, F>(
+        &self,
+        client: Option<IpAddr>,
+        look_up: impl FnOnce(Arc<dyn Registry>) -> F,
+    ) -> Result<T, RegistryError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, RegistryError>> + Send + 'static,
+    {
+        let found = self.lookups.run(client, look_up(self.registry.clone())).await;
+        found.map_err(RegistryError::failed)?
+    }
+
+    /// Returns what is recorded of a pod id, for a client.
+    pub(super) async fn pod_id(
+        &self,
+        pod_id: &str,
+        client: Option<IpAddr>,
+    ) -> Result<Option<PodIdRecord>, RegistryError> {
+        let pod_id = pod_id.to_owned();
+        self.look_up(client, async move |registry| registry.pod_id(&pod_id).await).await
+    }
+
+    /// Returns the key that owns a pod id, for a client.
     pub(super) async fn owner(
         &self,
         pod_id: &str,
         mode: BindMode,
+        client: Option<IpAddr>,
     ) -> Result<Option<OwnerKey>, RegistryError> {
         if mode == BindMode::Off {
             return Ok(None);
         }
-        Ok(self.registry.pod_id(pod_id).await?.and_then(|record| owner_of(&record, mode)))
+        Ok(self.pod_id(pod_id, client).await?.and_then(|record| owner_of(&record, mode)))
     }
 
-    /// Returns whether a key owns a stored pod or a pod id.
+    /// Returns whether a key owns a stored pod or a pod id, for a client.
     ///
     /// # Errors
     ///
     /// Returns an error if the registry fails.
-    pub async fn owns_anything(&self, key: &OwnerKey) -> Result<bool, RegistryError> {
-        let has_pods = self.registry.usage(Some(key)).await?.pods > 0;
-        Ok(has_pods || self.registry.owned_pod_ids(key).await? > 0)
+    pub async fn owns_anything(&self, key: &OwnerKey, client: Option<IpAddr>) -> Result<bool, RegistryError> {
+        let key = *key;
+        self.look_up(client, async move |registry| {
+            let has_pods = registry.usage(Some(&key)).await?.pods > 0;
+            Ok(has_pods || registry.owned_pod_ids(&key).await? > 0)
+        })
+        .await
     }
 }
 

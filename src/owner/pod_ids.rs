@@ -75,7 +75,7 @@ impl Owners {
         match self.add(pod_id, mode, registered, proof, network.counted).await {
             Ok(()) => {
                 if let Some(key) = proof {
-                    self.evict_others(pod_id, mode, key, None).await;
+                    self.evict_others(pod_id, mode, key, None, network.counted).await;
                 }
                 Ok(())
             }
@@ -102,7 +102,7 @@ impl Owners {
         key: Option<OwnerKey>,
         network: Option<IpAddr>,
     ) -> Result<(), NotClaimed> {
-        let before = self.registry.pod_id(pod_id).await?;
+        let before = self.pod_id(pod_id, network).await?;
         // Whether or not the registry can write: nobody but its owner has a right to it.
         if before.as_ref().and_then(|before| owner_of(before, mode)).is_some_and(|owner| Some(owner) != key) {
             return Err(PodIdRefused::OtherOwner.into());
@@ -111,7 +111,7 @@ impl Owners {
             before.is_some_and(|record| mode != BindMode::Uploads && record.state.is_by_upload());
         if before.is_none() || ignores_upload {
             let is_owner = match key {
-                Some(key) => self.owns_anything(&key).await?,
+                Some(key) => self.owns_anything(&key, network).await?,
                 None => false,
             };
             if !self.new_records.take(Sender::new(network, is_owner), self.clock.running()) {
@@ -147,31 +147,45 @@ impl Owners {
                 _ => Holder::OtherNetwork,
             },
         };
+        let _turn = self.registrations.enter(network.counted).await;
         self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, Some(key), network.counted).await?;
-        self.evict_others(pod_id, mode, key, judged).await;
+        self.evict_others(pod_id, mode, key, judged, network.counted).await;
         Ok(())
     }
 
     /// Takes a pod id that `key` owns since a moment ago from an origin that got it meanwhile without a proof of that key, and
     /// perhaps without a record. `judged` is a holder that may stay.
-    async fn evict_others(&self, pod_id: &str, mode: BindMode, key: OwnerKey, judged: Option<u64>) {
+    async fn evict_others(
+        &self,
+        pod_id: &str,
+        mode: BindMode,
+        key: OwnerKey,
+        judged: Option<u64>,
+        client: Option<IpAddr>,
+    ) {
         let holder = self.directory.holder(pod_id);
         let others = |holder: &HolderSocket| Some(holder.socket) != judged && holder.proof != Some(key.0);
         if let Some(holder) = holder.filter(others)
-            && let Ok(Some(owner)) = self.owner(pod_id, mode).await
+            && let Ok(Some(owner)) = self.owner(pod_id, mode, client).await
             && owner == key
         {
             self.directory.evict(holder.socket, pod_id, other_owner(holder.proof.is_some()));
         }
     }
 
-    /// Makes a pod id free that belongs to a key that signed for it.
+    /// Makes a pod id free that belongs to a key that signed for it, in a request from `network`.
     ///
     /// # Errors
     ///
     /// See [`NotClaimed`].
-    pub async fn release(&self, pod_id: &str, key: OwnerKey) -> Result<(), NotClaimed> {
+    pub async fn release(
+        &self,
+        pod_id: &str,
+        key: OwnerKey,
+        network: Option<IpAddr>,
+    ) -> Result<(), NotClaimed> {
         self.checked(pod_id)?;
+        let _turn = self.registrations.enter(network).await;
         let released = vec![(pod_id.to_owned(), PodIdChange::Released { key })];
         self.registry.change_pod_ids(released).await?.pop().transpose()?;
         Ok(())
@@ -193,8 +207,9 @@ impl Owners {
         if mode != BindMode::Uploads || pod_id.len() > MAX_RECORDED || is_held {
             return;
         }
+        let _turn = self.registrations.enter(network.counted).await;
         match self.add(pod_id, mode, PodIdChange::Uploaded { key }, Some(key), network.counted).await {
-            Ok(()) => self.evict_others(pod_id, mode, key, None).await,
+            Ok(()) => self.evict_others(pod_id, mode, key, None, network.counted).await,
             Err(NotClaimed::Registry(RegistryError::Unsupported(_))) => {}
             Err(NotClaimed::Registry(error)) => {
                 tracing::warn!(%error, pod_id = &*shown(pod_id), "a signed upload did not bind its pod id");

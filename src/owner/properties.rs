@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{Config, Live, SignalSettings},
-    net::{budget::Budget, network::ClientNetwork},
+    net::{blocking_limiter::BlockingLimiter, budget::Budget, network::ClientNetwork},
     pods::{MemoryRegistry, RedbRegistry, Registry},
     signal::{
         admission::Admission,
@@ -180,13 +180,17 @@ fn secret(number: u8) -> OwnerSecret {
     OwnerSecret::from_bytes(&[number; 32])
 }
 
+fn lookups() -> Arc<BlockingLimiter> {
+    BlockingLimiter::new(4, 128)
+}
+
 impl<'a> World<'a> {
     async fn new(bind: &str, open: &'a dyn Fn() -> Arc<dyn Registry>) -> Self {
         let config = format!("public_url = {BROKER:?}\n[signal]\nbind = {bind:?}");
         let live = Live::new(Config::from_toml(&config).unwrap());
         let (clock, registry) = (Clock::default(), open());
         let directory = Directory::new(SignalSettings::default());
-        let owners = Owners::new(registry.clone(), live.clone(), clock.clone(), directory.clone());
+        let owners = Owners::new(registry.clone(), lookups(), live.clone(), clock.clone(), directory.clone());
         let mut world = Self {
             open,
             live,
@@ -330,7 +334,7 @@ impl<'a> World<'a> {
                 prop_assert!(claimed.is_err() || !self.is_remembered(pod), "{:?}", step);
             }
             Step::Release { pod, key } => {
-                let released = self.owners.release(PODS[pod], secret(key).owner_key()).await;
+                let released = self.owners.release(PODS[pod], secret(key).owner_key(), None).await;
                 prop_assert!(released.is_err() || !self.is_remembered(pod), "{:?}", step);
             }
             Step::EndRounds => {
@@ -379,7 +383,7 @@ impl<'a> World<'a> {
         self.registry = (self.open)();
         self.directory = Directory::new(SignalSettings::default());
         let (live, clock) = (self.live.clone(), self.clock.clone());
-        self.owners = Owners::new(self.registry.clone(), live, clock, self.directory.clone());
+        self.owners = Owners::new(self.registry.clone(), lookups(), live, clock, self.directory.clone());
     }
 
     /// Once the strangers have gone, each victim that worked within the last weeks is registered again.

@@ -10,12 +10,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
+use futures_util::{
+    future::BoxFuture,
+    stream::{self, Stream},
+};
 #[cfg(target_os = "linux")]
 use rustix::io::{ReadWriteFlags, preadv2};
 
 /// Bytes that are read from a file at a time where nothing is reserved for more.
 const SMALL_PIECE: u64 = 8 * 1024;
+
+/// A read that waits for the disk on a thread that is shared with others.
+pub(crate) type DiskRead = BoxFuture<'static, io::Result<Vec<u8>>>;
+
 /// A piece of a file, with what was reserved for it.
 struct Piece<R> {
     bytes: Vec<u8>,
@@ -93,19 +100,21 @@ impl Blob {
         match self.0 {
             Source::Memory(bytes) => Ok(bytes),
             Source::File { file, content } => {
-                read_at(file, content, 0..content.length).await.map(Bytes::from)
+                read_at(file, content, 0..content.length, &|read| read).await.map(Bytes::from)
             }
         }
     }
 
     /// The bytes in `range`, which must lie within the blob, piece by piece. `reserve` is asked for memory for each large
-    /// piece, of at most [`Blob::PIECE`] bytes; without it, the piece is small, and nobody waits.
+    /// piece, of at most [`Blob::PIECE`] bytes; without it, the piece is small, and nobody waits. `in_turn` carries out
+    /// those reads that the system cannot answer from memory.
     pub(crate) fn pieces<R: Send + 'static>(
         self,
         range: Range<u64>,
         reserve: impl Fn() -> Option<R> + Send + 'static,
+        in_turn: impl Fn(DiskRead) -> DiskRead + Send + Sync + 'static,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        stream::try_unfold((self.0, range, reserve), async |(source, rest, reserve)| {
+        stream::try_unfold((self.0, range, (reserve, in_turn)), async |(source, rest, (reserve, in_turn))| {
             if rest.is_empty() {
                 return Ok(None);
             }
@@ -115,11 +124,11 @@ impl Blob {
                     let reserved = reserve();
                     let length = if reserved.is_some() { Blob::PIECE } else { SMALL_PIECE };
                     let end = rest.end.min(rest.start + length);
-                    let bytes = read_at(file.clone(), *content, rest.start..end).await?;
+                    let bytes = read_at(file.clone(), *content, rest.start..end, &in_turn).await?;
                     (Bytes::from_owner(Piece { bytes, _reserved: reserved }), end)
                 }
             };
-            Ok(Some((piece, (source, end..rest.end, reserve))))
+            Ok(Some((piece, (source, end..rest.end, (reserve, in_turn)))))
         })
     }
 }
@@ -137,7 +146,12 @@ impl Content {
     }
 }
 
-async fn read_at(file: Arc<File>, content: Content, range: Range<u64>) -> io::Result<Vec<u8>> {
+async fn read_at(
+    file: Arc<File>,
+    content: Content,
+    range: Range<u64>,
+    in_turn: &(impl Fn(DiskRead) -> DiskRead + Sync),
+) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; (range.end - range.start) as usize];
     let at_hand = range.end - range.start <= Blob::PIECE && read_cached(&file, &mut piece, range.start);
     let read = move || {
@@ -150,7 +164,10 @@ async fn read_at(file: Arc<File>, content: Content, range: Range<u64>) -> io::Re
         Ok(piece)
     };
     // To hand over what is in memory would take longer than to copy it.
-    if at_hand { read() } else { tokio::task::spawn_blocking(read).await.map_err(io::Error::other)? }
+    if at_hand {
+        return read();
+    }
+    in_turn(Box::pin(async { tokio::task::spawn_blocking(read).await.map_err(io::Error::other)? })).await
 }
 
 /// Fills `piece` from `offset` if the system has all of it in memory, without waiting for the disk.
@@ -186,7 +203,7 @@ mod tests {
         assert_eq!(file.clone().read().await.unwrap(), bytes);
         for range in [0..800_000, 0..1, 799_999..800_000, 65_535..65_537, 5..5, 100..131_172] {
             let whole = async |blob: &Blob| {
-                let pieces = blob.clone().pieces(range.clone(), || Some(()));
+                let pieces = blob.clone().pieces(range.clone(), || Some(()), |read| read);
                 let pieces: Vec<Bytes> = pieces.try_collect().await.unwrap();
                 assert!(pieces.iter().all(|piece| !piece.is_empty()));
                 pieces.concat()
@@ -205,7 +222,8 @@ mod tests {
         let lengths = async || {
             let memory = memory.clone();
             let reserve = move || memory.clone().try_acquire_owned().ok();
-            let pieces: Vec<Bytes> = blob.clone().pieces(0..blob.len(), reserve).try_collect().await.unwrap();
+            let pieces: Vec<Bytes> =
+                blob.clone().pieces(0..blob.len(), reserve, |read| read).try_collect().await.unwrap();
             pieces.iter().map(|piece| piece.len() as u64).collect::<Vec<_>>()
         };
         assert_eq!(lengths().await, [Blob::PIECE; 3]);
@@ -216,11 +234,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_not_at_hand_is_read_in_turn() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().write_all_at(b"on disk", 0).unwrap();
+        // Of a file that is open for writing alone, nothing is at hand.
+        let blob = Blob::from_file(File::options().write(true).open(file.path()).unwrap()).unwrap();
+        let in_turn = |_: DiskRead| -> DiskRead { Box::pin(async { Ok(b"in turn".to_vec()) }) };
+        let pieces: Vec<Bytes> = blob.clone().pieces(0..7, || Some(()), in_turn).try_collect().await.unwrap();
+        assert_eq!(pieces, ["in turn"]);
+        assert!(blob.read().await.is_err());
+    }
+
+    #[tokio::test]
     async fn a_file_that_changes_while_it_is_read_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().write_all_at(&[1; 200_000], 0).unwrap();
         let blob = Blob::from_file(file.reopen().unwrap()).unwrap();
-        let mut pieces = Box::pin(blob.clone().pieces(0..200_000, || Some(())));
+        let mut pieces = Box::pin(blob.clone().pieces(0..200_000, || Some(()), |read| read));
         assert_eq!(pieces.try_next().await.unwrap().unwrap().len() as u64, Blob::PIECE);
         let modified = file.as_file().metadata().unwrap().modified().unwrap();
         file.as_file().write_all_at(&[2], 150_000).unwrap();

@@ -22,6 +22,7 @@ mod registry;
 mod signed;
 mod subdomain;
 
+pub(crate) use self::blob::DiskRead;
 pub(crate) use self::pod_ids::MAX_RECORDED;
 pub(crate) use self::subdomain::{label_of, slug_of_label};
 pub use self::{

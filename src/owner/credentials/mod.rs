@@ -8,6 +8,7 @@ pub mod basic;
 mod open_sockets;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,6 +21,7 @@ use self::{basic::Presented, open_sockets::OpenSockets};
 use super::admission::SocketProof;
 use crate::{
     clock::Clock,
+    net::blocking_limiter::BlockingLimiter,
     pods::{
         AddedCredential, Credential, CredentialLimits, CredentialName, CredentialPodIds, Digest, OwnerKey,
         Registry, RegistryError,
@@ -40,6 +42,7 @@ const REGISTRY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Adds, checks and revokes credentials, and closes the sockets of those that are revoked.
 pub struct Credentials {
     registry: Arc<dyn Registry>,
+    lookups: Arc<BlockingLimiter>,
     clock: Clock,
     open: Arc<OpenSockets>,
 }
@@ -73,12 +76,12 @@ pub enum CredentialError {
 }
 
 impl Credentials {
-    /// Keeps credentials in `registry`.
-    pub fn new(registry: Arc<dyn Registry>, clock: Clock) -> Self {
-        Self { registry, clock, open: Arc::default() }
+    /// Keeps credentials in `registry`. Those of sockets are looked up in turns in `lookups`.
+    pub fn new(registry: Arc<dyn Registry>, lookups: Arc<BlockingLimiter>, clock: Clock) -> Self {
+        Self { registry, lookups, clock, open: Arc::default() }
     }
 
-    /// Checks a credential that the request for a socket presented.
+    /// Checks a credential that the request of `client` for a socket presented.
     ///
     /// # Errors
     ///
@@ -86,10 +89,14 @@ impl Credentials {
     pub async fn check(
         &self,
         presented: &Presented,
+        client: Option<IpAddr>,
     ) -> Result<(Credential, CredentialSocket), CredentialError> {
         // It is entered before it is looked up, so that no revocation falls between the two.
         let socket = self.open.enter(presented.secret_hash);
-        let found = timeout(REGISTRY_TIMEOUT, self.registry.credential(&presented.secret_hash)).await;
+        let (registry, secret_hash) = (self.registry.clone(), presented.secret_hash);
+        let look_up = self.lookups.run(client, async move { registry.credential(&secret_hash).await });
+        let found = timeout(REGISTRY_TIMEOUT, look_up).await;
+        let found = found.map(|found| found.unwrap_or_else(|error| Err(RegistryError::failed(error))));
         let found = match found {
             Ok(Ok(found)) => found,
             Ok(Err(RegistryError::Unsupported(_))) => return Err(CredentialError::Unsupported),
@@ -128,15 +135,6 @@ impl Credentials {
             false => CredentialLimits { per_key: MAX_PER_NEWCOMER, total: MAX_TOTAL_FOR_NEWCOMERS },
         };
         Ok((self.registry.add_credential(credential.clone(), limits).await?, credential))
-    }
-
-    /// Returns the credentials of a key in the order of their names.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the registry fails.
-    pub async fn list(&self, owner_key: &OwnerKey) -> Result<Vec<Credential>, RegistryError> {
-        self.registry.credentials(owner_key).await
     }
 
     /// Revokes a credential and closes its sockets, also if the caller does not wait for that. Returns `false` if it is

@@ -2,9 +2,15 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::proof::{Owner, register};
@@ -206,6 +212,41 @@ fn a_token_is_printed() {
     let long = home.run(&[&args[..], &["--lifetime", "2h"]].concat());
     assert_eq!(long.status.code(), Some(2));
     assert!(text(&long.stderr).contains("more than an hour"), "{long:?}");
+}
+
+/// Returns the URL of a broker that answers with the same page of a list again and again, and how often it did.
+fn broker_that_repeats_itself() -> (String, Arc<AtomicUsize>) {
+    const PAGE: &str = r#"{"pods":[{"id":"AAAAAAAAAAAA","name":"p","blobSize":1,"createdAt":"","hits":0}],
+        "next":"AAAAAAAAAAAA"}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let head = stream.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            if head.count() == 0 {
+                continue;
+            }
+            let is_last = count.fetch_add(1, Ordering::SeqCst) > 10;
+            let page = if is_last { "{\"pods\":[]}" } else { PAGE };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{page}",
+                page.len()
+            );
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (url, asked)
+}
+
+#[test]
+fn a_list_that_does_not_end_is_given_up() {
+    let (url, asked) = broker_that_repeats_itself();
+    let list = Home::new().run(&["pods", "list", "--key", "owner.key", "--broker", &url]);
+    assert_eq!((list.status.code(), asked.load(Ordering::SeqCst)), (Some(1), 2), "{list:?}");
+    assert!(text(&list.stderr).contains("gave a list of pods that does not end"), "{list:?}");
 }
 
 #[test]

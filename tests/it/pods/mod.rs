@@ -8,4 +8,5 @@ mod hits;
 mod hosts;
 mod registries;
 mod rejected;
+mod slow_disk;
 mod uploads;
