@@ -238,9 +238,9 @@ settings! {
 
     /// Limits of connections, whatever they carry.
     http: HttpSettings + HttpBounds {
-        /// Connections in total; further ones wait in the system's queue until one ends. An eighth of them, but at least 256, may speak HTTP/2, which takes more memory; where there is no place for it, HTTP/1.1 is chosen.
+        /// Connections in total; further ones wait in the system's queue until one ends. Where fewer than one in 16 is free, one on which nothing was sent yet, of the client that has most of those, ends for each further one of others. An eighth of them, but at least 256, may speak HTTP/2, which takes more memory; where there is no place for it, HTTP/1.1 is chosen.
         max_connections: u32 = 20_000;
-        /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time. An IPv6 /48 has at most four times as many. Neither ever has more than half of all. Where the process may open too few files for `max_connections`, an address has at most a quarter of what there is room for.
+        /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time. An IPv6 /48 has at most four times as many. Neither ever has more than half of all, and fewer once more than half are open (docs/limits.md, "Places"). Where the process may open too few files for `max_connections`, an address has at most a quarter of what there is room for.
         max_connections_per_address: u32 = 1_000;
         /// A request's head must have arrived within this time after the connection was ready for it: after it was opened, or after the previous response. Over HTTP/2 each head has it from its first byte on, except from trusted proxies.
         head_timeout: Duration = known("15s");
@@ -272,7 +272,7 @@ settings! {
         registrations_per_address: RateLimit = known("20/s burst 1000");
         /// Offers of the visitors of one client address (IPv6: of one /64). A further one is not delivered, and the visitor is told so: each costs its host an answer and a peer connection.
         offers_per_address: RateLimit = known("10/s burst 200");
-        /// Open sockets of one client address (IPv6: of one /64), but never more than half of `signal.max_sockets`; a further upgrade is answered with 429.
+        /// Open sockets of one client address (IPv6: of one /64), but never more than half of `signal.max_sockets`, and fewer once more than half are open (docs/limits.md, "Places"); a further upgrade is answered with 429.
         sockets_per_address: u32 = 1_000;
     }
 

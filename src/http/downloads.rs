@@ -87,7 +87,7 @@ impl Downloads {
         let of_client = match client {
             Some(client) => Some(
                 self.by_client
-                    .enter(client, self.pool.share(limit))
+                    .enter(client, self.pool.share(limit, self.all.available_permits()))
                     .ok_or_else(|| busy("too many downloads of your address are running; try again later"))?,
             ),
             None => None,

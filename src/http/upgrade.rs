@@ -98,11 +98,12 @@ impl Upgrade {
 impl Upgrade {
     fn admit(&self, client: Option<IpAddr>) -> Result<Option<ConnectionPermit>, HttpError> {
         let Self(app) = self;
-        if app.sockets.len() >= app.live.load().signal.max_sockets as usize {
+        let open = app.sockets.len();
+        if open >= app.live.load().signal.max_sockets as usize {
             let message = "this broker has no room for another socket";
             return Err(HttpError::Busy { message, retry_after: RETRY_AFTER });
         }
-        Ok(app.limits.socket(client)?)
+        Ok(app.limits.socket(client, open)?)
     }
 
     fn serve(

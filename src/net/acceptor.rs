@@ -21,7 +21,7 @@ use super::{
     http2_places::{self, Http2Place, Http2Places, TlsConfigs},
     listener::{BACKLOG, Listener, ListeningSocket},
     proxy_protocol::{self, Named},
-    silent::SilentConnections,
+    silent::{Silent, SilentConnections},
     small_frames::{FrameThrottles, ThrottledFrames},
     stream::{Raw, Stream, Transport},
     throttle::ClientThrottles,
@@ -37,6 +37,9 @@ const READY: usize = 64;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long nothing is said of further pauses.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// Silent connections make room for newcomers where less than one place in so many is free.
+const NEARLY_FULL: usize = 16;
 
 /// What all listeners share.
 #[derive(Clone)]
@@ -121,10 +124,9 @@ async fn accept_all(listener: Listener, accept_context: AcceptContext, ready: mp
     let next = async |backoff: &mut AcceptBackoff| match accept(&listener.socket).await {
         Ok(connection) => {
             let counted = accept_context.count(&connection.remote)?;
-            // Only now, so that a listener to which nobody comes holds no room that another one needs. The
-            // semaphore is never closed.
-            let room = accept_context.room.clone().acquire_owned().await.ok()?;
-            Some(AcceptedConnection { connection, counted, room })
+            // Only now, so that a listener to which nobody comes holds no room that another one needs.
+            let room = accept_context.room(counted.as_ref()).await?;
+            Some(accept_context.accepted(connection, counted, room))
         }
         Err(error) => {
             backoff.after(&error).await;
@@ -160,7 +162,7 @@ async fn accept_all(listener: Listener, accept_context: AcceptContext, ready: mp
     for connection in waiting.take(BACKLOG as usize) {
         let Some(counted) = accept_context.count(&connection.remote) else { continue };
         let Ok(room) = accept_context.room.clone().try_acquire_owned() else { return };
-        admit(AcceptedConnection { connection, counted, room });
+        admit(accept_context.accepted(connection, counted, room));
     }
 }
 
@@ -170,7 +172,8 @@ impl AcceptContext {
         let config = self.live.load();
         match peer.ip() {
             Some(address) if !trusts(&config.trusted_proxies, peer) => {
-                let share = self.pool.share(config.http.max_connections_per_address);
+                let share =
+                    self.pool.share(config.http.max_connections_per_address, self.room.available_permits());
                 let counted = self.connection_limiter.enter(address, share);
                 if counted.is_none() {
                     tracing::debug!(client = %address, "a connection too many of one address was closed");
@@ -180,6 +183,25 @@ impl AcceptContext {
             _ => Some(None),
         }
     }
+
+    fn accepted(
+        &self,
+        connection: Connection,
+        counted: Option<ConnectionPermit>,
+        room: OwnedSemaphorePermit,
+    ) -> AcceptedConnection {
+        let silent = self.silent.enter(counted.as_ref().map(ConnectionPermit::client));
+        AcceptedConnection { connection, counted, room, silent }
+    }
+
+    /// Waits for room for a connection. Where there is little, a silent one of others ends.
+    async fn room(&self, counted: Option<&ConnectionPermit>) -> Option<OwnedSemaphorePermit> {
+        if self.room.available_permits() * NEARLY_FULL < self.pool.places {
+            self.silent.make_room(counted.map(ConnectionPermit::client));
+        }
+        // It is never closed.
+        self.room.clone().acquire_owned().await.ok()
+    }
 }
 
 /// A connection that has a place.
@@ -187,6 +209,7 @@ struct AcceptedConnection {
     connection: Connection,
     counted: Option<ConnectionPermit>,
     room: OwnedSemaphorePermit,
+    silent: Silent,
 }
 
 struct Connection {
@@ -305,7 +328,7 @@ impl AcceptBackoff {
 async fn prepare(
     listen: &Listen,
     accept_context: &AcceptContext,
-    AcceptedConnection { connection, mut counted, room }: AcceptedConnection,
+    AcceptedConnection { connection, mut counted, room, mut silent }: AcceptedConnection,
 ) -> io::Result<Ready> {
     let Connection { mut raw, local, mut remote } = connection;
     let config = accept_context.live.load_full();
@@ -318,6 +341,7 @@ async fn prepare(
                     remote = canonical(client).into();
                     let too_many = || io::Error::other("there are too many connections of this client");
                     counted = accept_context.count(&remote).ok_or_else(too_many)?;
+                    silent = accept_context.silent.enter(counted.as_ref().map(ConnectionPermit::client));
                 }
             }
         }
@@ -336,17 +360,28 @@ async fn prepare(
         let (transport, http2_place) = match &accept_context.tls {
             Some(tls) if listen.tls => {
                 // In a box: connections without TLS need a tenth of its size.
-                Box::pin(handshake(raw, tls, &accept_context.turns, &connection_permits)).await?
+                until_readable(&raw, silent).await?;
+                let done = Box::pin(handshake(raw, tls, &accept_context.turns, &connection_permits)).await?;
+                silent = accept_context.silent.enter(connection_permits.client);
+                done
             }
             _ => (Transport::Plain(raw), None),
         };
-        Ok::<_, io::Error>((transport, http2_place, connection_permits))
+        Ok::<_, io::Error>((transport, http2_place, connection_permits, silent))
     };
-    let (transport, http2_place, connection_permits) =
+    let (transport, http2_place, connection_permits, silent) =
         timeout(config.http.bounds.handshake_timeout, ready).await??;
     let scheme = if listen.tls { Scheme::HTTPS } else { Scheme::HTTP };
-    let stream = Stream::new(transport, room, counted, accept_context.silent.enter());
+    let stream = Stream::new(transport, room, counted, silent);
     Ok(Ready { stream, local, remote, scheme, connection_permits, http2_place })
+}
+
+/// Waits for the first bytes of a connection, unless it has to make room for others.
+async fn until_readable(raw: &Raw, mut silent: Silent) -> io::Result<()> {
+    tokio::select! {
+        readable = raw.readable() => readable,
+        () = silent.given_up() => Err(io::Error::other("a silent connection made room")),
+    }
 }
 
 async fn handshake(

@@ -21,12 +21,25 @@ pub struct AddressLimits {
 }
 
 impl AddressLimits {
-    /// Returns the share of a client that may have `limit` of `places` places. Its site may have a few times as many, but
-    /// neither ever has more than half of all.
-    pub fn of(limit: u32, places: usize) -> Self {
-        let half = u32::try_from(places / 2).unwrap_or(u32::MAX).max(1);
-        Self { of_client: limit.min(half), of_site: limit.saturating_mul(SITE_FACTOR).min(half) }
+    /// Returns the share of a client that may have `limit` of `places` places, of which `free` are free now. Its site may
+    /// have a few times as many, but neither ever more than [`share_of_one`].
+    pub fn of(limit: u32, places: usize, free: usize) -> Self {
+        let share = share_of_one(places, free);
+        Self { of_client: limit.min(share), of_site: limit.saturating_mul(SITE_FACTOR).min(share) }
     }
+}
+
+/// Returns how many of `places` places one network may have when `free` of them are free: half, and where fewer than half
+/// are free, an eighth of that for each time that their number halves. Who has none may always have one.
+///
+/// With a share in proportion to what is free ([`super::budget`]), each network that fills up before the next one comes
+/// takes half of what is left, so that two dozen have all. With the cube, all `n` places are taken only by about n^(2/3)
+/// networks or more, in whatever order they come.
+fn share_of_one(places: usize, free: usize) -> u32 {
+    let half = places as u128 / 2;
+    let free = half.min(free as u128);
+    let share = (free * free * free).checked_div(half * half).unwrap_or_default();
+    u32::try_from(share).unwrap_or(u32::MAX).max(1)
 }
 
 impl ConnectionCapacity {
@@ -40,9 +53,9 @@ impl ConnectionCapacity {
         Self { places: there, of_address }
     }
 
-    /// Returns the share of a client that may have `limit` places as far as the settings go.
-    pub fn share(self, limit: u32) -> AddressLimits {
-        AddressLimits::of(limit.min(self.of_address), self.places)
+    /// Returns the share of a client that may have `limit` places as far as the settings go, where `free` are free now.
+    pub fn share(self, limit: u32, free: usize) -> AddressLimits {
+        AddressLimits::of(limit.min(self.of_address), self.places, free)
     }
 }
 
@@ -213,8 +226,8 @@ mod tests {
         let _charged = limits.charge_pod(None, Some(one), 1).unwrap();
         let connection_limiter = Arc::<ConnectionLimiter>::default();
         let _held = (
-            limits.socket(Some(one)).unwrap(),
-            connection_limiter.enter(one, AddressLimits::of(1, 100)).unwrap(),
+            limits.socket(Some(one), 0).unwrap(),
+            connection_limiter.enter(one, AddressLimits::of(1, 100, 100)).unwrap(),
         );
         let network = |address: IpAddr| {
             let mut request = Request::default();
@@ -225,8 +238,8 @@ mod tests {
             &refused[..],
             &[
                 limits.charge_pod(None, Some(other), 1).is_err(),
-                limits.socket(Some(other)).is_err(),
-                connection_limiter.enter(other, AddressLimits::of(1, 100)).is_none(),
+                limits.socket(Some(other), 1).is_err(),
+                connection_limiter.enter(other, AddressLimits::of(1, 100, 100)).is_none(),
                 limits.network(Some(one)) == limits.network(Some(other)),
                 network(one) == network(other),
             ],
@@ -254,8 +267,9 @@ mod tests {
     #[test]
     fn one_address_has_a_limit_and_leaves_nothing_behind() {
         let connection_limiter = Arc::<ConnectionLimiter>::default();
-        let enter =
-            |address: &str| connection_limiter.enter(address.parse().unwrap(), AddressLimits::of(2, 100));
+        let enter = |address: &str| {
+            connection_limiter.enter(address.parse().unwrap(), AddressLimits::of(2, 100, 100))
+        };
         let (one, two) = (enter("2001:db8::1").unwrap(), enter("2001:db8::2").unwrap());
         assert!(enter("2001:db8::3").is_none());
         assert!(enter("2001:db8:0:1::3").is_some());
@@ -270,8 +284,9 @@ mod tests {
     #[test]
     fn a_site_of_many_networks_has_a_few_times_the_limit_of_one() {
         let connection_limiter = Arc::<ConnectionLimiter>::default();
-        let enter =
-            |address: String| connection_limiter.enter(address.parse().unwrap(), AddressLimits::of(2, 100));
+        let enter = |address: String| {
+            connection_limiter.enter(address.parse().unwrap(), AddressLimits::of(2, 100, 100))
+        };
         let mut counted: Vec<_> = (0..256).filter_map(|n| enter(format!("2001:db8:1:{n:x}::1"))).collect();
         assert_eq!(counted.len(), 8);
         assert!(enter("2001:db8:2::1".into()).is_some());
@@ -287,8 +302,12 @@ mod tests {
     /// one.
     fn entered(limit: u32, pool: ConnectionCapacity, address: impl Fn(usize) -> String) -> usize {
         let connection_limiter = Arc::<ConnectionLimiter>::default();
-        let enter = |n| connection_limiter.enter(address(n).parse().unwrap(), pool.share(limit));
-        (0..2 * pool.places).filter_map(enter).collect::<Vec<_>>().len()
+        let mut held = Vec::new();
+        for n in 0..2 * pool.places {
+            let share = pool.share(limit, pool.places - held.len());
+            held.extend(connection_limiter.enter(address(n).parse().unwrap(), share));
+        }
+        held.len()
     }
 
     #[test]

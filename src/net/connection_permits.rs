@@ -74,17 +74,23 @@ pub enum NoPermit {
 }
 
 impl ConnectionPermits {
-    /// Returns how many places one address and its site may have.
+    /// Returns how many places one address and its site may have now.
     pub fn share(&self) -> AddressLimits {
-        self.pool.share(self.live.load().http.max_connections_per_address)
+        self.share_where_free(self.room.available_permits())
+    }
+
+    fn share_where_free(&self, free: usize) -> AddressLimits {
+        self.pool.share(self.live.load().http.max_connections_per_address, free)
     }
 
     /// Counts a request on a stream, until its answer was taken: answers that are not taken wait in memory. A client may
     /// have as many as it may have connections, on however few of them; but one connection may use all its streams.
     pub fn request(&self, streams: u32) -> Result<Option<ConnectionPermit>, TooManyRequests> {
         let Some(client) = self.client else { return Ok(None) };
-        let limit = self.share().of_client.max(streams);
-        let share = AddressLimits::of(limit, self.pool.places.max(2 * streams as usize));
+        // Beside other clients, whose requests take nothing from this one's.
+        let limit = self.share_where_free(self.pool.places).of_client.max(streams);
+        let places = self.pool.places.max(2 * streams as usize);
+        let share = AddressLimits::of(limit, places, places);
         self.requests.enter(client, share).map(Some).ok_or(TooManyRequests)
     }
 
@@ -124,13 +130,12 @@ impl ConnectionPermits {
 
     /// Takes one more place, as another connection would, for the stream in whose task this is called.
     pub fn take(&self) -> Result<StreamPermit, NoPermit> {
+        let share = self.share();
+        let room = self.room.clone().try_acquire_owned().map_err(|_| NoPermit::AtAll)?;
         let counted = match self.client {
-            Some(client) => {
-                Some(self.connection_limiter.enter(client, self.share()).ok_or(NoPermit::OfClient)?)
-            }
+            Some(client) => Some(self.connection_limiter.enter(client, share).ok_or(NoPermit::OfClient)?),
             None => None,
         };
-        let room = self.room.clone().try_acquire_owned().map_err(|_| NoPermit::AtAll)?;
         Ok(StreamPermit { _counted: counted, _room: room, progress: StreamProgress::of_stream() })
     }
 }

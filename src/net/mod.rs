@@ -2,8 +2,8 @@
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`connection_limiter`] bounds how many there are, and
 //! [`client_permits`] how much one client does at a time, [`blocking_limiter`] how many threads its work takes; of a [`budget`] that all share, none takes more than it leaves.
-//! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets, [`silent`] counts those on which
-//! nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
+//! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets,
+//! [`silent`] knows those on which nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
 //! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`limits`] how often
 //! it may ask, [`throttle`] what waits for its turn, [`request_throttle`] which requests on streams do, and [`read_throttle`]
@@ -23,6 +23,8 @@ pub(crate) mod http2_places;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod network;
+#[cfg(test)]
+mod newcomers;
 pub(crate) mod path;
 mod proxy_protocol;
 pub(crate) mod read_throttle;

@@ -2,10 +2,15 @@
 //!
 //! Browsers open connections ahead of need, and a stop must not wait for those. One that was opened just now is most
 //! likely about to be used, though, and a browser does not repeat a WebSocket's request on another connection.
+//!
+//! Where there is little room left for connections, silent ones make room for newcomers.
+
+mod customers;
 
 use std::{
+    net::IpAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,6 +21,9 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
+use self::customers::Customers;
+use super::connection_limiter::customer_key;
+
 /// How long after it was opened a connection is expected to be used, on a busy machine too.
 const ABOUT_TO_SPEAK: Duration = Duration::from_secs(2);
 
@@ -25,15 +33,24 @@ pub struct SilentConnections {
     open: TaskTracker,
     last: Arc<Mutex<Option<Instant>>>,
     give_up: CancellationToken,
+    customers: Arc<Mutex<Customers>>,
 }
 
 /// One silent connection; dropped when something came.
 pub struct Silent {
     _counted: TaskTrackerToken,
     given_up: Pin<Box<WaitForCancellationFutureOwned>>,
+    customers: Arc<Mutex<Customers>>,
+    /// The customer and the connection's number, unless it belongs to nobody.
+    place: Option<(IpAddr, u64)>,
 }
 
 impl Silent {
+    /// Returns once the connection is given up.
+    pub async fn given_up(&mut self) {
+        self.given_up.as_mut().await;
+    }
+
     /// Ready once the connection is given up.
     pub fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.given_up.as_mut().poll(cx)
@@ -41,10 +58,28 @@ impl Silent {
 }
 
 impl SilentConnections {
-    /// Counts a connection that was opened just now.
-    pub fn enter(&self) -> Silent {
+    /// Counts a connection of `client` that was opened just now. One that belongs to nobody never makes room.
+    pub fn enter(&self, client: Option<IpAddr>) -> Silent {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        Silent { _counted: self.open.token(), given_up: Box::pin(self.give_up.clone().cancelled_owned()) }
+        let give_up = self.give_up.child_token();
+        let place = client.map(customer_key).map(|customer| {
+            let number = lock(&self.customers).add(customer, give_up.clone());
+            (customer, number)
+        });
+        Silent {
+            _counted: self.open.token(),
+            given_up: Box::pin(give_up.cancelled_owned()),
+            customers: self.customers.clone(),
+            place,
+        }
+    }
+
+    /// Gives up the oldest one of the customer that has most, unless the customer of `newcomer` has as many.
+    pub fn make_room(&self, newcomer: Option<IpAddr>) {
+        let oldest = lock(&self.customers).take_oldest(newcomer.map(customer_key));
+        if let Some(give_up) = oldest {
+            give_up.cancel();
+        }
     }
 
     /// Whether one of them may be about to be used.
@@ -59,20 +94,70 @@ impl SilentConnections {
     }
 }
 
+impl Drop for Silent {
+    fn drop(&mut self) {
+        if let Some((customer, number)) = self.place {
+            lock(&self.customers).remove(customer, number);
+        }
+    }
+}
+
+fn lock(customers: &Mutex<Customers>) -> MutexGuard<'_, Customers> {
+    customers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_may_speak_for_two_seconds_unless_it_did() {
         let silent = SilentConnections::default();
         assert!(!silent.may_speak());
-        let one = silent.enter();
+        let one = silent.enter(None);
         assert!(silent.may_speak());
         drop(one);
         assert!(!silent.may_speak());
-        let _two = silent.enter();
+        let _two = silent.enter(None);
         tokio::time::advance(ABOUT_TO_SPEAK).await;
         assert!(!silent.may_speak());
+    }
+    #[test]
+    fn the_oldest_of_the_customer_that_has_most_makes_room_for_those_who_have_fewer() {
+        let silent = SilentConnections::default();
+        let client = |address: &str| Some(address.parse::<IpAddr>().unwrap());
+        let enter = |address: &str| silent.enter(client(address));
+        let mut nobodys = silent.enter(None);
+        // Three /64s of one /48, and an address that has two.
+        let mut site = ["2001:db8::1", "2001:db8:0:1::1", "2001:db8:0:2::1"].map(enter);
+        let mut two = ["192.0.2.1", "::ffff:192.0.2.1"].map(enter);
+        let mut are_open = |site: &mut [Silent], two: &mut [Silent]| {
+            let mut is_open = |one: &mut Silent| one.given_up().now_or_never().is_none();
+            assert!(is_open(&mut nobodys));
+            (site.iter_mut().map(&mut is_open).collect(), two.iter_mut().map(&mut is_open).collect())
+        };
+        let mut after = |newcomer| {
+            silent.make_room(newcomer);
+            are_open(&mut site, &mut two)
+        };
+        assert_eq!(after(client("2001:db8:0:9::1")), (vec![true; 3], vec![true; 2]), "its own has most");
+        assert_eq!(after(client("192.0.2.1")), (vec![false, true, true], vec![true; 2]));
+        assert_eq!(after(client("192.0.2.1")), (vec![false, true, true], vec![true; 2]), "both have two");
+        for _ in 0..9 {
+            silent.make_room(client("192.0.2.2"));
+        }
+        assert_eq!(are_open(&mut site, &mut two), (vec![false; 3], vec![false; 2]));
+        drop((site, two));
+        assert!(lock(&silent.customers).is_empty());
+    }
+
+    #[test]
+    fn what_came_to_be_used_makes_no_room() {
+        let silent = SilentConnections::default();
+        drop(silent.enter(Some([192, 0, 2, 1].into())));
+        assert!(lock(&silent.customers).is_empty());
+        silent.make_room(None);
     }
 }

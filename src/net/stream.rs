@@ -78,6 +78,16 @@ pub enum Raw {
     Unix(UnixStream),
 }
 
+impl Raw {
+    /// Waits until something has come, or the connection has ended.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        }
+    }
+}
+
 /// Hands a call on to whichever variant there is.
 macro_rules! delegate {
     ($self:ident, $stream:ident => $call:expr, $($variant:path),+) => {

@@ -3,6 +3,7 @@
 
 mod cli;
 mod connections;
+mod crowds;
 mod damaged_blobs;
 mod disk_full;
 mod documents;

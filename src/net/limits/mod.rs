@@ -85,12 +85,12 @@ impl Limits {
         client.filter(|_| !self.rules.load().is_exempt(client)).map(rate_limit_key)
     }
 
-    /// A place for one more socket of `client`; it is free again when what comes back is dropped.
-    pub fn socket(&self, client: Option<IpAddr>) -> Result<Option<ConnectionPermit>, Exceeded> {
+    /// A place for one more socket of `client`, where `open` are open; it is free again when what comes back is dropped.
+    pub fn socket(&self, client: Option<IpAddr>, open: usize) -> Result<Option<ConnectionPermit>, Exceeded> {
         let rules = self.rules.load();
         let Some(address) = client.filter(|_| !rules.is_exempt(client)) else { return Ok(None) };
         let limit = rules.settings.sockets_per_address;
-        let share = AddressLimits::of(limit, rules.max_sockets);
+        let share = AddressLimits::of(limit, rules.max_sockets, rules.max_sockets.saturating_sub(open));
         self.sockets.enter(address, share).map(Some).ok_or(Exceeded {
             name: "sockets-per-address",
             quota: share.of_client.into(),
@@ -226,22 +226,30 @@ mod tests {
     #[test]
     fn sockets_of_one_client_are_counted_while_they_are_open() {
         let limits = Limits::new(&settings("sockets_per_address = 2"));
-        let enter = || limits.socket(ip("2001:db8::1"));
+        let enter = || limits.socket(ip("2001:db8::1"), 0);
         let (one, _two) = (enter().unwrap(), enter().unwrap());
         assert_eq!(enter().unwrap_err().name, "sockets-per-address");
         drop(one);
         assert!(enter().unwrap().is_some());
-        let exempt: Vec<_> = (0..9).map(|_| limits.socket(ip("::1")).unwrap()).collect();
+        let exempt: Vec<_> = (0..9).map(|_| limits.socket(ip("::1"), 0).unwrap()).collect();
         assert!(exempt.iter().all(Option::is_none));
     }
 
     #[test]
     fn no_client_and_no_site_has_more_than_half_of_all_sockets() {
-        let limits = Limits::new(&settings("sockets_per_address = 50\n[signal]\nmax_sockets = 60"));
-        let open = |address: String| limits.socket(ip(&address));
-        let of_site = (0..60).filter_map(|n| open(format!("2001:db8:1:{n:x}::1")).ok()).collect::<Vec<_>>();
-        let of_client = (0..60).filter_map(|_| open("192.0.2.1".into()).ok()).collect::<Vec<_>>();
-        assert_eq!((of_site.len(), of_client.len()), (30, 30));
-        assert_eq!(open("192.0.2.1".into()).unwrap_err().quota, 30);
+        let open = |address: &dyn Fn(usize) -> String| {
+            let limits = Limits::new(&settings("sockets_per_address = 50\n[signal]\nmax_sockets = 60"));
+            let mut held = Vec::new();
+            let mut quota = None;
+            for n in 0..60 {
+                match limits.socket(ip(&address(n)), held.len()) {
+                    Ok(socket) => held.push(socket),
+                    Err(exceeded) => quota = Some(exceeded.quota),
+                }
+            }
+            (held.len(), quota)
+        };
+        assert_eq!(open(&|n| format!("2001:db8:1:{n:x}::1")).0, 30);
+        assert_eq!(open(&|_| "192.0.2.1".into()), (30, Some(30)));
     }
 }

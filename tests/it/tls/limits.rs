@@ -19,7 +19,7 @@ use crate::support::{
 const HALF_A_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
 const SHORT: Duration = Duration::from_millis(300);
 
-async fn broker(toml: &str) -> (TestServer, Client, Files) {
+pub async fn broker(toml: &str) -> (TestServer, Client, Files) {
     let (authority, files) = (Authority::named("CA"), Files::new());
     files.write("pair", &authority.issue(&["pods.example"]));
     let server = TestServer::with(&format!("{}\n{toml}", files.toml(&["pair"]))).await;
@@ -100,7 +100,10 @@ async fn handshakes_and_sockets_take_their_place_among_the_connections_of_one_ad
 #[tokio::test]
 async fn a_connection_too_many_waits_with_its_handshake() {
     let (server, client, _files) = broker("[http]\nmax_connections = 1").await;
-    let first = client.connect(&server.address, "pods.example").await.unwrap();
+    let mut first = Raw::on(client.connect(&server.address, "pods.example").await.unwrap());
+    // One on which nothing was sent would make room.
+    first.send("GET /health HTTP/1.1\nHost: pods.example\n\n").await;
+    assert_eq!(first.answer().await.status, 200);
     let other = TcpSocket::new_v4().unwrap();
     other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let other = other.connect(server.addresses[0]).await.unwrap();
@@ -110,4 +113,23 @@ async fn a_connection_too_many_waits_with_its_handshake() {
     drop(first);
     let mut second = second.await.unwrap();
     assert!(get(&mut second, "pods.example", "/health").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn silent_connections_make_room_before_their_handshake_and_after_it() {
+    let (server, client, _files) = broker(
+        "[http]\nmax_connections = 4\nhead_timeout = \"1h\"\n[http.bounds]\nhandshake_timeout = \"1h\"",
+    )
+    .await;
+    let from = async |host: u8| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 34, 0, host], 0).into()).unwrap();
+        socket.connect(server.addresses[0]).await.unwrap()
+    };
+    let (_before, mut held) = ([from(1).await, from(1).await], Vec::new());
+    for host in 2..8 {
+        held.push(client.over(from(host).await, "pods.example").await.unwrap());
+    }
+    let mut stream = client.over(from(9).await, "pods.example").await.unwrap();
+    assert!(get(&mut stream, "pods.example", "/health").await.starts_with("HTTP/1.1 200"));
 }

@@ -1,0 +1,76 @@
+//! Many networks that hold all they can, and a newcomer beside them.
+
+use std::net::IpAddr;
+
+use crate::support::{
+    raw::{Raw, UPGRADE},
+    server::TestServer,
+};
+
+const HEALTH: &str = "GET /health HTTP/1.1\nHost: broker\n\n";
+
+fn host(network: u8, host: u8) -> IpAddr {
+    [127, 33, network, host].into()
+}
+
+/// Asks for a WebSocket. Returns the connection and whether it became one.
+async fn upgraded(mut raw: Raw) -> (Raw, bool) {
+    raw.send(UPGRADE).await;
+    let status = raw.answer().await.status;
+    (raw, status == 101)
+}
+
+#[tokio::test]
+async fn a_newcomer_has_a_socket_beside_addresses_that_hold_all_they_can() {
+    let server =
+        TestServer::with("[limits]\nexempt = []\nsockets_per_address = 2\n[signal]\nmax_sockets = 32").await;
+    let mut held = Vec::new();
+    for number in 0..32 {
+        let raw = Raw::open_from(host(0, 1 + number / 2), &server.address).await;
+        held.push(upgraded(raw).await);
+    }
+    assert!(held[..24].iter().all(|(_, is_socket)| *is_socket), "a client has as many as the setting says");
+    for newcomer in 1..3 {
+        let (raw, is_socket) = upgraded(Raw::open_from(host(1, newcomer), &server.address).await).await;
+        assert!(is_socket);
+        held.push((raw, true));
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_has_a_socket_beside_sites_that_hold_all_they_can() {
+    let server = TestServer::with(
+        "listen = [{ address = \"127.0.0.1:0\", proxy_protocol = true }]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         [limits]\nexempt = []\nsockets_per_address = 2\n[signal]\nmax_sockets = 32",
+    )
+    .await;
+    let open = async |site: u8, network: u8| {
+        let mut raw = Raw::open(&server.address).await;
+        raw.send(&format!("PROXY TCP6 2001:db8:{site}:{network}::1 2001:db8:ffff::1 1000 443\n")).await;
+        upgraded(raw).await
+    };
+    let mut held = Vec::new();
+    for number in 0..32 {
+        held.push(open(1 + number / 8, number % 8 / 2).await);
+    }
+    assert!(open(99, 1).await.1);
+}
+
+#[tokio::test]
+async fn a_newcomer_is_answered_beside_addresses_that_hold_silent_connections() {
+    for (connections, addresses) in [(32, 16), (4, 2), (4, 4), (4, 9)] {
+        let server = TestServer::with(&format!(
+            "[http]\nhead_timeout = \"1h\"\nmax_connections = {connections}\nmax_connections_per_address = 2"
+        ))
+        .await;
+        let mut silent = Vec::new();
+        for number in 0..2 * addresses {
+            silent.push(Raw::open_from(host(0, 1 + number / 2), &server.address).await);
+        }
+        for newcomer in 1..4 {
+            let mut raw = Raw::open_from(host(1, newcomer), &server.address).await;
+            raw.send(HEALTH).await;
+            assert_eq!(raw.answer().await.status, 200, "{connections} {addresses}");
+        }
+    }
+}
