@@ -25,6 +25,7 @@ use super::{
     small_frames::{FrameThrottles, ThrottledFrames},
     stream::{Raw, Stream, Transport},
     throttle::ClientThrottles,
+    tls_input::TlsInput,
 };
 use crate::{
     config::{Listen, Live},
@@ -390,11 +391,13 @@ async fn handshake(
     turns: &ClientPermits,
     permits: &ConnectionPermits,
 ) -> io::Result<(Transport, Option<Http2Place>)> {
-    let raw = ThrottledFrames::new(raw, permits.tls_throttle());
-    let hello = LazyConfigAcceptor::new(TlsAcceptor::default(), raw).await?;
+    let raw = TlsInput::new(ThrottledFrames::new(raw, permits.tls_throttle()));
+    let mut hello = LazyConfigAcceptor::new(TlsAcceptor::default(), raw).await?;
+    hello.io.allow_handshake();
     let place = permits.http2_place();
     let rest = async { hello.into_stream(configs.of(place.as_ref()).clone()).await };
     let mut stream = turns.in_turn(permits.client, rest).await?;
+    stream.get_mut().0.allow_record();
     let alpn = stream.get_ref().1.alpn_protocol();
     let place = http2_places::used(place, alpn);
     if alpn == Some(ACME_TLS_ALPN) {

@@ -2,7 +2,7 @@
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`connection_limiter`] bounds how many there are, and
 //! [`client_permits`] how much one client does at a time, [`blocking_limiter`] how many threads its work takes; of a [`budget`] that all share, none takes more than it leaves.
-//! [`proxy_protocol`] learns whom a proxy speaks for, [`stream`] is what HTTP gets,
+//! [`proxy_protocol`] learns whom a proxy speaks for, [`tls_input`] bounds what TLS reads ahead, [`stream`] is what HTTP gets,
 //! [`silent`] knows those on which nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
 //! connection after too many [`refusals`]. [`client`] tells who a request comes from, and from which [`network`], [`limits`] how often
@@ -38,3 +38,4 @@ pub(crate) mod small_frames;
 mod stream;
 mod streams;
 pub(crate) mod throttle;
+mod tls_input;

@@ -18,6 +18,7 @@ use super::{
     connection_limiter::ConnectionPermit,
     silent::Silent,
     small_frames::{ThrottledFrames, TlsRecords},
+    tls_input::TlsInput,
 };
 
 /// A connection and its place among all connections, which it gives back at its end, after an upgrade too.
@@ -66,11 +67,22 @@ impl Stream {
         self.read = Bytes::copy_from_slice(&read[..length]);
         Ok(if read == PREFACE { Version::Http2 } else { Version::Http1 })
     }
+
+    fn poll_transport(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.transport).poll_read(cx, buf);
+        if let Transport::Tls(tls) = &mut self.transport
+            && buf.filled().len() > before
+        {
+            tls.get_mut().0.allow_record();
+        }
+        read
+    }
 }
 
 pub enum Transport {
     Plain(Raw),
-    Tls(Box<TlsStream<ThrottledFrames<Raw, TlsRecords>>>),
+    Tls(Box<TlsStream<TlsInput<ThrottledFrames<Raw, TlsRecords>>>>),
 }
 
 pub enum Raw {
@@ -148,13 +160,13 @@ impl AsyncRead for Stream {
             let length = self.read.len().min(buf.remaining());
             buf.put_slice(&self.read.split_to(length));
             // What has come with it is read with it: HTTP would double its buffer for it otherwise.
-            return match Pin::new(&mut self.transport).poll_read(cx, buf) {
+            return match self.poll_transport(cx, buf) {
                 Poll::Pending => Poll::Ready(Ok(())),
                 read => read,
             };
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.transport).poll_read(cx, buf)?;
+        let read = self.poll_transport(cx, buf)?;
         let Some(silent) = &mut self.silent else { return read.map(Ok) };
         if buf.filled().len() > before {
             self.silent = None;

@@ -4,6 +4,7 @@ mod credentials;
 mod hsts;
 mod http2;
 mod http2_hosts;
+mod input;
 mod limits;
 mod log;
 mod protocols;
