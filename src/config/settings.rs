@@ -85,72 +85,72 @@ macro_rules! settings {
 }
 
 entry! {
-    /// One place to listen on, written as `[[listen]]`.
+    /// An address to listen on, written as `[[listen]]`.
     listen: Listen {
-        /// `HOST:PORT` (`[::]:443` is every address, IPv4 too), `unix:PATH`, or `systemd:NAME` for a socket that systemd hands over.
+        /// `HOST:PORT` (`[::]:443` is every address, including IPv4), `unix:PATH`, or `systemd:NAME` for a socket passed by systemd.
         address: Option<ListenAddress> = None;
-        /// What it serves: `public` all routes, `redirect` only the redirect to https and ACME's http-01.
+        /// `public` serves all routes, `redirect` only redirects to https and answers ACME http-01 challenges.
         purpose: Purpose = Purpose::Public;
-        /// Whether connections begin with TLS.
+        /// Whether connections use TLS.
         tls: bool = false;
-        /// Whether `[::]` leaves IPv4 alone.
+        /// Whether `[::]` accepts IPv6 only.
         ipv6_only: bool = false;
-        /// Whether trusted proxies begin each connection with a PROXY header (version 1 or 2).
+        /// Whether trusted proxies send a PROXY protocol header (version 1 or 2) at the start of each connection.
         proxy_protocol: bool = false;
-        /// The permissions of a Unix socket, in octal.
+        /// Permissions of a Unix socket, in octal.
         mode: FileMode = known("0660");
-        /// The group of a Unix socket.
+        /// Group of a Unix socket.
         group: Option<Text> = None;
     }
 }
 
 entry! {
-    /// A certificate and its key, written as `[[tls.certificates]]`.
+    /// A certificate chain and its key, written as `[[tls.certificates]]`.
     certificates: CertificateFiles {
-        /// The certificate and those that vouch for it, in order (PEM).
+        /// File with the server's certificate, followed by its issuers in order (PEM).
         chain: Option<PathBuf> = None;
-        /// Its private key (PEM: PKCS#8, PKCS#1 or SEC1).
+        /// File with the private key (PEM: PKCS#8, PKCS#1 or SEC1).
         key: Option<PathBuf> = None;
     }
 }
 
 settings! {
     top {
-        /// TCP port to listen on: 8080 if it is not set, with TLS 443. 0 lets the system choose a free one; the log says which.
+        /// TCP port to listen on. Default: 8080, or 443 with TLS. With 0 the system chooses a free port, which is logged.
         port ["PORT"]: Option<u16> = None;
-        /// Address or host name to listen on. `0.0.0.0` is every IPv4 address of the host, `::` every address.
+        /// Address or host name to listen on. `0.0.0.0` is every IPv4 address, `::` every IPv4 and IPv6 address.
         hostname ["HOST"]: Hostname = known("0.0.0.0");
-        /// Where to listen, in place of `hostname` and `port`: any number of `[[listen]]` tables. Without them, TLS listens on port 443 and redirects port 80 there.
+        /// Addresses to listen on, instead of `hostname` and `port`: any number of `[[listen]]` tables. Without them, a broker with TLS listens on port 443 and redirects port 80 there.
         listen: Vec<Listen> = Vec::new();
-        /// Proxies whose word about a client's address is believed: addresses, networks in CIDR notation, or `unix` for every peer of a Unix socket.
+        /// Reverse proxies that are trusted to report client addresses: addresses, networks in CIDR notation, or `unix` for every peer of a Unix socket. See docs/proxies.md.
         trusted_proxies: List<TrustedProxy> = List::default();
-        /// Where pods are kept: `redb` (in the data directory, safe against a power cut) or `memory` (lost at the end).
+        /// Where pods are stored: `redb` (in the data directory, durable) or `memory` (lost when the broker stops).
         registry: RegistryKind = RegistryKind::Redb;
-        /// The directory that holds everything that lasts. It is made if it is missing; only one broker can use it at a time.
+        /// Directory for all persistent data. It is created if it does not exist. Only one broker can use it at a time.
         data_dir ["GEMMAPOD_SIGNAL_DATA"]: PathBuf = known("./gemmapod-signal-data");
-        /// The URL under which the world reaches this broker: it begins the `url` of an uploaded pod. Without it, the `Host` header of the upload is used.
+        /// Public URL of this broker, used for the `url` of uploaded pods, signed requests and owner tokens. Without it, the `url` of a pod is made from the `Host` header of the upload.
         public_url: Option<PublicUrl> = None;
-        /// How long a stopping broker waits for running uploads, downloads and sockets before it ends them. Many sockets are told to come back one after the other, within half of it and at most 3 s.
+        /// How long a stopping broker waits for running uploads, downloads and sockets before it closes them. If there are many sockets, they are closed gradually, within half of this time and at most 3 s, so that clients do not all reconnect at once.
         drain_timeout: Duration = known("10s");
     }
 
-    /// What is logged, and how.
+    /// Logging.
     log: LogSettings {
-        /// Which lines are written: a level for the broker's own, or `target=level` pairs with commas between them. Libraries log errors only, unless a pair names them, such as `info,rustls=warn`.
+        /// Log level of the broker, or comma-separated `target=level` pairs. Libraries log errors only, unless a pair names them, as in `info,rustls=warn`.
         level ["RUST_LOG"]: LogLevel = known("info");
-        /// `text` for people, `json` for machines (one object a line).
+        /// `text`, or `json` (one object per line).
         format: LogFormat = LogFormat::Text;
     }
 
     /// TLS and its certificates.
     tls: TlsSettings {
-        /// Where certificates come from: `off`, `files`, `self-signed` or `acme`. If it is not set: `acme` where `domains` are named, else `off`.
+        /// Where certificates come from: `off`, `files`, `self-signed` or `acme`. Default: `acme` if `domains` is set, `off` otherwise.
         mode: Option<TlsMode> = None;
-        /// The names that certificates are for; with `self-signed` they may be IP addresses too.
+        /// Names for certificates; with `self-signed`, IP addresses are possible too.
         domains: List<Domain> = List::default();
-        /// The certificates of mode `files`: any number of `[[tls.certificates]]` tables; the name that a client asks for chooses.
+        /// Certificates for mode `files`: any number of `[[tls.certificates]]` tables, selected by the server name that the client sends (SNI).
         certificates: Vec<CertificateFiles> = Vec::new();
-        /// Whether browsers are told to use nothing but TLS for a year (HSTS), once a certificate that the world trusts is served.
+        /// Whether `Strict-Transport-Security` is sent, with one year, for names with a publicly trusted certificate (RFC 6797).
         hsts: bool = true;
     }
 
@@ -158,15 +158,15 @@ settings! {
     acme: AcmeSettings {
         /// `letsencrypt`, `letsencrypt-staging`, or the URL of another directory.
         directory: AcmeDirectory = known("letsencrypt");
-        /// Where the directory may write to when something is wrong: addresses such as `mailto:admin@example.org`.
+        /// Contact addresses for the directory, such as `mailto:admin@example.org`.
         contact: List<Contact> = List::default();
-        /// How control of a domain is proved, in the order of preference: `tls-alpn-01` takes port 443, `http-01` takes port 80.
+        /// Challenge types in order of preference: `tls-alpn-01` requires port 443, `http-01` requires port 80.
         challenges: List<ChallengeKind> = known("tls-alpn-01, http-01");
-        /// A root certificate (PEM) that the directory's own TLS is checked with, for a private one.
+        /// File with the root certificate (PEM) for the TLS connection to a private directory.
         root: Option<PathBuf> = None;
-        /// The key id of an external account binding, where the directory asks for one.
+        /// Key id of the external account binding, if the directory requires one.
         eab_key_id: Option<Text> = None;
-        /// A file with the key of the external account binding, in base64url as the directory gives it.
+        /// File with the key of the external account binding, in base64url as issued by the directory.
         eab_key_file: Option<PathBuf> = None;
     }
 
@@ -174,33 +174,33 @@ settings! {
     signal: SignalSettings + SignalBounds {
         /// Open sockets in total; a further upgrade is answered with 503.
         max_sockets: u32 = 16_000;
-        /// A peer that was silent for this long is pinged. One that leaves two pings without an answer, half this time each, is gone. One that takes nothing for this long while frames wait for it is closed with 1013, and a visitor's frame waits this long for room in its origin's queue.
+        /// A peer that was silent for this long is pinged, and closed after two unanswered pings, each with half of this time. A peer that reads nothing for this long while frames wait for it is closed with 1013. A visitor's frame waits at most this long for room in its origin's queue.
         ping_interval: Duration = known("30s");
-        /// Largest frame that a client may send; over it the socket is closed with 1009.
+        /// Largest frame that a client may send; a larger one closes the socket with 1009.
         max_frame: ByteSize = ByteSize::kib(256);
-        /// Bytes that may wait for one peer. Over it, visitors that send to an origin are read no further until there is room; an origin that sends to a visitor is told that its frame was dropped.
+        /// Bytes that may be queued for one peer. When an origin's queue is full, its visitors are not read until there is room; when a visitor's queue is full, frames from its origin are dropped, and the origin receives an error frame.
         max_queue: ByteSize = ByteSize::mib(1);
-        /// Bytes that may wait for all peers together, beside the first 8 KiB of each; no client address (IPv6: no /48) holds more of them than it leaves to others, and no peer more than its address then leaves. Over it, senders wait or are told, as with `max_queue`.
+        /// Total bytes queued for all peers, excluding the first 8 KiB of each. No client address (IPv6: no /48) may use more than it leaves to others, and no peer more than its address then leaves. When it is used up, `max_queue` describes what happens.
         max_queue_total: ByteSize = ByteSize::mib(64);
         /// Total buffer for incomplete incoming frames, excluding the first 8 KiB of each socket; a socket keeps the room of its largest frame until it ends. No client address (IPv6: no /48) holds more than it leaves to others, and no socket more than its address then leaves; one that sends more is closed with 1013.
         max_unfinished_total: ByteSize = ByteSize::mib(32);
         /// Frames a second that are read from one socket, with bursts of twice as many; the rest waits in the client's own queue. Replies of a host to its visitors do not count, up to 32 for an offer and one for any other frame. All sockets of one address together have ten times as many, an IPv6 /48 forty times, but for those in `limits.exempt`; 32 frames of a socket that is seldom heard do not wait for other sockets.
         frames_per_second: u32 = 500;
-        /// How long the holder of a pod id has to answer a ping, when another origin registers the same pod id, before it is replaced.
+        /// When another origin registers a pod id that is held: how long the holder may take to answer a ping before it is replaced.
         takeover_timeout: Duration = known("3s");
-        /// How long an offer waits for the host of its pod id, where the host was connected in the last two minutes or the broker started less than 30 s ago, before the visitor is told `origin offline`. `"0s"`: not at all.
+        /// How long an offer waits for the host of its pod id before the visitor receives `origin offline`, if the host was connected in the last two minutes or the broker started less than 30 s ago. `"0s"` disables waiting.
         offline_grace: Grace = known("8s");
-        /// When a pod id comes to belong to an owner key, so that nobody else can register it: `first-use` (with its first registration, if that proves a key with a credential or an `ownerToken`), `uploads` (with the first signed upload of a pod that names it, too) or `off`. See docs/ownership.md.
+        /// When a pod id becomes owned by a key, so that nobody else can register it: `first-use` (at its first registration, if that has a credential or an `ownerToken`), `uploads` (also at the first signed upload of a pod with this pod id) or `off`. See docs/ownership.md.
         bind: BindMode = BindMode::FirstUse;
-        /// Whether every registration needs a proof of an owner key: a credential or an `ownerToken`.
+        /// Whether every registration requires a proof of an owner key: a credential or an `ownerToken`.
         require_owner: bool = false;
     }
 
-    /// Limits of uploads, and the headers that pods are served with.
+    /// Limits of uploads, and headers of served pods.
     pods: PodSettings + PodBounds {
-        /// Largest pod that is taken; over it the upload is answered with 413.
+        /// Largest upload; a larger one is answered with 413.
         max_blob: ByteSize = ByteSize::mib(50);
-        /// Uploads that are verified and stored at the same time. One whose body has arrived waits for it; one whose body still arrives does not count.
+        /// Uploads that are verified and stored at the same time. Others wait once their body has arrived; uploads whose body is still arriving are not counted.
         max_uploads: u32 = 32;
         /// Uploads of one client address (IPv6: of one /64, and four times as many of a /48) at the same time, from their first byte to their last; the others wait.
         max_uploads_per_address: u32 = 8;
@@ -208,107 +208,107 @@ settings! {
         upload_memory: ByteSize = ByteSize::mib(160);
         /// How long an upload waits in total, for others of its client, for memory and to be stored, before it is answered with 503. It should be shorter than `http.idle_timeout`, after which the connection ends as one on which nothing moves.
         upload_wait: Duration = known("20s");
-        /// Memory for pods in compressed form (gzip), so that those which are asked for again and again take less of the line. The first who asks gets the pod as it is; a pod of more than a quarter of this is never compressed, and compression is off if less than 16 KiB is configured.
+        /// Memory for a cache of compressed (gzip) pods. The first request for a pod is answered without compression. A pod larger than a quarter of this is never compressed, and compression is off if less than 16 KiB is configured.
         compression_memory: ByteSize = ByteSize::mib(16);
-        /// Bytes of pods that `registry = "memory"` may hold; over it an upload is answered with 507.
+        /// Total bytes of pods with `registry = "memory"`; an upload beyond it is answered with 507.
         memory_limit: ByteSize = ByteSize::mib(256);
-        /// How pods are kept apart from one another in a browser: `none`, as the reference; `sandbox`, where none of them can keep anything; `subdomain`, where each has a host of its own below `domain`. See docs/isolation.md.
+        /// How pods are isolated from one another in the browser: `none`, as the reference; `sandbox`, in which pods cannot store anything; `subdomain`, in which each pod has its own host under `domain`. See docs/isolation.md.
         isolation: Isolation = Isolation::None;
-        /// The domain below which pods get hosts of their own, for `isolation = "subdomain"`. All names below it must lead to this broker, and its certificate must be for them.
+        /// Parent domain of the pods' hosts with `isolation = "subdomain"`. All names under it must resolve to this broker and be covered by its certificate.
         domain: Option<Domain> = None;
-        /// The `Content-Security-Policy` of served pods.
+        /// `Content-Security-Policy` of served pods.
         content_security_policy: HeaderValue = HeaderValue::from_static(POD_CSP);
-        /// The `Permissions-Policy` of served pods.
+        /// `Permissions-Policy` of served pods.
         permissions_policy: HeaderValue = HeaderValue::from_static(POD_PERMISSIONS);
     }
 
-    /// Whose uploads are taken.
+    /// Who may upload.
     uploads: UploadSettings {
-        /// `open` (everybody's), `owners` (uploads signed by the keys below), `token` (with a bearer token) or `closed`. Owners can delete their pods under each of them.
+        /// `open` (everybody), `owners` (uploads signed by the keys below), `token` (with a bearer token) or `closed`. Owners can always delete their pods.
         policy: UploadPolicy = UploadPolicy::Open;
-        /// Owner keys for `owners`.
+        /// Owner keys for the policy `owners`.
         owners: List<OwnerKey> = List::default();
-        /// A file of further owner keys for `owners`, one on each line; `#` begins a comment. It is read again when it has changed.
+        /// File with further owner keys for the policy `owners`, one per line, with comments after `#`. It is reloaded when it changes.
         owners_file: Option<PathBuf> = None;
-        /// A file of the SHA-256 hashes of tokens for `token`, one on each line, perhaps after a name. It is read again when it has changed.
+        /// File with the SHA-256 hashes of tokens for the policy `token`, one per line, optionally after a name. It is reloaded when it changes.
         tokens_file: Option<PathBuf> = None;
-        /// How long an uploaded pod is served; without it, until somebody deletes it. Pods that are there keep the end that they were given.
+        /// How long an uploaded pod is served. Without it, pods do not expire. A change does not affect pods that are already stored.
         lifetime: Option<Lifetime> = None;
     }
 
-    /// Limits of connections, whatever they carry.
+    /// Limits of connections.
     http: HttpSettings + HttpBounds {
         /// Connections in total; further ones wait in the system's queue until one ends. Where fewer than one in 16 is free, one on which nothing was sent yet, of the client that has most of those, ends for each further one of others. An eighth of them, but at least 256, may speak HTTP/2, which takes more memory; where there is no place for it, HTTP/1.1 is chosen.
         max_connections: u32 = 20_000;
         /// Connections of one client address (IPv6: of one /64); a further one is closed. Of a trusted proxy, only those are counted whose client a PROXY header names, for that client. Each WebSocket on a connection of HTTP/2 counts as one more, and a client has at most this many downloads at a time. An IPv6 /48 has at most four times as many. Neither ever has more than half of all, and fewer once more than half are open (docs/limits.md, "Places"). Where the process may open too few files for `max_connections`, an address has at most a quarter of what there is room for.
         max_connections_per_address: u32 = 1_000;
-        /// A request's head must have arrived within this time after the connection was ready for it: after it was opened, or after the previous response. Over HTTP/2 each head has it from its first byte on, except from trusted proxies.
+        /// The header of a request must arrive within this time after the connection was opened, or after the previous response. Over HTTP/2 the time starts with the first byte of each header, and does not apply to trusted proxies.
         head_timeout: Duration = known("15s");
-        /// A connection on which nothing moves for this long is closed; between two requests of HTTP/1.1 it is `head_timeout` if that is shorter.
+        /// A connection without any progress for this long is closed. Between two HTTP/1.1 requests it is `head_timeout`, if that is shorter.
         idle_timeout: Duration = known("1m");
     }
 
-    /// How often one client may ask for something, and all together. Too often is answered with 429. A rate such as `60/min burst 20` allows 20 at once after a rest, and 60 a minute for ever; without `burst`, the first number is the burst. `off` is no limit. An IPv6 /48 has four times the limit of an address, sockets at most half of all.
+    /// Rate limits per client and in total; a request beyond one is answered with 429. The rate `60/min burst 20` allows a burst of 20 and 60 a minute on average; without `burst`, the burst is the first number. `off` disables a limit. An IPv6 /48 has four times the limit of an address, but at most half of all sockets.
     limits: LimitSettings {
-        /// Addresses and networks that no limit in this section holds for. A proxy on this host that `trusted_proxies` does not name looks like one client: so loopback is here by default.
+        /// Addresses and networks that are exempt from the limits of this section. The default contains loopback, because all clients of a local proxy that is not in `trusted_proxies` have that address.
         exempt: List<Network> = known("127.0.0.0/8, ::1/128");
-        /// Uploads in total, with the credentials and pod ids that are added for keys that own nothing yet.
+        /// Uploads in total, including credentials and pod ids that are added for keys that own nothing yet.
         uploads: RateLimit = known("200/s burst 5000");
-        /// Uploads of one client address (IPv6: of one /64), with whatever else owners change.
+        /// Uploads and other changes by owners per client address (IPv6: per /64).
         uploads_per_address: RateLimit = known("60/min burst 100");
-        /// Uploads that one owner key signed.
+        /// Signed uploads per owner key.
         uploads_per_owner: RateLimit = known("30/min burst 100");
-        /// Requests for pods, for what is known of them, for `/health` and for whatever is not there, in total.
+        /// All `GET` and `HEAD` requests (pods, metadata, `/health`, unknown paths) in total.
         reads: RateLimit = known("5000/s burst 50000");
-        /// The same of one client address (IPv6: of one /64).
+        /// Such requests per client address (IPv6: per /64).
         reads_per_address: RateLimit = known("20/s burst 1000");
         /// Upgrades to WebSockets in total; too many are answered before the upgrade.
         upgrades: RateLimit = known("2000/s burst 50000");
-        /// The same of one client address (IPv6: of one /64).
+        /// Upgrades to WebSockets per client address (IPv6: per /64).
         upgrades_per_address: RateLimit = known("20/s burst 1000");
-        /// Registrations of pod ids in total; one that would wait for more than 5 s is told so and its socket is closed with 1008.
+        /// Registrations of pod ids in total. One that would have to wait for more than 5 s receives an error frame, and its socket is closed with 1008.
         registrations: RateLimit = known("1000/s burst 50000");
-        /// The same of one client address (IPv6: of one /64).
+        /// Registrations per client address (IPv6: per /64).
         registrations_per_address: RateLimit = known("20/s burst 1000");
-        /// Offers of the visitors of one client address (IPv6: of one /64). A further one is not delivered, and the visitor is told so: each costs its host an answer and a peer connection.
+        /// Offers of visitors per client address (IPv6: per /64). An offer beyond it is not delivered, and the visitor receives an error frame. Each offer costs the host an answer and a peer connection.
         offers_per_address: RateLimit = known("10/s burst 200");
         /// Open sockets of one client address (IPv6: of one /64), but never more than half of `signal.max_sockets`, and fewer once more than half are open (docs/limits.md, "Places"); a further upgrade is answered with 429.
         sockets_per_address: u32 = 1_000;
     }
 
-    /// How much may be kept. A pod that has no room in total is answered with 507, one that its owner key has no room for with 403, one too many of an address with 429. Quotas that are not set are no limit.
+    /// Storage quotas. An upload beyond a total quota is answered with 507, beyond the quota of its owner key with 403, and beyond that of its address with 429. A quota that is not set is unlimited.
     quotas: QuotaSettings {
         /// Pods in total.
         pods: Option<u32> = None;
-        /// Bytes of pods in total. Pods with the same bytes count once, as they are kept once.
+        /// Bytes of pods in total. Identical pods are stored and counted once.
         bytes: Option<ByteSize> = None;
-        /// Pods of one owner key, of those whose upload it signed.
+        /// Pods per owner key, counting signed uploads only.
         pods_per_owner: Option<u32> = None;
-        /// Bytes of the same pods.
+        /// Bytes of pods per owner key, counting signed uploads only.
         bytes_per_owner: Option<ByteSize> = None;
-        /// Pods that one client address (IPv6: one /64, and a /48 four times as many) may upload in a day; each is free again a day later. Not for those in `limits.exempt`, and forgotten when the broker stops.
+        /// Pods that a client address (IPv6: a /64; a /48 has four times as many) may upload within 24 hours. It does not apply to addresses in `limits.exempt`, and counters are reset when the broker stops.
         pods_per_address_and_day: Option<u32> = Some(1_000);
-        /// The same in bytes.
+        /// Bytes that a client address may upload within 24 hours, counted in the same way.
         bytes_per_address_and_day: Option<ByteSize> = Some(ByteSize::gib(4));
     }
 
-    /// Deletes pods that nobody wants any more.
+    /// The janitor, which deletes unused pods.
     janitor: JanitorSettings + JanitorBounds {
-        /// Whether it works.
+        /// Whether the janitor runs.
         enabled: bool = false;
-        /// What was uploaded or replaced within this time is never deleted. Nothing is deleted either within this time after the broker started, or after its clock was set forward.
+        /// Pods that were uploaded or replaced within this time are never deleted. Nothing is deleted within this time after the broker started or its clock was set forward.
         grace: Lifetime = Lifetime(Duration::from_hours(24));
-        /// Deletes pods that were not fetched, uploaded or replaced for this long.
+        /// Pods that were not fetched, uploaded or replaced for this long are deleted.
         unused_for: Option<Lifetime> = None;
-        /// Once pods take more bytes than this, those that were not used for longest are deleted until they take `low_water`; of those that were not used for `grace`, first the ones whose upload was not signed. Pods within `grace` count for neither: set `quotas.bytes`, too.
+        /// When pods take more bytes than this, the least recently used are deleted until `low_water` is reached, and of those that were unused for `grace`, unsigned uploads first. Pods within `grace` are not counted: also set `quotas.bytes`.
         high_water: Option<ByteSize> = None;
-        /// Pods are deleted for `high_water` until they take no more bytes than this.
+        /// Bytes at which deletion for `high_water` stops.
         low_water: Option<ByteSize> = None;
     }
 
-    /// What `GET /health` tells everybody.
+    /// What `GET /health` shows.
     health: HealthSettings {
-        /// `list` all pod ids that origins hold, as the reference does, as far as they fit into 64 KiB; `count` tells how many, `off` nothing of them.
+        /// `list` shows all registered pod ids, as the reference does, up to 64 KiB; `count` shows their number; `off` shows neither.
         origins: OriginsShown = OriginsShown::List;
     }
 }
