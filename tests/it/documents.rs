@@ -1,5 +1,5 @@
-//! Documents say what is so: ARCHITECTURE.md gives the reason of every dependency, and of nothing else; examples of
-//! settings are right; what docs/tls.md quotes from the log is in the code; docs/ownership.md names tests that exist.
+//! Documents say what is so: ARCHITECTURE.md gives the reason of every dependency, and of nothing else, and names files that
+//! exist; examples of settings are right; what docs/tls.md quotes from the log is in the code; docs/ownership.md names tests that exist.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -65,6 +65,18 @@ fn each_dependency_has_its_reason() {
     assert_eq!(named, of_all.collect());
     for name in &crates(&manifest, "dev-dependencies") - &crates(&manifest, "dependencies") {
         assert!(section.contains(name), "{name} is a dependency of tests without a reason");
+    }
+}
+
+#[test]
+fn each_file_of_the_architecture_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let quotes = ARCHITECTURE.split('`').skip(1).step_by(2);
+    let files: BTreeSet<_> =
+        quotes.filter(|quote| quote.ends_with(".rs") || quote.starts_with("tests/")).collect();
+    assert!(files.len() > 60, "{files:?}");
+    for file in files {
+        assert!(root.join(file).exists() || root.join("src").join(file).exists(), "{file} is no file");
     }
 }
 
