@@ -3,12 +3,12 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
     sync::OwnedSemaphorePermit,
 };
@@ -69,14 +69,18 @@ impl Stream {
     }
 
     fn poll_transport(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.transport).poll_read(cx, buf);
-        if let Transport::Tls(tls) = &mut self.transport
-            && buf.filled().len() > before
-        {
+        let Transport::Tls(tls) = &mut self.transport else {
+            return Pin::new(&mut self.transport).poll_read(cx, buf);
+        };
+        // One record at a time: `poll_read` goes on until `buf` is full, with any number of records.
+        let plaintext = ready!(Pin::new(&mut **tls).poll_fill_buf(cx))?;
+        let length = plaintext.len().min(buf.remaining());
+        buf.put_slice(&plaintext[..length]);
+        Pin::new(&mut **tls).consume(length);
+        if length > 0 {
             tls.get_mut().0.allow_record();
         }
-        read
+        Poll::Ready(Ok(()))
     }
 }
 

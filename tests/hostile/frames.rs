@@ -102,8 +102,9 @@ async fn json_that_nests_without_end(attack: Attack) {
     target.lift().await;
 }
 
+/// Empty ones have a rate; here they come as fast as they can.
 async fn fragments_without_end(attack: Attack) {
-    let target = attack.begin(&[]).await;
+    let target = attack.begin(&["signal.frames_per_second=4000000"]).await;
     let begin = frame(TEXT, b"");
     let more = frame(CONTINUATION, b"").repeat(10_000);
     let codes = many(50, async |_| {

@@ -82,6 +82,29 @@ impl OpenSocket {
     }
 }
 
+/// A frame of 200,000 bytes, all of which waits to be read at once.
+#[tokio::test]
+async fn plaintext_in_any_number_of_records_is_taken() {
+    let (server, client, _files) = broker("").await;
+    let length = 200_000_u64;
+    let frame = [&b"\x81\xff"[..], &length.to_be_bytes(), &[0; 4], &vec![b'x'; length as usize]].concat();
+    for record in [30, 1_000, 16_384] {
+        let mut socket = OpenSocket::to(&server, &client).await;
+        socket.tls.set_buffer_limit(None);
+        let upgraded = socket.tls.process_new_packets().unwrap().plaintext_bytes_to_read();
+        for part in frame.chunks(record) {
+            std::io::Write::write_all(&mut socket.tls.writer(), part).unwrap();
+        }
+        socket.send().await;
+        while socket.tls.process_new_packets().unwrap().plaintext_bytes_to_read() == upgraded {
+            socket.receive().await;
+        }
+        let mut answer = vec![0; upgraded + 2];
+        std::io::Read::read_exact(&mut socket.tls.reader(), &mut answer).unwrap();
+        assert_eq!(answer[upgraded], 0x81, "records of {record} bytes");
+    }
+}
+
 #[tokio::test]
 async fn a_message_of_the_handshake_that_never_ends_ends_a_socket() {
     let (server, client, _files): (_, _, Files) = broker("").await;
