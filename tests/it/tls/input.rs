@@ -88,7 +88,7 @@ async fn plaintext_in_any_number_of_records_is_taken() {
     let (server, client, _files) = broker("").await;
     let length = 200_000_u64;
     let frame = [&b"\x81\xff"[..], &length.to_be_bytes(), &[0; 4], &vec![b'x'; length as usize]].concat();
-    for record in [30, 1_000, 16_384] {
+    for record in [5, 1_000, 16_384] {
         let mut socket = OpenSocket::to(&server, &client).await;
         socket.tls.set_buffer_limit(None);
         let upgraded = socket.tls.process_new_packets().unwrap().plaintext_bytes_to_read();
