@@ -78,7 +78,6 @@ impl App {
     ) -> Arc<Self> {
         let config = live.load();
         registry.set_quotas(config.quotas());
-        let replay = Arc::new(Replay::new(clock.now()));
         let lookups = BlockingLimiter::new(LOOKUPS_OF_CLIENT, LOOKUPS);
         let owners = Owners::new(
             registry.clone(),
@@ -87,6 +86,8 @@ impl App {
             clock.clone(),
             hub.directory.clone(),
         );
+        owners.acceptance_time.warn_if_ahead(clock.now());
+        let replay = Arc::new(Replay::new(clock.now(), owners.acceptance_time.clone()));
         Arc::new(Self {
             credentials: Credentials::new(registry.clone(), lookups.clone(), clock.clone()),
             registry,

@@ -114,6 +114,12 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Accept signed requests again after the broker's clock was ahead: forgets, in the data directory of a stopped
+    /// broker, at what later time one was accepted. This machine's clock must be right
+    ResetClock {
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Make an ownerToken, with which a host registers a pod id for its owner
     Token(TokenArgs),
     /// Add, list and revoke the credentials with which an owner's hosts come to a broker

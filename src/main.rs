@@ -65,6 +65,10 @@ fn main() -> ExitCode {
             Ok(config) => print_or_complain(owner_commands::unbind(&config, &pod_id)),
             Err(error) => complain(&error, USAGE),
         },
+        Some(Command::ResetClock { flags }) => match flags.config() {
+            Ok(config) => print_or_complain(owner_commands::reset_clock(&config)),
+            Err(error) => complain(&error, USAGE),
+        },
         Some(Command::Token(args)) => print_or_complain(owner_commands::token(&args)),
         Some(Command::Credentials(args)) => print_or_complain(credential_commands::credentials(args)),
         Some(Command::Pods(args)) => print_or_complain(owner_commands::pods(args)),

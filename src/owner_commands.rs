@@ -240,6 +240,30 @@ pub fn unbind(config: &Config, pod_id: &str) -> Result<String, CommandError> {
     Ok(format!("the pod id {pod_id:?} is free"))
 }
 
+/// Has a broker that does not run go by the clock of this machine; what to print.
+pub fn reset_clock(config: &Config) -> Result<String, CommandError> {
+    let now = SystemTime::now();
+    let reset = async {
+        let registry = RedbRegistry::open_existing(&config.data_dir)?;
+        let before = registry.acceptance_time();
+        if before > now {
+            registry.keep_acceptance_time(now).await?;
+        }
+        registry.close().await?;
+        Ok::<_, CommandError>(before)
+    };
+    let before = runtime()?.block_on(reset)?;
+    let [now_text, before_text] = [now, before].map(humantime::format_rfc3339_seconds);
+    Ok(if before > now {
+        format!(
+            "the clock shows {now_text}: what is signed from now on is accepted; what was signed for a time from then \
+             until {before_text} and was accepted already can be accepted a second time"
+        )
+    } else {
+        format!("nothing to reset: the clock shows {now_text}, and nothing was accepted at a later time")
+    })
+}
+
 pub fn runtime() -> Result<Runtime, CommandError> {
     runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)
 }

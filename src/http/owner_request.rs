@@ -19,7 +19,7 @@ use crate::{
     owner::{
         audience::{ReceivedVia, plain_origin},
         components::Parts,
-        replay::{Once, ReplayError},
+        replay::{NotAccepted, Once, ReplayError},
         sender::Sender,
         signature::{self, VerifiedRequest},
         signature_error::SignatureError,
@@ -147,14 +147,18 @@ pub async fn signed_by(app: &App, request: &Request, key: OwnerKey, has_body: bo
 async fn take_once(app: &App, request: &Request, signed: &VerifiedRequest) -> Result<(), HttpError> {
     let network = network_of(request, &app.live.load().trusted_proxies).counted;
     let VerifiedRequest { key, created, expires, nonce } = signed;
-    // Where the registry fails, the request is taken nevertheless, and fails when it needs the registry.
+    // Where this fails, the request counts for a stranger.
     let from = Sender::new(network, app.owners.owns_anything(key, network).await.unwrap_or(false));
     let once = Once { key: *key, name: nonce, made: *created, ends: *expires, from };
-    app.replay.take(&once, app.clock.now(), app.clock.running()).map_err(|error| match error {
-        ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {
-            HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
-        }
-        ReplayError::Full => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-        _ => HttpError::NotSigned(error.to_string()),
+    let accepted = app.replay.accept(&once, app.clock.now(), app.clock.running()).await;
+    accepted.map_err(|error| match error {
+        NotAccepted::Registry(error) => error.into(),
+        NotAccepted::Refused(error) => match error {
+            ReplayError::TooManyForKey | ReplayError::TooManyForNetwork => {
+                HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+            }
+            ReplayError::Full => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            _ => HttpError::NotSigned(error.to_string()),
+        },
     })
 }

@@ -23,7 +23,7 @@ use super::{
     audience::ReceivedVia,
     owners::{OTHER_OWNER, OWNED, Owners, other_owner},
     pod_ids::NotRecorded,
-    replay::Once,
+    replay::{NotAccepted, Once},
     sender::Sender,
     time::seconds,
     token::{self, LEEWAY, VerifiedToken},
@@ -128,7 +128,7 @@ impl Owners {
                 Err(format!("podId is longer than the {MAX_RECORDED} bytes that can belong to an owner key"))
             }
             (Some(proof), owner) => {
-                self.take_once(token.as_ref(), registrant.network.counted, owner.is_some())?;
+                self.take_once(token.as_ref(), registrant.network.counted, owner.is_some()).await?;
                 Ok(match owner {
                     Some(_) => Entitlement::Owner(proof.key.0),
                     None if mode == BindMode::Off => Entitlement::Open(None),
@@ -169,7 +169,7 @@ impl Owners {
     }
 
     /// Takes a token that is good once. `is_owner` tells whether its key owns the pod id.
-    fn take_once(
+    async fn take_once(
         &self,
         token: Option<&VerifiedToken>,
         network: Option<IpAddr>,
@@ -185,9 +185,11 @@ impl Owners {
             ends: seconds(token.expires + LEEWAY),
             from: Sender::new(network, is_owner),
         };
-        self.tokens
-            .take(&once, self.clock.now(), self.clock.running())
-            .map_err(|error| format!("the owner token is refused: {error}"))
+        let accepted = self.tokens.accept(&once, self.clock.now(), self.clock.running()).await;
+        accepted.map_err(|error| match error {
+            NotAccepted::Refused(error) => format!("the owner token is refused: {error}"),
+            NotAccepted::Registry(error) => unreachable(&error),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Proofs of ownership: owner keys, tokens for pod ids, signatures on requests.
 
+pub mod acceptance;
 pub(crate) mod admission;
 pub mod audience;
 pub mod client;

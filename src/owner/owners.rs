@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{new_records::NewRecords, replay::Replay};
+use super::{acceptance::AcceptanceTime, new_records::NewRecords, replay::Replay};
 use crate::{
     clock::Clock,
     config::{BindMode, Live},
@@ -18,6 +18,7 @@ pub struct Owners {
     pub(super) live: Live,
     pub(super) clock: Clock,
     pub(super) directory: Arc<Directory>,
+    pub acceptance_time: AcceptanceTime,
     /// One-time tokens that were taken.
     pub(super) tokens: Replay,
     pub(super) new_records: NewRecords,
@@ -38,10 +39,21 @@ impl Owners {
         clock: Clock,
         directory: Arc<Directory>,
     ) -> Arc<Self> {
-        let tokens = Replay::of_tokens(clock.now());
+        let acceptance_time = AcceptanceTime::new(registry.clone());
+        let tokens = Replay::of_tokens(clock.now(), acceptance_time.clone());
         let new_records = NewRecords::default();
         let registrations = ClientPermits::new(REGISTRATIONS_OF_CLIENT);
-        Arc::new(Self { registry, lookups, live, clock, directory, tokens, new_records, registrations })
+        Arc::new(Self {
+            registry,
+            lookups,
+            live,
+            clock,
+            directory,
+            acceptance_time,
+            tokens,
+            new_records,
+            registrations,
+        })
     }
 
     pub(super) fn mode(&self) -> BindMode {

@@ -2,8 +2,9 @@
 //!
 //! The memory is bounded and does not outlive the process. What was made before the process, or so little after its
 //! start that a former process could have taken it from a clock that runs ahead, is refused: so nothing is taken
-//! twice across a restart either. The start is dated by how long the process has been running: a clock that is behind
-//! at the start and put right later brings nothing back.
+//! twice across a restart either. The start is dated by the latest of three times, so that no clock brings anything back:
+//! what the clock shows at the start, what it shows later less the time that the process has been running, and the
+//! [`AcceptanceTime`] that former processes left.
 //!
 //! Anybody can make a key and sign with it. So what is remembered for keys that own nothing here has at most half of the
 //! room, and a client network may take at most as much as it leaves of what is left: a flood leaves the owners their
@@ -18,8 +19,13 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{sender::Sender, time::seconds, token::LEEWAY};
-use crate::pods::OwnerKey;
+use super::{
+    acceptance::AcceptanceTime,
+    sender::Sender,
+    time::{Utc, seconds},
+    token::LEEWAY,
+};
+use crate::pods::{OwnerKey, RegistryError};
 
 /// Seconds that the clock of the signer of a request may run ahead.
 pub const AHEAD: u64 = 10;
@@ -40,6 +46,7 @@ pub struct Replay {
     /// Names that are remembered.
     room: usize,
     taken: Mutex<Taken>,
+    acceptance_time: AcceptanceTime,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +60,7 @@ struct Taken {
     for_sender: HashMap<Sender, u32>,
     /// How many of them came from keys that own nothing here.
     of_strangers: usize,
-    /// When the process started, by the latest of all clocks that told.
+    /// When the process started, by the latest of all clocks that told; not before former ones accepted anything.
     started: u64,
     /// The latest time that was seen: a clock that is set back brings nothing back.
     latest: u64,
@@ -101,16 +108,28 @@ pub enum ReplayError {
     #[error("this has expired: sign again")]
     Over,
     /// It was made in the future.
-    #[error("this was signed by a clock that runs more than {0} seconds ahead: set the clock")]
-    Ahead(u64),
+    #[error(
+        "this broker's clock shows {shows}, and this was signed for a time more than {allowed} seconds later: set the clock that is wrong"
+    )]
+    Ahead {
+        /// Seconds that the clock of a signer may run ahead.
+        allowed: u64,
+        /// The clock of the broker.
+        shows: Utc,
+    },
     /// A former process may have taken it.
     #[error("this was signed before the broker was up: sign again in {0} seconds")]
     BeforeStart(u64),
-    /// The clock of the broker was ahead, so that nothing tells it from what a former process may have taken.
+    /// The clock of the broker is behind or was ahead, so that nothing tells it from what may have been taken before.
     #[error(
-        "the clock of this broker was ahead and was set back: it takes signed requests again in {0} seconds, or once its operator has restarted it"
+        "this broker's clock shows {shows}, but showed {before} before, and until then nothing signed is accepted. Its operator has to set the clock or, if it is right now, to stop the broker, run `gemmapod-signal reset-clock` and start it again"
     )]
-    ClockWasAhead(u64),
+    Clock {
+        /// What it shows now.
+        shows: Utc,
+        /// The latest that it showed.
+        before: Utc,
+    },
     /// The key has used too many names.
     #[error("this key has signed {MAX_FOR_KEY} requests within minutes: wait a little")]
     TooManyForKey,
@@ -122,38 +141,64 @@ pub enum ReplayError {
     Full,
 }
 
+/// Why something was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAccepted {
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] ReplayError),
+    /// The registry failed to keep the time, so that a later process could accept it again.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
 impl Replay {
     /// An empty memory for signed requests of a process that starts now.
-    pub fn new(now: SystemTime) -> Self {
-        let taken = Taken { started: seconds(now), ..Taken::default() };
-        Self { ahead: AHEAD, room: MAX_NAMES, taken: Mutex::new(taken) }
+    pub fn new(now: SystemTime, acceptance_time: AcceptanceTime) -> Self {
+        let started = seconds(now).max(acceptance_time.seconds());
+        let taken = Taken { started, ..Taken::default() };
+        Self { ahead: AHEAD, room: MAX_NAMES, taken: Mutex::new(taken), acceptance_time }
     }
 
     /// The same for owner tokens, which may be made by clocks that are further ahead.
-    pub fn of_tokens(now: SystemTime) -> Self {
-        Self { ahead: LEEWAY.as_secs(), ..Self::new(now) }
+    pub fn of_tokens(now: SystemTime, acceptance_time: AcceptanceTime) -> Self {
+        Self { ahead: LEEWAY.as_secs(), ..Self::new(now, acceptance_time) }
     }
 
-    /// Takes something, if it was not taken before. The process has been `running` for as long.
+    /// Accepts something that neither this process nor a former one has accepted, so that no later one does. The process
+    /// has been `running` for as long.
     ///
     /// # Errors
     ///
-    /// It was, or might have been, or cannot be remembered.
-    pub fn take(&self, once: &Once<'_>, now: SystemTime, running: Duration) -> Result<(), ReplayError> {
+    /// Returns an error if it was or may have been accepted before, or if that cannot be remembered.
+    pub async fn accept(
+        &self,
+        once: &Once<'_>,
+        now: SystemTime,
+        running: Duration,
+    ) -> Result<(), NotAccepted> {
+        let latest = self.take(once, now, running)?;
+        Ok(self.acceptance_time.cover(once.made.saturating_sub(self.ahead), latest).await?)
+    }
+
+    /// Remembers something, if it was not taken before. Returns the latest time that was seen.
+    fn take(&self, once: &Once<'_>, now: SystemTime, running: Duration) -> Result<u64, ReplayError> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.started = taken.started.max(seconds(now).saturating_sub(running.as_secs()));
         let present = seconds(now);
         let now = taken.forget(present);
-        let ahead = now.max(taken.started).saturating_sub(present);
-        let too_old = |error| if ahead > self.ahead { ReplayError::ClockWasAhead(ahead) } else { error };
+        let (shows, before) = (Utc(present), now.max(taken.started));
+        let is_wrong = before > present.saturating_add(self.ahead);
+        let because =
+            |error| if is_wrong { ReplayError::Clock { shows, before: Utc(before) } } else { error };
         if once.made > now.saturating_add(self.ahead) {
-            return Err(ReplayError::Ahead(self.ahead));
+            return Err(because(ReplayError::Ahead { allowed: self.ahead, shows }));
         }
         if once.made <= taken.started.saturating_add(self.ahead) {
-            return Err(too_old(ReplayError::BeforeStart(self.ahead)));
+            return Err(because(ReplayError::BeforeStart(self.ahead)));
         }
         if once.ends <= now {
-            return Err(too_old(ReplayError::Over));
+            return Err(because(ReplayError::Over));
         }
         let name = (once.key, Sha256::digest(once.name).into());
         if taken.names.contains_key(&name) {
@@ -167,7 +212,7 @@ impl Replay {
             return Err(ReplayError::Full);
         }
         match taken.has_room(once, self.room) {
-            Err(ReplayError::Full) if once.from.is_owner => return taken.take_latest(once),
+            Err(ReplayError::Full) if once.from.is_owner => return taken.take_latest(once).map(|()| now),
             room => room?,
         }
         let of_key = taken.for_key.entry(once.key).or_default();
@@ -177,7 +222,7 @@ impl Replay {
         taken.of_strangers += usize::from(!once.from.is_owner);
         taken.names.insert(name, once.from);
         taken.by_end.insert((once.ends, name));
-        Ok(())
+        Ok(now)
     }
 }
 
@@ -249,239 +294,6 @@ impl Taken {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::HashSet, net::Ipv6Addr};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    /// A memory whose process started when the clock told that, and was right.
-    struct Started(Replay, SystemTime);
-
-    impl Started {
-        fn new(now: SystemTime) -> Self {
-            Self(Replay::new(now), now)
-        }
-
-        fn take(&self, once: &Once<'_>, now: SystemTime) -> Result<(), ReplayError> {
-            self.0.take(once, now, now.duration_since(self.1).unwrap_or_default())
-        }
-    }
-
-    fn once(key: u8, name: &str, made: u64) -> Once<'_> {
-        Once { key: OwnerKey([key; 32]), name, made, ends: made + 300, from: sender(key, true) }
-    }
-
-    fn sender(network: u8, is_owner: bool) -> Sender {
-        Sender::new(Some([192, 0, 2, network].into()), is_owner)
-    }
-
-    #[test]
-    fn a_name_is_taken_once_for_each_key() {
-        let replay = Started::new(at(1000));
-        assert_eq!(replay.take(&once(1, "a", 2000), at(2000)), Ok(()));
-        assert_eq!(replay.take(&once(1, "a", 2000), at(2001)), Err(ReplayError::Again));
-        assert_eq!(replay.take(&once(1, "a", 2001), at(2001)), Err(ReplayError::Again));
-        assert_eq!(replay.take(&once(2, "a", 2000), at(2001)), Ok(()));
-        assert_eq!(replay.take(&once(1, "b", 2000), at(2001)), Ok(()));
-        assert_eq!(replay.take(&once(1, "a", 2000), at(2300)), Err(ReplayError::Over));
-        assert_eq!(replay.take(&once(1, "a", 2250), at(2300)), Ok(()));
-        assert_eq!(replay.take(&once(1, "c", 2311), at(2300)), Err(ReplayError::Ahead(AHEAD)));
-        assert_eq!(
-            Started::new(at(2000)).take(&once(1, "d", 2010), at(2000)),
-            Err(ReplayError::BeforeStart(AHEAD))
-        );
-    }
-
-    /// A former process may have taken whatever was made before the clock was put right.
-    #[test]
-    fn a_clock_that_is_put_right_after_the_start_brings_nothing_back() {
-        let (behind, running) = (Replay::new(at(1000)), Duration::from_secs(20));
-        let made = |made| behind.take(&once(1, "a", made), at(4600), running);
-        assert_eq!(made(4570), Err(ReplayError::BeforeStart(AHEAD)));
-        assert_eq!(made(4580 + AHEAD), Err(ReplayError::BeforeStart(AHEAD)));
-        assert_eq!(made(4600), Ok(()));
-    }
-
-    /// Who is refused is told whose clock was wrong, and is not told to sign again in vain.
-    #[test]
-    fn a_clock_that_was_ahead_is_said_to_be_why() {
-        let (at_start, later) = (Replay::new(at(4600)), Replay::new(at(0)));
-        later.take(&once(1, "a", 4600), at(4600), Duration::from_secs(4600)).unwrap();
-        for replay in [at_start, later] {
-            let made = |made| replay.take(&once(1, "b", made), at(made), Duration::from_secs(100));
-            assert_eq!(made(1000), Err(ReplayError::ClockWasAhead(3600)));
-            assert_eq!(made(1600), Err(ReplayError::ClockWasAhead(3000)));
-            assert_eq!(made(4700), Ok(()));
-        }
-    }
-
-    #[test]
-    fn what_is_remembered_has_a_bound() {
-        let replay = Started::new(at(0));
-        for name in 0..MAX_FOR_KEY {
-            assert_eq!(replay.take(&once(1, &name.to_string(), 100), at(100)), Ok(()));
-        }
-        assert_eq!(replay.take(&once(1, "x", 100), at(100)), Err(ReplayError::TooManyForKey));
-        for key in 2..=63 {
-            for name in 0..MAX_FOR_KEY {
-                assert_eq!(replay.take(&once(key, &name.to_string(), 100), at(100)), Ok(()));
-            }
-        }
-        // Each network takes at most as much as it leaves.
-        for (key, room) in (64..).zip([512, 256, 128, 64, 32, 16, 8, 4, 2, 1]) {
-            for name in 0..room {
-                assert_eq!(replay.take(&once(key, &name.to_string(), 100), at(100)), Ok(()));
-            }
-            assert_eq!(replay.take(&once(key, "x", 100), at(100)), Err(ReplayError::Full));
-        }
-        assert_eq!(replay.take(&once(80, "x", 100), at(100)), Ok(()));
-        let stranger = Once { from: sender(81, false), ..once(81, "x", 100) };
-        assert_eq!(replay.take(&stranger, at(100)), Err(ReplayError::Full));
-        assert_eq!(replay.take(&once(1, "x", 400), at(400)), Ok(()));
-        assert_eq!(replay.0.taken.lock().unwrap().for_key.len(), 1);
-    }
-
-    #[test]
-    fn a_token_may_be_made_by_a_clock_that_is_further_ahead() {
-        let tokens = Started(Replay::of_tokens(at(1000)), at(1000));
-        assert_eq!(tokens.take(&once(1, "a", 2040), at(2000)), Ok(()));
-        assert_eq!(tokens.take(&once(1, "a", 2040), at(2050)), Err(ReplayError::Again));
-        assert_eq!(tokens.take(&once(1, "b", 2141), at(2050)), Err(ReplayError::Ahead(90)));
-    }
-
-    /// Whoever makes a key for each request fills its network's part, and strangers together their half.
-    #[test]
-    fn a_flood_of_keys_leaves_the_owners_their_room() {
-        let replay = Started::new(at(0));
-        let take = |network: u8, key: u32, is_owner| {
-            let mut bytes = [0; 32];
-            bytes[..4].copy_from_slice(&key.to_be_bytes());
-            let once = Once { key: OwnerKey(bytes), from: sender(network, is_owner), ..once(0, "x", 100) };
-            replay.take(&once, at(100))
-        };
-        let flood = |network, keys: std::ops::Range<u32>, is_owner| {
-            keys.map(|key| take(network, key, is_owner)).take_while(Result::is_ok).count()
-        };
-        assert_eq!(flood(1, 0..5000, false), MAX_FOR_NETWORK);
-        assert_eq!(take(1, 5000, false), Err(ReplayError::TooManyForNetwork));
-        assert_eq!(take(1, 5000, true), Ok(()), "an owner in the same network");
-        for network in 2..=100 {
-            flood(network, u32::from(network) << 16..(u32::from(network) << 16) + 5000, false);
-        }
-        assert_eq!(take(101, 0x0100_0000, false), Err(ReplayError::Full));
-        assert_eq!(flood(101, 0x0100_0000..0x0100_0000 + 5000, true), MAX_FOR_NETWORK);
-        // Owners may flood too: whoever comes late finds something still.
-        for network in 102..=140 {
-            let first = u32::from(network) << 16;
-            assert_eq!(take(network, first, true), Ok(()));
-            flood(network, first..first + 100, true);
-        }
-    }
-
-    /// Where owners have used up everything, each key has what it makes later and later.
-    #[test]
-    fn an_owner_is_served_however_many_others_flood() {
-        let replay = Started(Replay { room: 8, ..Replay::new(at(0)) }, at(0));
-        for key in 1..=8 {
-            assert_eq!(replay.take(&once(key, "x", 100), at(100)), Ok(()));
-        }
-        for key in 9..=200 {
-            assert_eq!(replay.take(&once(key, "a", 100), at(100)), Ok(()));
-            assert_eq!(replay.take(&once(key, "a", 100), at(100)), Err(ReplayError::Full), "again");
-            assert_eq!(replay.take(&once(key, "b", 99), at(100)), Err(ReplayError::Full), "perhaps again");
-            assert_eq!(replay.take(&once(key, "b", 101), at(101)), Ok(()));
-        }
-        assert_eq!(replay.take(&once(1, "y", 100), at(101)), Err(ReplayError::Full), "perhaps again");
-        assert_eq!(replay.take(&once(1, "y", 101), at(101)), Ok(()));
-        let stranger = Once { from: sender(201, false), ..once(201, "x", 101) };
-        assert_eq!(replay.take(&stranger, at(101)), Err(ReplayError::Full));
-        assert_eq!(replay.take(&once(9, "b", 101), at(401)), Err(ReplayError::Over));
-        assert_eq!(replay.take(&once(9, "c", 101 + 1), at(401)), Ok(()));
-    }
-
-    /// A customer of IPv6 has any number of /64s.
-    #[test]
-    fn the_networks_of_one_site_share_their_room() {
-        let replay = Started::new(at(0));
-        let take = |network: u128, key: u32| {
-            let mut bytes = [0; 32];
-            bytes[..4].copy_from_slice(&key.to_be_bytes());
-            let from = Sender::new(Some(Ipv6Addr::from(network).into()), true);
-            replay.take(&Once { key: OwnerKey(bytes), from, ..once(0, "x", 100) }, at(100))
-        };
-        let site = u128::from(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0));
-        let taken = (0..40_000_u32).take_while(|n| take(site + (u128::from(*n) << 64), *n).is_ok()).count();
-        assert_eq!(taken, MAX_FOR_NETWORK);
-        assert_eq!(take(site + (1 << 80), 50_000), Ok(()));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Event {
-        Pass(u64),
-        SetBack(u64),
-        Restart,
-        /// A restart with a clock that is behind, and put right before anything is shown but one other thing.
-        RestartBehind(u64),
-        Show {
-            name: u8,
-            made: i64,
-        },
-        ShowAgain(usize),
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        prop_oneof![
-            3 => (1_u64..200).prop_map(Event::Pass),
-            1 => (1_u64..400).prop_map(Event::SetBack),
-            1 => Just(Event::Restart),
-            1 => (1_u64..4000).prop_map(Event::RestartBehind),
-            5 => (any::<u8>(), -320_i64..20).prop_map(|(name, made)| Event::Show { name, made }),
-            5 => any::<usize>().prop_map(Event::ShowAgain),
-        ]
-    }
-
-    proptest! {
-        /// For every order of requests, waits, steps of the clock and restarts, nothing is taken twice. (A clock
-        /// that is behind after a restart and stays so is not among them: nothing can be known of that.)
-        #[test]
-        fn nothing_is_taken_twice(
-            events in prop::collection::vec(event(), 0..80),
-            room in prop_oneof![Just(MAX_NAMES), 1_usize..8],
-        ) {
-            let start = |now| Replay { room, ..Replay::new(at(now)) };
-            let (mut now, mut latest) = (10_000_u64, 10_000);
-            let (mut replay, mut running) = (start(now), 0);
-            let mut shown: Vec<(String, u64)> = Vec::new();
-            let mut taken = HashSet::new();
-            for event in events {
-                let show = match event {
-                    Event::Pass(seconds) => { now += seconds; running += seconds; None }
-                    Event::SetBack(seconds) => { now -= seconds.min(now - 5000); None }
-                    Event::Restart => { now = latest.max(now); (replay, running) = (start(now), 0); None }
-                    Event::RestartBehind(seconds) => {
-                        now = latest.max(now);
-                        (replay, running) = (start(now - seconds), 0);
-                        let _ = replay.take(&once(2, "other", now), at(now), Duration::ZERO);
-                        None
-                    }
-                    Event::Show { name, made } => Some((name.to_string(), now.saturating_add_signed(made))),
-                    Event::ShowAgain(index) if !shown.is_empty() => Some(shown[index % shown.len()].clone()),
-                    Event::ShowAgain(_) => None,
-                };
-                latest = latest.max(now);
-                if let Some((name, made)) = show {
-                    if replay.take(&once(1, &name, made), at(now), Duration::from_secs(running)).is_ok() {
-                        prop_assert!(taken.insert((name.clone(), made)), "{name} of {made} twice");
-                    }
-                    shown.push((name, made));
-                }
-            }
-        }
-    }
-}
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ use super::{
     fields::{Combined, combined},
     key::OwnerSecret,
     signature_error::{MAX_COMPONENTS, MAX_FIELD, SignatureError},
-    time::seconds,
+    time::{Utc, seconds},
 };
 use crate::pods::OwnerKey;
 
@@ -74,8 +74,9 @@ pub fn verify(parts: &Parts<'_>, has_body: bool, now: SystemTime) -> Result<Veri
     let signature = Signature::from_slice(&signature).map_err(|_| SignatureError::BadSignature)?;
     let base = signature_base(&covered, parts)?;
     key.verify_strict(base.as_bytes(), &signature).map_err(|_| SignatureError::BadSignature)?;
-    if verified.expires <= seconds(now) {
-        return Err(SignatureError::Expired);
+    let now = seconds(now);
+    if verified.expires <= now {
+        return Err(SignatureError::Expired(Utc(now)));
     }
     Ok(verified)
 }

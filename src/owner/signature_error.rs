@@ -1,5 +1,7 @@
 //! Why the signature of a request is refused.
 
+use super::time::Utc;
+
 /// Bytes of `Signature-Input` and of `Signature`, each.
 pub(super) const MAX_FIELD: usize = 4096;
 /// Components that a signature may cover.
@@ -39,8 +41,10 @@ pub enum SignatureError {
     #[error("the signature's parameter {0} is missing or not as expected: {1}")]
     Parameter(&'static str, &'static str),
     /// Signed too long ago.
-    #[error("the signature has expired: sign again, and look at the clock")]
-    Expired,
+    #[error(
+        "the signature has expired: this broker's clock shows {0}; sign again, or set the clock that is wrong"
+    )]
+    Expired(Utc),
     /// The signature does not fit.
     #[error("the signature does not fit the request and its keyid")]
     BadSignature,

@@ -18,7 +18,11 @@ use ed25519_dalek::VerifyingKey;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use super::{key::OwnerSecret, provider, time::seconds};
+use super::{
+    key::OwnerSecret,
+    provider,
+    time::{Utc, seconds},
+};
 use crate::pods::OwnerKey;
 
 /// How long a token may be good for.
@@ -87,11 +91,13 @@ pub enum TokenError {
     #[error("the owner token is for another pod: expected the podId in sub")]
     OtherPod,
     /// Its time is over.
-    #[error("the owner token has expired; make a new one, and look at the clock of the host")]
-    Expired,
+    #[error(
+        "the owner token has expired: this broker's clock shows {0}; make a new one, or set the clock that is wrong"
+    )]
+    Expired(Utc),
     /// Its time has not come.
-    #[error("the owner token is not good yet; look at the clock of the host")]
-    NotYet,
+    #[error("the owner token is not good yet: this broker's clock shows {0}; set the clock that is wrong")]
+    NotYet(Utc),
     /// It is good for too long.
     #[error("the owner token is good for more than an hour; make one with a shorter life")]
     TooLongLived,
@@ -167,10 +173,10 @@ pub fn verify(
     let now = seconds(now);
     let leeway = LEEWAY.as_secs();
     if claims.exp.saturating_add(leeway) <= now {
-        return Err(TokenError::Expired);
+        return Err(TokenError::Expired(Utc(now)));
     }
     if claims.iat.max(claims.nbf.unwrap_or_default()) > now + leeway {
-        return Err(TokenError::NotYet);
+        return Err(TokenError::NotYet(Utc(now)));
     }
     if claims.exp.saturating_sub(claims.iat) > MAX_LIFETIME.as_secs() {
         return Err(TokenError::TooLongLived);

@@ -41,6 +41,7 @@ struct Pods {
     kept: Usage,
     kept_of: BTreeMap<OwnerKey, Usage>,
     quotas: Quotas,
+    acceptance_time: Option<SystemTime>,
 }
 
 /// The states of pod ids.
@@ -346,6 +347,15 @@ impl Registry for MemoryRegistry {
         let pod_ids = &mut self.write().pod_ids;
         pod_ids.seconds += ran.as_secs();
         Ok(day_of(pod_ids.seconds))
+    }
+
+    fn acceptance_time(&self) -> SystemTime {
+        self.read().acceptance_time.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    async fn keep_acceptance_time(&self, time: SystemTime) -> Result<(), RegistryError> {
+        self.write().acceptance_time = Some(time);
+        Ok(())
     }
 
     async fn owned_pod_ids(&self, owner_key: &OwnerKey) -> Result<u64, RegistryError> {

@@ -246,6 +246,21 @@ pub trait Registry: Send + Sync + 'static {
         Err(NO_CREDENTIALS)
     }
 
+    /// Returns the time that [`Registry::keep_acceptance_time`] kept last, in this process or a former one.
+    ///
+    /// A registry that does not implement the two methods for it, and is durable, lets a broker whose clock is behind
+    /// after a restart accept signed requests and one-time tokens again that were accepted before.
+    fn acceptance_time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+
+    /// Keeps the latest time at which a signed request or a one-time token was accepted, in place of the one before.
+    /// Once this returns it is as safe as a pod. Called every ten seconds at most.
+    async fn keep_acceptance_time(&self, time: SystemTime) -> Result<(), RegistryError> {
+        let _ = time;
+        Ok(())
+    }
+
     /// Returns why pods cannot be read or written at present, as one sentence for `GET /health`, which anybody can read.
     /// Called for every such request: it must be quick, and must not be in the hands of those who send requests.
     fn problem(&self) -> Option<String> {

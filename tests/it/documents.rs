@@ -28,11 +28,11 @@ fn rows<'a>(page: &'a str, head: &str) -> Vec<Vec<&'a str>> {
 fn is_test(name: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let Some((module, test)) = name.rsplit_once("::") else { return root.join(name).exists() };
-    let file = match module.strip_suffix("::tests") {
-        Some(module) => format!("src/{}.rs", module.replace("::", "/")),
-        None => format!("tests/it/ownership/{module}.rs"),
+    let files = match module.strip_suffix("::tests") {
+        Some(module) => [".rs", "/tests.rs"].map(|end| format!("src/{}{end}", module.replace("::", "/"))),
+        None => [format!("tests/it/ownership/{module}.rs"), String::new()],
     };
-    let source = fs::read_to_string(root.join(file)).unwrap_or_default();
+    let source = files.map(|file| fs::read_to_string(root.join(file)).unwrap_or_default()).concat();
     let is_marked =
         |(before, _): (&str, &str)| before.lines().rev().take(3).any(|line| line.trim().starts_with("#["));
     source.split_once(&format!("fn {test}()")).is_some_and(is_marked)

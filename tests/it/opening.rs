@@ -338,7 +338,7 @@ fn maintenance_of_a_directory_that_is_not_there_makes_nothing() {
     let before = contents(place.path());
     for name in ["missing", "missing/below", "empty", "other"] {
         let path = place.path().join(name);
-        for args in [&["janitor"][..], &["janitor", "--dry-run"], &["unbind", "pod"]] {
+        for args in [&["janitor"][..], &["janitor", "--dry-run"], &["reset-clock"], &["unbind", "pod"]] {
             let output = command().args(args).arg("--data-dir").arg(&path).output().unwrap();
             let said = format!("{} {}", args[0], String::from_utf8(output.stderr).unwrap());
             assert_eq!(output.status.code(), Some(2), "{said}");

@@ -181,8 +181,8 @@ fn each_wrong_signature_has_its_sentence() {
     is("expires", params(&format!("{};expires=\"soon\"", good_params())));
     let time = seconds(now());
     let over = params(&format!("{};expires={time}", good_params()));
-    assert_eq!(over, SignatureError::Expired);
-    assert_eq!(replaced(&time.to_string(), &(time - 300).to_string()), SignatureError::Expired);
+    assert_eq!(over, SignatureError::Expired(Utc(time)));
+    assert_eq!(replaced(&time.to_string(), &(time - 300).to_string()), SignatureError::Expired(Utc(time)));
     let unknown = |name: &str| {
         let covered = format!(r#"("@method" "@target-uri" {name})"#);
         Signed::input(&covered, &good_params()).check().unwrap_err()

@@ -31,6 +31,8 @@ pub enum Change<'a> {
     AddCredential(&'a Credential, CredentialLimits),
     RevokeCredential(&'a OwnerKey, &'a CredentialName),
     Hits(&'a [(Slug, u64)], SystemTime),
+    /// In seconds since 1970.
+    AcceptanceTime(u64),
     Delete(&'a Slug),
     DeleteVersions(&'a [PodRecord]),
 }
@@ -52,14 +54,15 @@ pub enum Outcome {
 
 impl<'a> Change<'a> {
     /// Returns whether it does nothing but give room or take rights away, or tells which pod ids are used, so that others can
-    /// become free: a full disk must not be in its way.
+    /// become free, or comes before a request that may do so: a full disk must not be in its way.
     pub fn adds_nothing(&self) -> bool {
         match self {
             Self::Delete(_)
             | Self::DeleteVersions(_)
             | Self::RevokeCredential(..)
             | Self::PodIdsRan(_)
-            | Self::PodIdsRanFor(_) => true,
+            | Self::PodIdsRanFor(_)
+            | Self::AcceptanceTime(_) => true,
             Self::PodIds(changes) => changes.iter().all(|(_, change)| change.adds_nothing()),
             Self::Put(_) | Self::Replace { .. } | Self::AddCredential(..) | Self::Hits(..) => false,
         }
@@ -130,6 +133,10 @@ impl<'a> Change<'a> {
             }
             Self::Hits(hits, at) => {
                 pods.add_hits(hits, at)?;
+                Outcome::Done
+            }
+            Self::AcceptanceTime(time) => {
+                schema::times::set_accepted(txn, time)?;
                 Outcome::Done
             }
             Self::Delete(slug) => {

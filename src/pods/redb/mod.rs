@@ -39,7 +39,10 @@ mod versions;
 mod writer;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, SystemTime},
 };
@@ -67,6 +70,8 @@ pub struct RedbRegistry {
     store: Arc<Store>,
     line: Mutex<Option<Line>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// In seconds since 1970.
+    acceptance_time: AtomicU64,
 }
 
 impl RedbRegistry {
@@ -286,6 +291,17 @@ impl Registry for RedbRegistry {
     ) -> Result<Option<Credential>, RegistryError> {
         let (owner_key, name) = (*owner_key, name.clone());
         self.write(|done| Job::RevokeCredential { owner_key, name, done }).await
+    }
+
+    fn acceptance_time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.acceptance_time.load(Ordering::Acquire))
+    }
+
+    async fn keep_acceptance_time(&self, time: SystemTime) -> Result<(), RegistryError> {
+        let time = schema::seconds(time);
+        self.write(|done| Job::AcceptanceTime { time, done }).await?;
+        self.acceptance_time.store(time, Ordering::Release);
+        Ok(())
     }
 
     fn problem(&self) -> Option<String> {

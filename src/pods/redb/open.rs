@@ -120,6 +120,8 @@ impl RedbRegistry {
             opened => opened,
         };
         let (database, blobs) = opened?;
+        let accepted = guarded(|| schema::times::accepted(&database));
+        let accepted = accepted.map_err(|error| refusal(&registry_in(directory), error))?;
         reserve.make();
         let store = Arc::new(Store::new(database, source, blobs, reserve));
         let (line, queue) = Line::new(BATCH);
@@ -128,7 +130,12 @@ impl RedbRegistry {
             .name("registry-writer".into())
             .spawn(move || writer.run(queue))
             .map_err(|source| OpenError::Directory { path: directory.into(), source })?;
-        Ok(Self { store, line: Mutex::new(Some(line)), writer: Mutex::new(Some(writer)) })
+        Ok(Self {
+            store,
+            line: Mutex::new(Some(line)),
+            writer: Mutex::new(Some(writer)),
+            acceptance_time: accepted.into(),
+        })
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `expiring` | milliseconds since 1970, slug | nothing: an index of the records that expire, by when they do |
 //! | `meta` | `schema` | the version of all this |
 //! | `meta` | `pods`, `bytes` | how many pods there are, and bytes of their blobs |
+//! | `times` | `accepted` | when a signed request was accepted last, in seconds since 1970 |
 //!
 //! [`accounts`] counts, [`indexes`] finds records by other keys. What is kept of pod ids is in tables of its own
 //! ([`pod_ids`]).
@@ -22,6 +23,7 @@ pub mod credentials;
 mod indexes;
 pub mod pod_ids;
 pub mod rows;
+pub mod times;
 mod upgrade;
 
 use std::{
@@ -86,7 +88,7 @@ pub fn try_room(db: &Database, bytes: usize) -> Result<(), redb::Error> {
     Ok(txn.commit()?)
 }
 
-fn seconds(time: SystemTime) -> u64 {
+pub fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -61,6 +61,11 @@ pub enum Job {
         at: SystemTime,
         done: Done<()>,
     },
+    /// In seconds since 1970.
+    AcceptanceTime {
+        time: u64,
+        done: Done<()>,
+    },
     Delete {
         slug: Slug,
         done: Done<bool>,
@@ -315,6 +320,7 @@ impl Job {
             Self::AddCredential { credential, limits, .. } => Change::AddCredential(credential, *limits),
             Self::RevokeCredential { owner_key, name, .. } => Change::RevokeCredential(owner_key, name),
             Self::Hits { hits, at, .. } => Change::Hits(hits, *at),
+            Self::AcceptanceTime { time, .. } => Change::AcceptanceTime(*time),
             Self::Delete { slug, .. } => Change::Delete(slug),
             Self::DeleteVersions { records, .. } => Change::DeleteVersions(records),
         }
@@ -323,7 +329,9 @@ impl Job {
     fn answer(self, outcome: Outcome) {
         match (self, outcome) {
             (job, Outcome::NoRoom(quota)) => job.refuse(&quota.into()),
-            (Self::Put { done, .. } | Self::Hits { done, .. }, _) => answer(done, Ok(())),
+            (Self::Put { done, .. } | Self::Hits { done, .. } | Self::AcceptanceTime { done, .. }, _) => {
+                answer(done, Ok(()))
+            }
             (Self::Delete { done, .. } | Self::Replace { done, .. }, Outcome::Found(found)) => {
                 answer(done, Ok(found))
             }
@@ -338,7 +346,9 @@ impl Job {
 
     fn refuse(self, error: &RegistryError) {
         match self {
-            Self::Put { done, .. } | Self::Hits { done, .. } => answer(done, Err(error.repeated())),
+            Self::Put { done, .. } | Self::Hits { done, .. } | Self::AcceptanceTime { done, .. } => {
+                answer(done, Err(error.repeated()))
+            }
             Self::DeleteVersions { done, .. } => answer(done, Err(error.repeated())),
             Self::Delete { done, .. } | Self::Replace { done, .. } => answer(done, Err(error.repeated())),
             Self::PodIds { done, .. } => answer(done, Err(error.repeated())),

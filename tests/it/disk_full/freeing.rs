@@ -82,9 +82,10 @@ pub async fn assert_full(registry: &RedbRegistry, context: &str) {
     assert!(problem.contains("No space left on device"), "{context}: {problem}");
 }
 
-/// A change that frees something, or without which unused pod ids would not become free.
+/// A change that frees something, or without which unused pod ids would not become free or no owner could free anything.
 #[derive(Clone, Copy, Debug)]
 enum Freeing {
+    Accept,
     Ran,
     Hold,
     Delete,
@@ -99,7 +100,8 @@ enum Freeing {
 }
 
 impl Freeing {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
+        Self::Accept,
         Self::Ran,
         Self::Hold,
         Self::Delete,
@@ -143,6 +145,11 @@ impl Freeing {
             }
         };
         match self {
+            Self::Accept => {
+                let time = registry.acceptance_time() + Duration::from_secs(10);
+                registry.keep_acceptance_time(time).await.unwrap();
+                assert_eq!(registry.acceptance_time(), time);
+            }
             // Once, whatever the first attempt came to.
             Self::Ran => assert_eq!(registry.pod_ids_ran(Duration::from_hours(24)).await.unwrap(), 41),
             Self::Hold => {

@@ -3,6 +3,7 @@
 mod attacks;
 mod audience;
 mod binding;
+mod clocks;
 mod commands;
 mod credentials;
 mod full;

@@ -2,7 +2,10 @@
 
 use std::{
     iter,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -42,6 +45,7 @@ struct Disk {
     begun: watch::Sender<usize>,
     /// The pod ids that they are about.
     pod_ids: std::sync::Mutex<Vec<String>>,
+    is_broken: AtomicBool,
 }
 
 impl Disk {
@@ -112,6 +116,13 @@ impl Registry for OnDisk {
         self.disk.begun.send_modify(|begun| *begun += 1);
         let _turn = self.disk.turn.lock().await;
         self.memory.change_pod_ids(changes).await
+    }
+
+    async fn keep_acceptance_time(&self, time: SystemTime) -> Result<(), RegistryError> {
+        match self.disk.is_broken.load(Ordering::Relaxed) {
+            true => Err(RegistryError::failed("the disk is broken")),
+            false => self.memory.keep_acceptance_time(time).await,
+        }
     }
 }
 
@@ -302,4 +313,21 @@ async fn the_registrations_of_one_network_wait_for_one_another() {
     for (n, mut stranger) in flood.into_iter().enumerate() {
         stranger.expect(registered(&format!("flood-{n}"))).await;
     }
+}
+
+/// After a restart nobody would know that they were accepted.
+#[tokio::test]
+async fn nothing_is_accepted_that_a_later_broker_would_accept_again() {
+    let (server, disk) = broker("").await;
+    let owner = Owner::new();
+    disk.is_broken.store(true, Ordering::Relaxed);
+    assert_eq!(claim(&server, &owner).await.unwrap(), 500);
+    let mut host = Socket::forwarded(&server.address, OWNERS).await;
+    host.send(register("bank", &owner.token_once("bank", later()))).await;
+    host.expect(refusal("this broker could not reach its registry")).await;
+    disk.is_broken.store(false, Ordering::Relaxed);
+    let mut host = Socket::forwarded(&server.address, OWNERS).await;
+    host.send(register("bank", &owner.token_once("bank", later()))).await;
+    host.expect(registered("bank")).await;
+    assert_eq!(claim(&server, &owner).await.unwrap(), 204);
 }
