@@ -1,10 +1,10 @@
 //! Limits of uploads: how many a client may have, how much memory their bodies take, how many are stored at a time.
 //!
-//! Permits follow bytes: an upload whose body stands still holds a place of its own client and memory for what has arrived:
-//! up to twice as much and, once the memory runs short, all that it may still need. It holds no place among the uploads that
-//! are stored.
+//! Permits follow bytes: an upload whose body stands still holds a place of its own client and memory for what has arrived, up
+//! to twice as much. It holds no place among the uploads that are stored.
 
 mod ledger;
+mod line;
 mod mapping;
 mod memory;
 mod slowest;
@@ -31,14 +31,15 @@ use crate::{
 /// What the request of an upload takes, whatever it waits for: its connection, its future, and what its client sends before
 /// anything of the body is read. That fits into a buffer of HTTP/1.1, or into the window of a stream of HTTP/2.
 const HTTP1_REQUEST: u64 = 32 * 1024;
-const HTTP2_REQUEST: u64 = 112 * 1024;
-/// What waits in buffers while a body is read: three reads of HTTP/1.1, or the window of a stream of HTTP/2.
-const BUFFERS: u64 = 64 * 1024;
+const HTTP2_REQUEST: u64 = 80 * 1024;
+/// What waits in buffers while a body is read: three reads of HTTP/1.1, or a frame of HTTP/2 and the window of its stream.
+const BUFFERS: u64 = 48 * 1024;
 /// Requests and buffers take no more than this share of the memory each, so that little memory has room for uploads too.
 const MAX_SHARE: u64 = 64;
-/// The first piece that an upload takes for its body, unless it is shorter.
-const FIRST_BYTES: u64 = 64 * 1024;
-/// The largest piece that it takes later, unless it takes all that it needs.
+/// The first piece that an upload takes for its body, unless it is shorter. Those that take no second one have no more than a
+/// third of the memory (see [`ledger`]), so that more costs as many bytes.
+const FIRST_BYTES: u64 = 32 * 1024;
+/// The largest piece that it takes later, unless more has arrived.
 const MAX_PIECE: u64 = 1024 * 1024;
 
 /// Gives out permits for uploads.
@@ -161,9 +162,11 @@ impl ArrivingUpload {
     /// Returns 503 if the upload has waited for `pods.upload_wait`.
     pub async fn grow(&mut self, arrived: u64, limit: u64) -> Result<(), HttpError> {
         let held = self.memory.bytes();
-        let (needed, most) = (arrived + self.buffers, limit + self.buffers);
-        if needed > held {
-            self.wait.until(self.memory.grow(step(held, needed, most), most - held)).await?;
+        let of_body = held.saturating_sub(self.buffers);
+        if held == 0 || arrived > of_body {
+            let buffers = if held == 0 { self.buffers } else { 0 };
+            let (step, need) = (step(of_body, arrived, limit), limit - of_body);
+            self.wait.until(self.memory.grow(buffers + step, buffers + need)).await?;
         }
         self.memory.received(arrived);
         Ok(())

@@ -1,5 +1,5 @@
-//! Which upload is ended when others wait for memory: the one that comes slowest for what it holds, of the networks that
-//! hold more than a few bytes.
+//! Which uploads are ended when others wait for memory: the one that comes slowest for what it holds, and those that stand still,
+//! of the networks that hold more than a few bytes.
 
 use std::{
     cmp::Ordering,
@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Payer};
 
 /// What came one grace ago counts e^8 = 3,000 times less than what comes now: what came fast at first buys no long
 /// stillness later.
@@ -21,6 +21,13 @@ const FADING: f64 = 8.0;
 /// Uploads that would take longer than this many graces to come again are as slow as one another: it is what their
 /// networks hold that decides then.
 const LONG: u32 = 64;
+
+/// Uploads that would take longer than this many graces to come again stand still. An upload of which nothing came for a grace
+/// would take at least e^8 / 8 = 372 graces.
+const STILL: u32 = 256;
+
+/// For how much of a grace it is known which uploads come slowest: all that wait use what one of them has found out.
+const FRESH: u32 = 16;
 
 /// How much an upload is in the way of others. What is compared first stands first.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -39,15 +46,16 @@ pub struct Burden {
 pub struct Arrivals {
     next: u64,
     by_id: HashMap<u64, Arrival>,
-    /// One that is to end and has not given its memory back yet.
-    ending: Option<u64>,
+    /// Those that are to end and have not given their memory back yet, and what each holds.
+    ending: HashMap<u64, u64>,
+    /// Those that may be ended, and when that was found out: the slowest stands last.
+    slowest: Vec<(Burden, u64)>,
+    looked: Option<Instant>,
 }
 
 /// An upload whose body arrives.
 pub struct Arrival {
-    network: Option<IpAddr>,
-    /// Bytes of memory.
-    held: u64,
+    pub payer: Payer,
     pub pace: Arc<Pace>,
     /// Cancelled when the upload is to end.
     pub ended: CancellationToken,
@@ -57,12 +65,10 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Returns an upload that begins now. An upload that is younger than `grace` is not ended.
-    pub fn new(network: Option<IpAddr>, grace: Duration) -> Self {
+    fn new(payer: Payer, grace: Duration) -> Self {
         let fading = grace.div_f64(FADING).max(Duration::from_millis(1));
         Self {
-            network,
-            held: 0,
+            payer,
             pace: Arc::new(Pace::new(fading)),
             ended: CancellationToken::new(),
             began: Instant::now(),
@@ -71,11 +77,17 @@ impl Arrival {
     }
 
     /// Returns its burden, or `None` if the upload holds no memory, waits, or began less than `grace` ago.
-    fn burden(&self, of_network: u64, grace: Duration) -> Option<Burden> {
+    fn burden(&self, of_network: u64, held: u64, grace: Duration) -> Option<Burden> {
         let may_end = self.waiting_since.is_none() && self.began.elapsed() >= grace;
-        let all_seconds = self.held as f64 / self.pace.rate_of_late().filter(|_| may_end)?;
+        let all_seconds = held as f64 / self.pace.rate_of_late().filter(|_| may_end)?;
         let seconds = all_seconds.min((grace * LONG).as_secs_f64());
-        Some(Burden { seconds, held: (of_network, self.held), all_seconds })
+        Some(Burden { seconds, held: (of_network, held), all_seconds })
+    }
+}
+
+impl Burden {
+    fn stands_still(&self, grace: Duration) -> bool {
+        self.all_seconds >= (grace * STILL).as_secs_f64()
     }
 }
 
@@ -127,23 +139,17 @@ impl Pace {
 }
 
 impl Arrivals {
-    /// Adds an upload. Returns its id.
-    pub fn begin(&mut self, arrival: Arrival) -> u64 {
+    /// Adds an upload of `network` that begins now, and that is not ended while it is younger than `grace`. Returns its id and
+    /// the upload.
+    pub fn begin(&mut self, network: Option<IpAddr>, grace: Duration) -> (u64, &Arrival) {
         self.next += 1;
-        self.by_id.insert(self.next, arrival);
-        self.next
+        let payer = network.map_or(Payer::Upload(self.next), Payer::Network);
+        (self.next, self.by_id.entry(self.next).or_insert_with(|| Arrival::new(payer, grace)))
     }
 
     pub fn remove(&mut self, id: u64) {
         self.by_id.remove(&id);
-        self.ending = self.ending.filter(|ending| *ending != id);
-    }
-
-    /// Notes how much memory an upload holds.
-    pub fn set_held(&mut self, id: u64, bytes: u64) {
-        if let Some(arrival) = self.by_id.get_mut(&id) {
-            arrival.held = bytes;
-        }
+        self.ending.remove(&id);
     }
 
     /// Notes whether an upload waits for memory, which is no fault of its client.
@@ -160,29 +166,57 @@ impl Arrivals {
     /// Returns the burden of each upload that may be ended, with its id.
     pub fn burdens(&self, ledger: &Ledger, grace: Duration) -> impl Iterator<Item = (Burden, u64)> {
         let of = move |(id, arrival): (&u64, &Arrival)| {
-            let of_network = ledger.held(arrival.network);
+            let of_network = ledger.held(arrival.payer);
+            let held = ledger.held_by(arrival.payer, *id);
             // Nobody is ended who holds little in comparison: it would make no room.
             let is_large = of_network >= ledger.mean() / 2;
-            Some((arrival.burden(of_network, grace).filter(|_| is_large)?, *id))
+            Some((arrival.burden(of_network, held, grace).filter(|_| is_large)?, *id))
         };
         self.by_id.iter().filter_map(of)
     }
 
-    /// Ends an upload for one of `waiting` that waits, unless that one holds more than the network of the upload: it is the
-    /// reason then.
-    pub fn end_slowest(&mut self, ledger: &Ledger, waiting: Option<IpAddr>, grace: Duration) {
-        if self.ending.is_some() {
+    /// Ends the slowest upload for one of `waiting` that waits, and as many more of those that stand still as give back the
+    /// `missing` bytes. None of a network that holds less than `waiting` is ended: that one is the reason then.
+    ///
+    /// Returns whether some give their memory back.
+    pub fn end_slowest(&mut self, ledger: &Ledger, waiting: Payer, missing: u64, grace: Duration) -> bool {
+        self.look(ledger, grace);
+        let held = ledger.held(waiting);
+        let mut given_back: u64 = self.ending.values().sum();
+        for at in (0..self.slowest.len()).rev() {
+            let (burden, id) = self.slowest[at];
+            if !self.ending.is_empty() && (given_back >= missing || !burden.stands_still(grace)) {
+                break;
+            }
+            if burden.held.0 >= held {
+                self.slowest.remove(at);
+                given_back += self.end(id, burden.held.1);
+            }
+        }
+        !self.ending.is_empty()
+    }
+
+    /// Finds out which uploads come slowest, unless that is known.
+    fn look(&mut self, ledger: &Ledger, grace: Duration) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < grace / FRESH) {
             return;
         }
-        let larger = self.burdens(ledger, grace).filter(|(burden, _)| burden.held.0 >= ledger.held(waiting));
-        let order = |(one, _): &(Burden, _), (other, _): &(Burden, _)| {
-            one.partial_cmp(other).unwrap_or(Ordering::Equal)
-        };
-        let Some((_, id)) = larger.max_by(order) else { return };
-        if let Some(slowest) = self.by_id.remove(&id) {
+        self.looked = Some(Instant::now());
+        self.slowest = self.burdens(ledger, grace).collect();
+        self.slowest
+            .sort_unstable_by(|(one, _), (other, _)| one.partial_cmp(other).unwrap_or(Ordering::Equal));
+    }
+
+    /// Ends an upload, unless it has ended or waits. Returns how much of the `held` bytes it gives back.
+    fn end(&mut self, id: u64, held: u64) -> u64 {
+        if self.by_id.get(&id).is_some_and(|slowest| slowest.waiting_since.is_none())
+            && let Some(slowest) = self.by_id.remove(&id)
+        {
             tracing::debug!("an upload is ended: others wait for its memory");
             slowest.ended.cancel();
-            self.ending = Some(id);
+            self.ending.insert(id, held);
+            return held;
         }
+        0
     }
 }

@@ -1,6 +1,6 @@
 use tokio::time::timeout;
 
-use super::*;
+use super::{super::ledger::Refused, *};
 
 const WAIT: Duration = Duration::from_secs(4);
 
@@ -16,7 +16,8 @@ async fn upload(
     received: u64,
 ) -> Reservation {
     let mut upload = memory.reservation(client);
-    in_time(upload.grow(bytes, bytes)).await;
+    in_time(upload.grow(1, bytes)).await;
+    in_time(upload.grow(bytes - 1, bytes - 1)).await;
     upload.received(received);
     upload
 }
@@ -26,20 +27,32 @@ async fn in_time<T>(event: impl Future<Output = T>) -> T {
     timeout(WAIT, event).await.expect("no upload waits for longer")
 }
 
+/// Takes `step` bytes of `need` for a new upload.
+fn take(ledger: &mut Ledger, client: Option<IpAddr>, id: u64, step: u64, need: u64) -> Result<(), Refused> {
+    ledger.take(client.map_or(Payer::Upload(id), Payer::Network), id, step, need)
+}
+
+/// Takes all `bytes` of a new upload, in two pieces.
+fn take_all(ledger: &mut Ledger, client: Option<IpAddr>, id: u64, bytes: u64) -> Result<(), Refused> {
+    take(ledger, client, id, 1, bytes)?;
+    take(ledger, client, id, bytes - 1, bytes - 1)
+}
+
 #[test]
 fn one_client_leaves_half_to_the_others_and_nothing_is_lost() {
     let mut ledger = Ledger::new(100);
     let [one, two] = [client(1), client(2)];
-    assert_eq!(ledger.take(one, 101, 101), None);
-    let taken = (0..100).filter(|_| ledger.take(one, 5, 5).is_some()).count();
+    assert_eq!(take(&mut ledger, one, 0, 101, 101), Err(Refused::ForOthers));
+    let taken = (1..=100).filter(|id| take_all(&mut ledger, one, *id, 5).is_ok()).count();
     assert_eq!((taken, ledger.left), (10, 50));
-    assert_eq!([ledger.take(two, 25, 25), ledger.take(two, 1, 1)], [Some(25), None]);
-    assert_eq!(ledger.take(None, 25, 25), Some(25));
-    ledger.give_back(two, 25);
-    ledger.give_back(None, 25);
-    ledger.give_back(one, 50);
-    assert!(ledger.by_network.is_empty());
-    assert_eq!(ledger.take(one, 100, 100), Some(100), "one upload may take what is left");
+    assert_eq!(take_all(&mut ledger, two, 101, 25), Ok(()));
+    assert_eq!(take(&mut ledger, two, 102, 1, 1), Err(Refused::ForItsNetwork));
+    assert_eq!(take_all(&mut ledger, None, 103, 25), Ok(()));
+    ledger.give_back(Payer::Network(two.unwrap()), 101, 25);
+    ledger.give_back(Payer::Upload(103), 103, 25);
+    (1..=10).for_each(|id| ledger.give_back(Payer::Network(one.unwrap()), id, 5));
+    assert!(ledger.by_payer.is_empty());
+    assert_eq!(take_all(&mut ledger, one, 104, 100), Ok(()), "one upload may take what is left");
 }
 
 #[tokio::test]
@@ -48,32 +61,53 @@ async fn a_site_of_many_networks_leaves_half_to_the_others_too() {
     let mut uploads = Vec::new();
     for network in 0..50 {
         let mut upload = memory.reservation(Some(format!("2001:db8:1:{network}::1").parse().unwrap()));
-        if upload.take(5, 5) {
+        if upload.wait(1, 5).is_none() && upload.wait(4, 4).is_none() {
             uploads.push(upload);
         }
     }
     assert_eq!((uploads.len(), memory.lock().ledger.left), (10, 50));
-    assert!(memory.reservation(Some("2001:db8:2::1".parse().unwrap())).take(50, 50));
+    let mut another = memory.reservation(Some("2001:db8:2::1".parse().unwrap()));
+    assert!(another.wait(1, 50).is_none() && another.wait(49, 49).is_none());
 }
 
 #[test]
-fn what_is_kept_goes_to_those_that_need_no_more() {
+fn what_is_announced_takes_nothing_and_first_pieces_a_third() {
     let mut ledger = Ledger::new(300);
-    for n in 1..5 {
-        assert_eq!(ledger.take(client(n), 20, 90), Some(20), "steps are taken while there is plenty");
+    let taken = (1..200).filter(|id| take(&mut ledger, None, *id, 1, 90).is_ok()).count();
+    assert_eq!((taken, ledger.left), (100, 200));
+    assert_eq!(take(&mut ledger, client(1), 0, 1, 1), Err(Refused::ForOthers), "nor if it needs no more");
+    assert_eq!(take(&mut ledger, None, 1, 89, 89), Ok(()));
+    assert_eq!(take(&mut ledger, client(1), 0, 1, 1), Ok(()));
+    ledger.complete(Payer::Upload(2), 2);
+    assert_eq!(take(&mut ledger, client(2), 0, 1, 1), Ok(()), "one has arrived");
+}
+
+#[test]
+fn a_piece_is_taken_only_if_all_uploads_can_be_completed_then() {
+    let mut ledger = Ledger::new(300);
+    for n in 1..4 {
+        assert_eq!(take(&mut ledger, client(n), 0, 10, 90), Ok(()));
+        assert_eq!(take(&mut ledger, client(n), 0, 30, 80), Ok(()));
     }
-    for n in 5..7 {
-        assert_eq!(ledger.take(client(n), 20, 90), Some(90), "then all that is needed");
-    }
-    assert_eq!(ledger.take(client(7), 20, 90), None, "or nothing");
+    assert_eq!(take(&mut ledger, client(4), 0, 20, 90), Ok(()));
+    assert_eq!(
+        take(&mut ledger, client(5), 0, 20, 90),
+        Err(Refused::ForOthers),
+        "60 are left, and 50 needed"
+    );
+    assert_eq!(take(&mut ledger, client(1), 0, 30, 50), Ok(()), "30 are left, and 20 needed");
+    assert_eq!(take(&mut ledger, client(2), 0, 11, 50), Err(Refused::ForOthers), "19 would be left");
+    assert_eq!(take(&mut ledger, client(1), 0, 20, 20), Ok(()));
+    assert_eq!(take(&mut ledger, client(2), 0, 11, 50), Ok(()));
 }
 
 #[test]
 fn what_requests_take_is_kept_from_bodies() {
     let mut ledger = Ledger::new(300);
     assert_eq!([ledger.take_request(60), ledger.take_request(60)], [60, 40], "they have a third at most");
-    assert_eq!([ledger.take(client(1), 20, 201), ledger.take(client(1), 90, 200)], [Some(20), None]);
-    assert_eq!(ledger.take(client(2), 90, 180), Some(180));
+    assert_eq!(take(&mut ledger, client(1), 0, 20, 200), Ok(()));
+    assert_eq!(take(&mut ledger, client(1), 0, 181, 181), Err(Refused::ForOthers));
+    assert_eq!(take(&mut ledger, client(1), 0, 180, 180), Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,11 +118,62 @@ async fn a_large_upload_that_waits_does_not_hold_up_a_small_one() {
         let memory = memory.clone();
         async move { upload(&memory, client(2), 80, 80).await.bytes() }
     });
-    tokio::task::yield_now().await;
-    drop(upload(&memory, client(3), 40, 40).await);
-    assert!(!large.is_finished());
+    for _ in 0..3 {
+        tokio::time::sleep(WAIT / 5).await;
+        let began = Instant::now();
+        drop(upload(&memory, client(3), 39, 39).await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(!large.is_finished());
+    }
     drop(first);
     assert_eq!(large.await.unwrap(), 80);
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_that_stand_still_are_ended_as_make_room() {
+    let memory = UploadMemory::new(300, WAIT);
+    let mut uploads = Vec::new();
+    for n in 1..=4 {
+        uploads.push(upload(&memory, client(n), 60, 50).await);
+    }
+    let ended = || uploads.iter().map(|upload| upload.ended().is_cancelled()).collect::<Vec<_>>();
+    let waited = tokio::spawn({
+        let memory = memory.clone();
+        async move { upload(&memory, client(5), 170, 0).await }
+    });
+    let mut tenths = tokio::time::interval(WAIT / 40);
+    for tenth in 1..14 {
+        tenths.tick().await;
+        uploads[2..].iter().for_each(|upload| upload.received(50 + tenth));
+    }
+    assert_eq!(ended(), [true, true, false, false]);
+    drop(uploads);
+    waited.await.unwrap();
+}
+
+/// However many wait, giving memory back costs little.
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_behind_cost_nothing() {
+    let memory = UploadMemory::new(90_000, WAIT);
+    let mut held = Vec::new();
+    for n in 0..30 {
+        let mut upload = memory.reservation(client(n));
+        upload.grow(1_000, 30_000).await;
+        held.push(upload);
+    }
+    let is_waiting = |upload: &mut Reservation| upload.wait(5_000, 29_000).is_some();
+    assert!(held.iter_mut().filter_map(|upload| is_waiting(upload).then_some(())).count() > 20);
+    for n in 0..10_000_u32 {
+        let mut upload = memory.reservation(Some((0x0a00_0000 + n).to_be_bytes().into()));
+        upload.wait(1_000, 20_000);
+        held.push(upload);
+    }
+    let before = memory.lock().line.asked;
+    for _ in 0..100 {
+        drop(memory.request(32));
+    }
+    let asked = memory.lock().line.asked - before;
+    assert!(asked <= 100 * 20, "{asked} were looked at");
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +202,7 @@ async fn uploads_that_wait_or_have_just_begun_are_not_ended() {
     let held = upload(&memory, client(2), 200, 1).await;
     held.mark_arrived();
     let ended = waiting.ended();
-    let waited = tokio::spawn(async move { waiting.grow(10, 10).await });
+    let waited = tokio::spawn(async move { waiting.grow(110, 110).await });
     tokio::task::yield_now().await;
     tokio::time::advance(WAIT / 5).await;
     let young = upload(&memory, client(3), 100, 1).await;
@@ -125,7 +210,7 @@ async fn uploads_that_wait_or_have_just_begun_are_not_ended() {
     tokio::time::advance(WAIT / 5).await;
     assert!(!ended.is_cancelled() && !is_young.is_cancelled() && !waited.is_finished());
     let may_be_ended = {
-        let State { ledger, arrivals } = &*young.memory.lock();
+        let State { ledger, arrivals, .. } = &*young.memory.lock();
         arrivals.burdens(ledger, Duration::ZERO).count()
     };
     assert_eq!(may_be_ended, 1, "only the young one is looked at");
