@@ -243,12 +243,12 @@ async fn an_upload_that_stands_still_is_none_of_those_that_are_stored() {
 }
 
 /// Three that stand still have all memory. Of these the slowest ends, which is the one that has stood still for longest, so that
-/// a fourth one is taken; the others go on.
+/// a smaller one is taken, for which it makes room; the others go on.
 #[tokio::test]
 async fn too_much_memory_at_a_time() {
     let limits = format!("{SMALL}\nupload_memory = \"7 KiB\"\nupload_wait = \"10s\"");
     let server = TestServer::with(&limits).await;
-    let html = pod_of(2048);
+    let (html, smaller) = (pod_of(2048), pod_of(1024));
     let mut held = Vec::new();
     for client in 1..4 {
         let mut upload = hold_open_from(client, &server, &html).await;
@@ -257,8 +257,8 @@ async fn too_much_memory_at_a_time() {
     }
     let until_one_ends = async {
         while held[0].stir().now_or_never().is_none() {
-            let mut upload = hold_open_from(4, &server, &html).await;
-            upload.send_bytes(html.as_bytes()).await;
+            let mut upload = hold_open_from(4, &server, &smaller).await;
+            upload.send_bytes(smaller.as_bytes()).await;
             assert_eq!(upload.answer().await.status, 200);
         }
     };
