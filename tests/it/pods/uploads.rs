@@ -242,11 +242,11 @@ async fn an_upload_that_stands_still_is_none_of_those_that_are_stored() {
     assert_eq!(held.answer().await.status, 200);
 }
 
-/// Three that stand still have all memory. Of these the slowest ends, which is the one that has stood still for longest, so that
-/// a smaller one is taken, for which it makes room; the others go on.
+/// Three that stand still have all memory that first pieces may take. Of these the slowest ends, which is the one that has stood
+/// still for longest, so that a smaller one is taken; the others go on.
 #[tokio::test]
 async fn too_much_memory_at_a_time() {
-    let limits = format!("{SMALL}\nupload_memory = \"7 KiB\"\nupload_wait = \"10s\"");
+    let limits = format!("{SMALL}\nupload_memory = \"21 KiB\"\nupload_wait = \"10s\"");
     let server = TestServer::with(&limits).await;
     let (html, smaller) = (pod_of(2048), pod_of(1024));
     let mut held = Vec::new();
