@@ -31,6 +31,8 @@ pub struct Ledger {
     pub(super) left: u64,
     /// What requests have of that.
     pub(super) requests: u64,
+    /// The most that they had since there was no upload: the heap keeps it for a while.
+    most_requests: u64,
     pub(super) by_payer: HashMap<Payer, Account>,
     /// What uploads hold that have one piece and have not arrived.
     first_pieces: u64,
@@ -104,7 +106,17 @@ impl Ledger {
     pub fn new(total: u64) -> Self {
         let (by_payer, claims) = Default::default();
         let (first_pieces, growing) = (0, 0);
-        Self { total, left: total, requests: 0, by_payer, first_pieces, claims, growing, favoured: None }
+        Self {
+            total,
+            left: total,
+            requests: 0,
+            most_requests: 0,
+            by_payer,
+            first_pieces,
+            claims,
+            growing,
+            favoured: None,
+        }
     }
 
     /// Returns what the uploads of a payer hold together.
@@ -135,11 +147,15 @@ impl Ledger {
     pub fn take_request(&mut self, bytes: u64) -> u64 {
         let taken = bytes.min((self.total / REQUESTS).saturating_sub(self.requests));
         self.requests += taken;
+        self.most_requests = self.most_requests.max(self.requests);
         taken
     }
 
     pub fn give_back_request(&mut self, bytes: u64) {
         self.requests -= bytes;
+        if self.requests == 0 {
+            self.most_requests = 0;
+        }
     }
 
     /// Takes `step` bytes for the upload `id`, which needs `need` to be complete.
@@ -157,7 +173,7 @@ impl Ledger {
         let before = self.share(payer, id);
         let after =
             Share { held: before.held + step, need: need - step, pieces: before.pieces + 1, ..before };
-        let left = self.left.saturating_sub(self.requests);
+        let left = self.left.saturating_sub(self.most_requests);
         if step > left || after.is_first_piece() && !self.has_room_for_first_piece(step) {
             return Err(Refused::ForOthers);
         }
@@ -221,7 +237,7 @@ impl Ledger {
     /// Returns how much there is at once for an upload that holds `held`.
     pub fn available(&self, held: u64) -> u64 {
         let for_first = if held == 0 { self.total / FIRST_PIECES } else { u64::MAX };
-        let left = self.left.saturating_sub(self.requests);
+        let left = self.left.saturating_sub(self.most_requests);
         left.min(self.room()).min(for_first.saturating_sub(self.first_pieces))
     }
 
