@@ -197,7 +197,8 @@ async fn uploads_of_50_mb_and_unknown_length(attack: Attack) {
             }
             Ok::<(), io::Error>(())
         };
-        let (_, answer) = tokio::join!(write, timeout(SOON * 2, download.answer()));
+        // Up to 4 s for memory, what 10 GB take to be sent, and 10 s for a body that stands still.
+        let (_, answer) = tokio::join!(write, timeout(SOON * 6, download.answer()));
         answer.expect("each upload should be answered").expect("each answer should be readable").status
     });
     let answers = join_all(uploads).await;
