@@ -1,7 +1,7 @@
 //! Accepts connections from several listeners and makes them ready for HTTP: bounded in number, PROXY header read,
 //! TLS handshake done, each within its time.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use salvo::{conn::SocketAddr, http::uri::Scheme};
 use tokio::{
@@ -41,6 +41,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// Silent connections make room for newcomers where less than one place in so many is free.
 const NEARLY_FULL: usize = 16;
+/// How long a newcomer waits for a place before another silent connection makes room.
+const NEXT_TO_MAKE_ROOM: Duration = Duration::from_millis(100);
 
 /// What all listeners share.
 #[derive(Clone)]
@@ -126,7 +128,7 @@ async fn accept_all(listener: Listener, accept_context: AcceptContext, ready: mp
         Ok(connection) => {
             let counted = accept_context.count(&connection.remote)?;
             // Only now, so that a listener to which nobody comes holds no room that another one needs.
-            let room = accept_context.room(counted.as_ref()).await?;
+            let room = accept_context.room(&listener.listen, &connection.remote, counted.as_ref()).await?;
             Some(accept_context.accepted(connection, counted, room))
         }
         Err(error) => {
@@ -195,13 +197,41 @@ impl AcceptContext {
         AcceptedConnection { connection, counted, room, silent }
     }
 
-    /// Waits for room for a connection. Where there is little, a silent one of others ends.
-    async fn room(&self, counted: Option<&ConnectionPermit>) -> Option<OwnedSemaphorePermit> {
-        if self.room.available_permits() * NEARLY_FULL < self.pool.places {
-            self.silent.make_room(counted.map(ConnectionPermit::client));
+    /// Waits for room for a connection. Where there is none, silent ones of others end.
+    async fn room(
+        &self,
+        listen: &Listen,
+        peer: &SocketAddr,
+        counted: Option<&ConnectionPermit>,
+    ) -> Option<OwnedSemaphorePermit> {
+        let client = counted.map(ConnectionPermit::client);
+        if !self.announces_client(listen, peer) {
+            self.make_room_if_nearly_full(client);
         }
-        // It is never closed.
-        self.room.clone().acquire_owned().await.ok()
+        let room = self.room.clone().acquire_owned();
+        let others_end = async {
+            loop {
+                self.silent.make_room(client);
+                sleep(NEXT_TO_MAKE_ROOM).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            // It is never closed.
+            room = room => room.ok(),
+            never = others_end => never,
+        }
+    }
+
+    fn make_room_if_nearly_full(&self, newcomer: Option<IpAddr>) {
+        if self.room.available_permits() * NEARLY_FULL < self.pool.places {
+            self.silent.make_room(newcomer);
+        }
+    }
+
+    /// Returns whether a PROXY header is to say whose connection it is.
+    fn announces_client(&self, listen: &Listen, peer: &SocketAddr) -> bool {
+        listen.proxy_protocol && trusts(&self.live.load().trusted_proxies, peer)
     }
 }
 
@@ -334,7 +364,7 @@ async fn prepare(
     let Connection { mut raw, local, mut remote } = connection;
     let config = accept_context.live.load_full();
     let ready = async {
-        if listen.proxy_protocol && trusts(&config.trusted_proxies, &remote) {
+        if accept_context.announces_client(listen, &remote) {
             match proxy_protocol::read_header(&mut raw).await? {
                 Named::Proxy => {}
                 Named::Nobody => remote = SocketAddr::Unknown,
@@ -342,7 +372,9 @@ async fn prepare(
                     remote = canonical(client).into();
                     let too_many = || io::Error::other("there are too many connections of this client");
                     counted = accept_context.count(&remote).ok_or_else(too_many)?;
-                    silent = accept_context.silent.enter(counted.as_ref().map(ConnectionPermit::client));
+                    let client = counted.as_ref().map(ConnectionPermit::client);
+                    accept_context.make_room_if_nearly_full(client);
+                    silent = accept_context.silent.enter(client);
                 }
             }
         }

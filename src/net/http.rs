@@ -57,7 +57,8 @@ const PROXY_MAX_STREAMS: u32 = 256;
 /// Bytes of responses that HTTP/2 buffers for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that the client reset before they were accepted, and streams that were reset for a mistake of the client,
-/// before the connection is closed (CVE-2023-44487, CVE-2025-8671).
+/// before the connection is closed (CVE-2023-44487, CVE-2025-8671). Not so where a trusted proxy carries those of many clients: one
+/// of them would end the connection of all.
 const MAX_RESETS: usize = 32;
 const MAX_MISTAKES: usize = 256;
 /// How long a client has to take its leave of an idle connection.
@@ -170,6 +171,10 @@ impl Connection {
             true => (PROXY_CONNECTION_WINDOW, PROXY_MAX_STREAMS),
             false => (CONNECTION_WINDOW, MAX_STREAMS),
         };
+        let (max_resets, max_mistakes) = match self.is_proxy {
+            true => (usize::MAX, None),
+            false => (MAX_RESETS, Some(MAX_MISTAKES)),
+        };
         let mut builder = http2::Builder::new(executor);
         builder
             .timer(TokioTimer::new())
@@ -178,8 +183,8 @@ impl Connection {
             .max_concurrent_streams(max_streams)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEADER_LIST)
-            .max_pending_accept_reset_streams(MAX_RESETS)
-            .max_local_error_reset_streams(MAX_MISTAKES)
+            .max_pending_accept_reset_streams(max_resets)
+            .max_local_error_reset_streams(max_mistakes)
             // As a WebSocket's peer, which is gone after two pings without an answer, half this time each.
             .keep_alive_interval(signal.ping_interval)
             .keep_alive_timeout(signal.ping_interval);

@@ -3,7 +3,7 @@
 //! Browsers open connections ahead of need, and a stop must not wait for those. One that was opened just now is most
 //! likely about to be used, though, and a browser does not repeat a WebSocket's request on another connection.
 //!
-//! Where there is little room left for connections, silent ones make room for newcomers.
+//! Where there is little room left for connections, those that stay silent make room for newcomers.
 
 mod customers;
 
@@ -74,9 +74,10 @@ impl SilentConnections {
         }
     }
 
-    /// Gives up the oldest one of the customer that has most, unless the customer of `newcomer` has as many.
+    /// Gives up the oldest one of the customer that has most, unless it may be about to be used or the customer of `newcomer`
+    /// has as many.
     pub fn make_room(&self, newcomer: Option<IpAddr>) {
-        let oldest = lock(&self.customers).take_oldest(newcomer.map(customer_key));
+        let oldest = lock(&self.customers).take_oldest(newcomer.map(customer_key), ABOUT_TO_SPEAK);
         if let Some(give_up) = oldest {
             give_up.cancel();
         }
@@ -109,6 +110,7 @@ fn lock(customers: &Mutex<Customers>) -> MutexGuard<'_, Customers> {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use tokio::time::advance;
 
     use super::*;
 
@@ -121,11 +123,12 @@ mod tests {
         drop(one);
         assert!(!silent.may_speak());
         let _two = silent.enter(None);
-        tokio::time::advance(ABOUT_TO_SPEAK).await;
+        advance(ABOUT_TO_SPEAK).await;
         assert!(!silent.may_speak());
     }
-    #[test]
-    fn the_oldest_of_the_customer_that_has_most_makes_room_for_those_who_have_fewer() {
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_of_the_customer_that_has_most_makes_room_for_those_who_have_fewer() {
         let silent = SilentConnections::default();
         let client = |address: &str| Some(address.parse::<IpAddr>().unwrap());
         let enter = |address: &str| silent.enter(client(address));
@@ -142,6 +145,8 @@ mod tests {
             silent.make_room(newcomer);
             are_open(&mut site, &mut two)
         };
+        assert_eq!(after(client("192.0.2.1")), (vec![true; 3], vec![true; 2]), "all were opened just now");
+        advance(ABOUT_TO_SPEAK).await;
         assert_eq!(after(client("2001:db8:0:9::1")), (vec![true; 3], vec![true; 2]), "its own has most");
         assert_eq!(after(client("192.0.2.1")), (vec![false, true, true], vec![true; 2]));
         assert_eq!(after(client("192.0.2.1")), (vec![false, true, true], vec![true; 2]), "both have two");
@@ -153,10 +158,24 @@ mod tests {
         assert!(lock(&silent.customers).is_empty());
     }
 
-    #[test]
-    fn what_came_to_be_used_makes_no_room() {
+    /// Nor do those of others make room in its place.
+    #[tokio::test(start_paused = true)]
+    async fn who_opens_connections_again_and_again_has_nobody_elses_end() {
+        let silent = SilentConnections::default();
+        let mut idle = silent.enter(Some([192, 0, 2, 1].into()));
+        advance(ABOUT_TO_SPEAK).await;
+        let _many = [0; 2].map(|_| silent.enter(Some([192, 0, 2, 2].into())));
+        for _ in 0..9 {
+            silent.make_room(Some([192, 0, 2, 3].into()));
+        }
+        assert!(idle.given_up().now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_to_be_used_makes_no_room() {
         let silent = SilentConnections::default();
         drop(silent.enter(Some([192, 0, 2, 1].into())));
+        advance(ABOUT_TO_SPEAK).await;
         assert!(lock(&silent.customers).is_empty());
         silent.make_room(None);
     }

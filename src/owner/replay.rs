@@ -184,7 +184,7 @@ impl Replay {
     /// Remembers something, if it was not taken before. Returns the latest time that was seen.
     fn take(&self, once: &Once<'_>, now: SystemTime, running: Duration) -> Result<u64, ReplayError> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.started = taken.started.max(seconds(now).saturating_sub(running.as_secs()));
+        taken.started = taken.started.max(now.checked_sub(running).map_or(0, seconds));
         let present = seconds(now);
         let now = taken.forget(present);
         let (shows, before) = (Utc(present), now.max(taken.started));

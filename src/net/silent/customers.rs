@@ -3,17 +3,25 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Silent connections by customer, and the customers by how many they have.
 #[derive(Debug, Default)]
 pub struct Customers {
     /// The oldest has the smallest number.
-    connections: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
+    connections: HashMap<IpAddr, BTreeMap<u64, Connection>>,
     by_size: BTreeSet<(usize, IpAddr)>,
     next: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    opened: Instant,
+    give_up: CancellationToken,
 }
 
 impl Customers {
@@ -21,7 +29,8 @@ impl Customers {
     pub fn add(&mut self, customer: IpAddr, give_up: CancellationToken) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.change(customer, |connections| connections.insert(number, give_up));
+        let connection = Connection { opened: Instant::now(), give_up };
+        self.change(customer, |connections| connections.insert(number, connection));
         number
     }
 
@@ -31,21 +40,18 @@ impl Customers {
     }
 
     /// Removes the oldest connection of the customer that has most, and returns what ends it. Returns `None` if `newcomer`
-    /// has as many.
-    pub fn take_oldest(&mut self, newcomer: Option<IpAddr>) -> Option<CancellationToken> {
+    /// has as many, or if it was opened less than `grace` ago.
+    pub fn take_oldest(&mut self, newcomer: Option<IpAddr>, grace: Duration) -> Option<CancellationToken> {
         let own = newcomer.and_then(|newcomer| self.connections.get(&newcomer)).map_or(0, BTreeMap::len);
         let (most, customer) = *self.by_size.last()?;
-        if most <= own {
+        let (_, oldest) = self.connections[&customer].first_key_value()?;
+        if most <= own || oldest.opened.elapsed() < grace {
             return None;
         }
-        self.change(customer, BTreeMap::pop_first).map(|(_, give_up)| give_up)
+        self.change(customer, BTreeMap::pop_first).map(|(_, oldest)| oldest.give_up)
     }
 
-    fn change<T>(
-        &mut self,
-        customer: IpAddr,
-        change: impl FnOnce(&mut BTreeMap<u64, CancellationToken>) -> T,
-    ) -> T {
+    fn change<T>(&mut self, customer: IpAddr, change: impl FnOnce(&mut BTreeMap<u64, Connection>) -> T) -> T {
         let connections = self.connections.entry(customer).or_default();
         let before = connections.len();
         let changed = change(connections);

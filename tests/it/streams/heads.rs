@@ -58,7 +58,8 @@ async fn comes(raw: &mut Raw, kind: u8) -> bool {
     timeout(SOON, reading).await.expect("a frame should have come").is_some()
 }
 
-async fn exactly(raw: &mut Raw, length: usize) -> Option<Vec<u8>> {
+/// Returns the next `length` bytes, or nothing if the broker closed the connection.
+pub async fn exactly(raw: &mut Raw, length: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut read = 0;
     while read < length {

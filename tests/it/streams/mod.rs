@@ -6,6 +6,7 @@ mod half_closed;
 mod heads;
 mod idle;
 mod places;
+mod proxies;
 mod small_frames;
 mod sockets;
 mod stalled_uploads;
