@@ -26,8 +26,8 @@ use crate::{
     net::{
         acceptor::{AcceptContext, Acceptor},
         budget::Budget,
-        client_permits::ClientPermits,
         connection_limiter::ConnectionCapacity,
+        handshake_threads::HandshakeThreads,
         heads::HeadBudget,
         http2_places::{Http2Places, TlsConfigs},
         listener::{self, BindError, Listener},
@@ -179,7 +179,7 @@ impl Builder {
             requests: Arc::default(),
             throttles: Arc::default(),
             frames: Arc::default(),
-            turns: Arc::new(ClientPermits::new(1)),
+            handshake_threads: HandshakeThreads::default(),
             stop: app.stop.clone(),
             silent: SilentConnections::default(),
         };
@@ -367,6 +367,9 @@ impl ServerHandle {
         self.certificates.notify_one();
     }
 }
+
+#[cfg(test)]
+mod stuck_handshakes;
 
 #[cfg(test)]
 mod tests {

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     client::trusts,
-    client_permits::ClientPermits,
     connection_limiter::{ConnectionCapacity, ConnectionLimiter, ConnectionPermit},
     connection_permits::ConnectionPermits,
+    handshake_threads::HandshakeThreads,
     http2_places::{self, Http2Place, Http2Places, TlsConfigs},
     listener::{BACKLOG, Listener, ListeningSocket},
     proxy_protocol::{self, Named},
@@ -62,8 +62,8 @@ pub struct AcceptContext {
     pub throttles: Arc<ClientThrottles>,
     /// How fast the frames of each network are read.
     pub frames: Arc<FrameThrottles>,
-    /// The work that a handshake takes of the processor is done for one connection of a client at a time.
-    pub turns: Arc<ClientPermits>,
+    /// Where the work that handshakes take of the processor is done.
+    pub handshake_threads: HandshakeThreads,
     /// Cancelled when nothing more is to be accepted.
     pub stop: CancellationToken,
     /// Those on which nothing was sent yet.
@@ -394,7 +394,9 @@ async fn prepare(
             Some(tls) if listen.tls => {
                 // In a box: connections without TLS need a tenth of its size.
                 until_readable(&raw, silent).await?;
-                let done = Box::pin(handshake(raw, tls, &accept_context.turns, &connection_permits)).await?;
+                let done =
+                    Box::pin(handshake(raw, tls, &accept_context.handshake_threads, &connection_permits))
+                        .await?;
                 silent = accept_context.silent.enter(connection_permits.client);
                 done
             }
@@ -420,15 +422,16 @@ async fn until_readable(raw: &Raw, mut silent: Silent) -> io::Result<()> {
 async fn handshake(
     raw: Raw,
     configs: &TlsConfigs,
-    turns: &ClientPermits,
+    threads: &HandshakeThreads,
     permits: &ConnectionPermits,
 ) -> io::Result<(Transport, Option<Http2Place>)> {
     let raw = TlsInput::new(ThrottledFrames::new(raw, permits.tls_throttle()));
     let mut hello = LazyConfigAcceptor::new(TlsAcceptor::default(), raw).await?;
     hello.io.allow_handshake();
     let place = permits.http2_place();
-    let rest = async { hello.into_stream(configs.of(place.as_ref()).clone()).await };
-    let mut stream = turns.in_turn(permits.client, rest).await?;
+    let config = configs.of(place.as_ref()).clone();
+    let rest = async { hello.into_stream(config).await };
+    let mut stream = threads.run(permits.client, rest).await?;
     stream.get_mut().0.allow_record();
     let alpn = stream.get_ref().1.alpn_protocol();
     let place = http2_places::used(place, alpn);

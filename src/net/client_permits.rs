@@ -3,12 +3,9 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    pin::pin,
     sync::{Arc, Mutex, PoisonError, Weak},
-    task::Poll,
 };
 
-use futures_util::{pending, poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection_limiter::{SITE_FACTOR, rate_limit_key, site_of};
@@ -49,20 +46,6 @@ impl ClientPermits {
             None => None,
         };
         Some(ClientPermit { _of_client: of_client, _of_site: of_site })
-    }
-
-    /// Runs `work` with a place of `client` for as long as it works, and without one while it waits.
-    pub async fn in_turn<T>(&self, client: Option<IpAddr>, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            let place = self.enter(client).await;
-            if let Poll::Ready(done) = poll!(work.as_mut()) {
-                return done;
-            }
-            drop(place);
-            // Until what the work waits for wakes this task.
-            pending!();
-        }
     }
 
     async fn place_of(&self, network: ClientKey, places: usize) -> OwnedSemaphorePermit {

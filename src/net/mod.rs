@@ -1,7 +1,8 @@
 //! Connections: sockets that listen, and what happens to a connection before HTTP begins.
 //!
 //! [`listener`] makes the sockets, [`front`] accepts from them, [`connection_limiter`] bounds how many there are, and
-//! [`client_permits`] how much one client does at a time, [`blocking_limiter`] how many threads its work takes; of a [`budget`] that all share, none takes more than it leaves.
+//! [`client_permits`] how much one client does at a time, [`blocking_limiter`] how many threads its work takes,
+//! [`handshake_threads`] among it that of TLS handshakes; of a [`budget`] that all share, none takes more than it leaves.
 //! [`proxy_protocol`] learns whom a proxy speaks for, [`tls_input`] bounds what TLS reads ahead, [`stream`] is what HTTP gets,
 //! [`silent`] knows those on which nothing was sent yet, [`serving`] and [`http`] speak HTTP on it, with a deadline for what is flushed
 //! ([`flush_deadline`]), in HTTP/2 with one for each of its [`streams`], a budget for their [`heads`] and an end to the
@@ -17,6 +18,7 @@ pub(crate) mod client_permits;
 pub(crate) mod connection_limiter;
 pub(crate) mod connection_permits;
 mod flush_deadline;
+pub(crate) mod handshake_threads;
 pub(crate) mod heads;
 mod http;
 pub(crate) mod http2_places;
