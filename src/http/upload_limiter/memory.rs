@@ -82,7 +82,7 @@ impl UploadMemory {
     pub fn new(bytes: u64, wait: Duration) -> Arc<Self> {
         let (arrivals, line) = Default::default();
         let (patience, favoured_until) = (wait / 4, Instant::now());
-        let lease = patience / 16;
+        let lease = patience / 4;
         let state = State { ledger: Ledger::new(bytes), arrivals, line, favoured_until, lease };
         Arc::new(Self { state: Mutex::new(state), patience })
     }
@@ -100,7 +100,7 @@ impl UploadMemory {
         let (id, arrival) = state.arrivals.begin(network, self.patience);
         let Arrival { payer, pace, ended, .. } = arrival;
         let (payer, pace, ended) = (*payer, pace.clone(), ended.clone());
-        Reservation { memory: self.clone(), payer, id, pace, ended }
+        Reservation { memory: self.clone(), payer, id, pace, ended, waited: Duration::ZERO }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -129,6 +129,8 @@ pub struct Reservation {
     id: u64,
     pace: Arc<Pace>,
     ended: CancellationToken,
+    /// For how long it has waited for all of its pieces.
+    waited: Duration,
 }
 
 impl Reservation {
@@ -140,11 +142,13 @@ impl Reservation {
     pub async fn grow(&mut self, step: u64, need: u64) {
         let patience = self.memory.patience;
         let Some(served) = self.wait(step, need) else { return };
-        let mut next = Instant::now() + patience;
+        let began = Instant::now();
+        // Whoever has waited for a piece before does not begin anew with the next one.
+        let mut next = began + patience.saturating_sub(self.waited);
         while timeout_at(next, served.notified()).await.is_err() {
             let mut state = self.memory.lock();
             if !state.line.contains(self.payer, self.id) {
-                return;
+                break;
             }
             let State { arrivals, ledger, line, .. } = &mut *state;
             // Others that wait take what is given back too.
@@ -156,6 +160,7 @@ impl Reservation {
             state.serve();
             next += patience;
         }
+        self.waited += began.elapsed();
     }
 
     /// Takes `step` bytes, or returns what tells that they were given.

@@ -26,6 +26,10 @@ const LONG: u32 = 64;
 /// would take at least e^8 / 8 = 372 graces.
 const STILL: u32 = 256;
 
+/// Uploads that would come again within this many graces are never ended: they come fast enough, and are the slowest only
+/// because all others wait or have just begun.
+const STEADY: u32 = 4;
+
 /// For how much of a grace it is known which uploads come slowest: all that wait use what one of them has found out.
 const FRESH: u32 = 16;
 
@@ -76,10 +80,13 @@ impl Arrival {
         }
     }
 
-    /// Returns its burden, or `None` if the upload holds no memory, waits, or began less than `grace` ago.
+    /// Returns its burden, or `None` if the upload holds no memory, waits, began less than `grace` ago, or comes fast enough.
     fn burden(&self, of_network: u64, held: u64, grace: Duration) -> Option<Burden> {
         let may_end = self.waiting_since.is_none() && self.began.elapsed() >= grace;
         let all_seconds = held as f64 / self.pace.rate_of_late().filter(|_| may_end)?;
+        if all_seconds < (grace * STEADY).as_secs_f64() {
+            return None;
+        }
         let seconds = all_seconds.min((grace * LONG).as_secs_f64());
         Some(Burden { seconds, held: (of_network, held), all_seconds })
     }

@@ -353,3 +353,48 @@ async fn who_keeps_a_few_bytes_back_ends_no_upload_that_comes_steadily() {
         assert_eq!(waited.await.unwrap(), 60_000);
     }
 }
+
+/// Nor if it is the only one that could be, as strangers have just begun or wait themselves.
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_comes_steadily_is_never_ended() {
+    let memory = UploadMemory::new(300_000, WAIT);
+    let steady = upload(&memory, client(1), 100_000, 1).await;
+    let mut strangers = (2..60).map(|n| memory.reservation(client(n))).collect::<Vec<_>>();
+    let wait = |stranger: &mut Reservation| stranger.wait(250_000, 250_000).is_some();
+    assert!(strangers.iter_mut().all(wait));
+    let waiting = tokio::spawn({
+        let memory = memory.clone();
+        async move { memory.reservation(client(60)).grow(250_000, 250_000).await }
+    });
+    let mut tenths = tokio::time::interval(WAIT / 40);
+    for tenth in 1..40 {
+        tenths.tick().await;
+        // All of it would come again within half of the wait.
+        steady.received(1 + tenth * 5_000);
+        assert!(!steady.ended().is_cancelled(), "after {tenth} tenths");
+    }
+    waiting.abort();
+}
+
+/// Patience is that of an upload, not of each of its pieces.
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_one_piece_does_not_wait_as_long_for_the_next() {
+    let memory = UploadMemory::new(300_000, WAIT);
+    let mut growing = memory.reservation(client(1));
+    in_time(growing.grow(1_000, 161_000)).await;
+    for n in 2..8 {
+        let still = upload(&memory, client(n), 170_000, 1).await;
+        let ended = still.ended();
+        // It is old enough to be ended.
+        tokio::time::sleep(WAIT / 4).await;
+        let began = Instant::now();
+        let held = growing.bytes();
+        let is_ended = async {
+            ended.cancelled().await;
+            drop(still);
+        };
+        in_time(async { tokio::join!(is_ended, growing.grow(140_000, 160_000)) }).await;
+        assert_eq!(began.elapsed(), if n == 2 { WAIT / 4 } else { Duration::ZERO });
+        growing.shrink(held);
+    }
+}
