@@ -74,7 +74,7 @@
     cp config.toml $out
   '';
 
-  # What holds only after a restart; all else is reloaded.
+  # What takes effect only after a restart; all else is reloaded.
   restarting = lib.filter (setting: setting.restart) described;
   atStart = map (setting: lib.attrByPath (lib.splitString "." setting.key) null complete) restarting;
 in {

@@ -81,15 +81,15 @@ pub enum Command {
         #[arg(long, hide = true, conflicts_with = "markdown")]
         json: bool,
     },
-    /// Delete pods from the data directory of a broker that does not run, as the settings in [janitor] say
+    /// Delete pods from the data directory of a stopped broker, according to the settings in [janitor]
     Janitor {
-        /// Only tell what would be deleted
+        /// Only show what would be deleted
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
         flags: Flags,
     },
-    /// Print the certificate authority of tls.mode = "self-signed", and how clients come to trust it
+    /// Print the certificate authority of tls.mode = "self-signed", and how to make clients trust it
     Ca {
         #[command(flatten)]
         flags: Flags,
@@ -103,8 +103,8 @@ pub enum Command {
         #[command(flatten)]
         signed: SignedArgs,
     },
-    /// Remove the owner of a pod id: of one's own at a running broker, with --key and --broker; of any in the data
-    /// directory of a stopped broker
+    /// Make a pod id free: one of your own at a running broker, with --key and --broker; any in the data directory of a
+    /// stopped broker
     Unbind {
         /// The pod id
         #[arg(allow_hyphen_values = true)]
@@ -114,15 +114,15 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Accept signed requests again after the broker's clock was ahead: forgets, in the data directory of a stopped
-    /// broker, at what later time one was accepted. This machine's clock must be right
+    /// Accept signed requests again after the broker's clock was ahead: sets the latest time in the data directory of a
+    /// stopped broker back to that of this machine's clock, which must be right
     ResetClock {
         #[command(flatten)]
         flags: Flags,
     },
     /// Make an ownerToken, with which a host registers a pod id for its owner
     Token(TokenArgs),
-    /// Add, list and revoke the credentials with which an owner's hosts come to a broker
+    /// Add, list and revoke the credentials with which an owner's hosts connect to a broker
     Credentials(CredentialsArgs),
     /// Upload, replace, delete and list an owner's pods on a broker
     Pods(PodsArgs),

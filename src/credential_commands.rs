@@ -17,7 +17,7 @@ A released GemmaPod host sends no ownerToken. What it can do is open its socket 
 
   gemmapod-signal credentials add --key owner.key --broker https://pods.example.org
 
-prints the lines for the pod.toml of the host. Whoever reads the secret can register the pod ids of this owner until the
+prints the signal_url for [transport.dartc] in the pod.toml of the host. Whoever reads the secret can register the pod ids of this owner until the
 credential is revoked. Never build a pod from a pod.toml with the secret: everybody who opens the pod could read it.";
 
 /// The credentials of an owner's hosts on a broker.
@@ -32,12 +32,12 @@ pub struct CredentialsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a credential, and print the lines for the pod.toml of the host that is to have it
+    /// Make a credential, and print the signal_url for the pod.toml of its host
     Add {
         /// Its name, by which it is listed and revoked [default: a random name]
         #[arg(long)]
         name: Option<CredentialName>,
-        /// The pod id that it is good for; may be repeated [default: all pod ids of the owner]
+        /// The pod id that it is valid for; may be repeated [default: all pod ids of the owner]
         #[arg(long = "pod-id", value_name = "ID", allow_hyphen_values = true)]
         pod_ids: Vec<String>,
     },
@@ -65,13 +65,10 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: Action) -> Resu
             let credential = CredentialSecret::random();
             client.add_credential(secret, &name, &credential, pod_ids.as_ref()).await?;
             eprintln!(
-                "These lines are for the pod.toml of the host, in place of its signal_url; the secret is shown this \
-                 once. Never build a pod from that file."
+                "Replace signal_url in [transport.dartc] of the host's pod.toml by this line, and restart the host. The \
+                 secret is not shown again. Never build a pod from that file."
             );
-            Ok(format!(
-                "[transport.dartc]\nsignal_url = \"{}\"",
-                signal_url(client.broker(), &name, &credential)
-            ))
+            Ok(format!("signal_url = \"{}\"", signal_url(client.broker(), &name, &credential)))
         }
         Action::List => {
             let rows = client.credentials(secret).await?.into_iter().map(|credential| {

@@ -90,7 +90,7 @@ pub async fn run_janitor(config: &Config, dry: bool) -> Result<JanitorReport, Ja
         return Err(JanitorError::Memory);
     }
     let registry = RedbRegistry::open_existing(&config.data_dir).map_err(|error| match error {
-        OpenError::InUse(_) => JanitorError::InUse(error),
+        OpenError::BrokerRunning(_) => JanitorError::InUse(error),
         other => JanitorError::Open(other),
     })?;
     let report =

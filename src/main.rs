@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match cli.command {
         Some(Command::CheckConfig { file }) => match cli::check_config(&file) {
             Ok(()) => {
-                println!("{} is right", file.display());
+                println!("{} is valid", file.display());
                 ExitCode::SUCCESS
             }
             Err(error) => complain(&error, USAGE),
@@ -86,7 +86,9 @@ fn main() -> ExitCode {
 fn print_or_complain(done: Result<String, CommandError>) -> ExitCode {
     match done {
         Ok(text) => {
-            println!("{text}");
+            if !text.is_empty() {
+                println!("{text}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => complain(&error, if error.is_usage() { USAGE } else { FAILURE }),
@@ -121,7 +123,9 @@ fn run_janitor(config: &Config, dry_run: bool) -> ExitCode {
         Err(error) => return complain(&error, FAILURE),
     };
     match runtime.block_on(gemmapod_signal::run_janitor(config, dry_run)) {
-        Ok(report) if dry_run => println!("nothing is deleted in this dry run; else: {report}"),
+        Ok(report) if dry_run => {
+            println!("nothing is deleted in this dry run; otherwise it would be: {report}")
+        }
         Ok(report) => println!("{report}"),
         Err(error) => return complain(&error, if error.is_usage() { USAGE } else { FAILURE }),
     }
@@ -238,6 +242,9 @@ fn reload(flags: &Flags, server: &ServerHandle, log: &LogHandle) {
     let after_restart = server.reload(config);
     tracing::info!("configuration reloaded");
     if !after_restart.is_empty() {
-        tracing::warn!("these settings changed, but hold only after a restart: {}", after_restart.join(", "));
+        tracing::warn!(
+            "these settings changed, but take effect only after a restart: {}",
+            after_restart.join(", ")
+        );
     }
 }

@@ -20,7 +20,7 @@ use tokio::runtime::{self, Runtime};
 
 const TOKENS: &str = "\
 A released GemmaPod host (up to 0.6.2) sends no ownerToken. Once a pod id was registered with a token, it belongs to the key, and
-such a host is refused. It comes in with a credential: gemmapod-signal credentials add --help";
+such a host is refused. It needs a credential: gemmapod-signal credentials add --help";
 
 /// A token that lets a host register one pod id at one broker.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub struct TokenArgs {
     /// The public URL of the broker
     #[arg(long, value_name = "URL")]
     broker: String,
-    /// How long the token is good for, at most 1h
+    /// How long the token is valid, at most 1h
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     lifetime: std::time::Duration,
     /// Make a token that the broker takes only once
@@ -256,8 +256,9 @@ pub fn reset_clock(config: &Config) -> Result<String, CommandError> {
     let [now_text, before_text] = [now, before].map(humantime::format_rfc3339_seconds);
     Ok(if before > now {
         format!(
-            "the clock shows {now_text}: what is signed from now on is accepted; what was signed for a time from then \
-             until {before_text} and was accepted already can be accepted a second time"
+            "the broker accepts what is signed from now on: its latest time was {before_text} and is now {now_text}, \
+             as the clock shows. Requests and tokens that were accepted with a date between these two can be accepted \
+             a second time when that date has come"
         )
     } else {
         format!("nothing to reset: the clock shows {now_text}, and nothing was accepted at a later time")
@@ -319,7 +320,11 @@ async fn act(client: &OwnerClient, secret: &OwnerSecret, action: PodsAction) -> 
                     pod.id, pod.created_at, pod.blob_size, pod.hits, pod.name
                 )
             });
-            Ok(rows.collect::<Vec<_>>().join("\n"))
+            let rows: Vec<_> = rows.collect();
+            if rows.is_empty() {
+                eprintln!("no pods");
+            }
+            Ok(rows.join("\n"))
         }
     }
 }

@@ -348,7 +348,7 @@ impl ServerHandle {
     }
 
     /// Puts other settings in place, for all that comes from now on; open sockets keep the limits of their own. Returns
-    /// the keys that differ and hold only after a restart.
+    /// the keys that differ and take effect only after a restart.
     pub fn reload(&self, config: Config) -> Vec<&'static str> {
         let (config, after_restart) = self.app.live.load().reloaded(&config);
         self.app.reload(config);

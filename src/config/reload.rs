@@ -16,7 +16,7 @@ const AT_START: &[&str] = &[
 ];
 
 impl Setting<Config> {
-    /// Whether another value holds only after a restart.
+    /// Whether another value takes effect only after a restart.
     pub fn is_read_at_start(&self) -> bool {
         AT_START.contains(&self.key)
     }

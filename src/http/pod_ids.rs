@@ -80,7 +80,8 @@ impl From<NotClaimed> for HttpError {
             NotClaimed::Refused(PodIdRefused::NotOwned) => StatusCode::NOT_FOUND,
             NotClaimed::Refused(
                 PodIdRefused::NotHeld | PodIdRefused::OtherHost | PodIdRefused::OtherNetwork,
-            ) => StatusCode::CONFLICT,
+            )
+            | NotClaimed::SharedAddress => StatusCode::CONFLICT,
             NotClaimed::Refused(_) => StatusCode::INSUFFICIENT_STORAGE,
             NotClaimed::Registry(RegistryError::Full(_)) => {
                 let message = "this broker has no room left to record the pod id";

@@ -50,8 +50,8 @@ impl AcceptanceTime {
             let (now, kept) = (Utc(now), Utc(kept));
             tracing::warn!(
                 "the clock shows {now}, but signed requests were accepted at {kept}: none is accepted until then, and \
-                 no one-time token. Set the clock; if it is right now, stop the broker, run `gemmapod-signal \
-                 reset-clock` and start it again"
+                 no one-time token. Set the clock; if it is right now, stop the broker and its sockets, run \
+                 `gemmapod-signal reset-clock` with the broker's --config or --data-dir, and start it again"
             );
         }
     }

@@ -1,6 +1,6 @@
 //! What an owner asks of a broker, from the owner's own machine: signed requests.
 
-use std::{fmt, ops::Deref, path::Path, time::SystemTime};
+use std::{error::Error, fmt, ops::Deref, path::Path, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::time::{Duration, timeout};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::{audience::plain_origin, components::Parts, key::OwnerSecret, signature};
+use super::{audience::plain_origin, client_hints, components::Parts, key::OwnerSecret, signature};
 use crate::{
     host,
     pods::{OwnerKey, Slug},
@@ -51,15 +51,17 @@ pub enum ClientError {
         problem: String,
     },
     /// There was no answer.
-    #[error("{broker} gave no answer: {problem}")]
+    #[error("{broker} gave no answer: {problem}{hint}")]
     NoAnswer {
         /// The broker.
         broker: String,
         /// What went wrong.
         problem: Told,
+        /// What may mend it; may be empty.
+        hint: &'static str,
     },
     /// The answer is none that this client knows.
-    #[error("{broker} gave an answer that is not one of a broker (status {status})")]
+    #[error("{broker} gave an answer that is not one of a broker (status {status}){}", client_hints::of_redirect(broker, *status))]
     Strange {
         /// The broker.
         broker: String,
@@ -303,12 +305,17 @@ impl OwnerClient {
         request: http::Result<Request<Full<Bytes>>>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let broker = || self.broker.clone();
-        let no_answer = |problem: String| ClientError::NoAnswer { broker: broker(), problem: problem.into() };
+        let no_answer =
+            |problem: String| ClientError::NoAnswer { broker: broker(), problem: problem.into(), hint: "" };
         let mut request = request.map_err(|error| no_answer(error.to_string()))?;
         const AGENT: &str = concat!("gemmapod-signal/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         let asked = async {
-            let answer = self.http.request(request).await.map_err(|error| no_answer(innermost(&error)))?;
+            let answer = self.http.request(request).await.map_err(|error| ClientError::NoAnswer {
+                broker: broker(),
+                problem: innermost(&error).into(),
+                hint: client_hints::of_failure(&error),
+            })?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
             Ok((status, body.map_err(|error| no_answer(error.to_string()))?.to_bytes()))
@@ -382,7 +389,7 @@ fn trusted(file: Option<&Path>) -> Result<RootCertStore, ClientError> {
 }
 
 /// The innermost cause: the outer ones only say that a request failed.
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

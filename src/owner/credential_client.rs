@@ -37,7 +37,7 @@ impl CredentialSecret {
 pub struct ListedCredential {
     /// Its name.
     pub name: CredentialName,
-    /// The pod ids that it is good for; `None` stands for all.
+    /// The pod ids that it is valid for; `None` stands for all.
     pub pod_ids: Option<Vec<String>>,
     /// When it was added.
     pub created_at: Told,

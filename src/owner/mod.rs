@@ -4,6 +4,7 @@ pub mod acceptance;
 pub(crate) mod admission;
 pub mod audience;
 pub mod client;
+mod client_hints;
 pub mod components;
 pub mod credential_client;
 pub(crate) mod credentials;

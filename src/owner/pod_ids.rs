@@ -50,6 +50,14 @@ pub enum NotClaimed {
     /// The table of states does not allow it.
     #[error(transparent)]
     Refused(#[from] PodIdRefused),
+    /// The pod id is in use, and whoever else has the address of the claim may be another client.
+    #[error(
+        "this pod id is in use without an owner key, and this claim comes from the broker's own machine or through a \
+         proxy that the broker does not trust, so it could be anybody's. Connect both the host and this command to a \
+         non-loopback address of a proxy in trusted_proxies, or claim the pod id while it is free, or ask the broker's \
+         operator to unbind it"
+    )]
+    SharedAddress,
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -148,7 +156,15 @@ impl Owners {
             },
         };
         let _turn = self.registrations.enter(network.counted).await;
-        self.add(pod_id, mode, PodIdChange::Claimed { key, holder }, Some(key), network.counted).await?;
+        let claimed = PodIdChange::Claimed { key, holder };
+        self.add(pod_id, mode, claimed, Some(key), network.counted).await.map_err(
+            |refused| match refused {
+                NotClaimed::Refused(PodIdRefused::OtherNetwork) if network.claims_from.is_none() => {
+                    NotClaimed::SharedAddress
+                }
+                refused => refused,
+            },
+        )?;
         self.evict_others(pod_id, mode, key, judged, network.counted).await;
         Ok(())
     }

@@ -102,10 +102,10 @@ pub struct Once<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     /// It was taken before.
-    #[error("this was taken once already: sign again with another nonce")]
+    #[error("this was taken once already: sign another one, with a nonce or jti of its own")]
     Again,
     /// It ends before it could be remembered.
-    #[error("this has expired: sign again")]
+    #[error("this has expired: sign another one")]
     Over,
     /// It was made in the future.
     #[error(
@@ -118,11 +118,14 @@ pub enum ReplayError {
         shows: Utc,
     },
     /// A former process may have taken it.
-    #[error("this was signed before the broker was up: sign again in {0} seconds")]
+    /// Seconds by which the next one must be dated later.
+    #[error(
+        "this was signed before the broker was up: run the command again, or sign another one, {0} seconds later or more"
+    )]
     BeforeStart(u64),
     /// The clock of the broker is behind or was ahead, so that nothing tells it from what may have been taken before.
     #[error(
-        "this broker's clock shows {shows}, but showed {before} before, and until then nothing signed is accepted. Its operator has to set the clock or, if it is right now, to stop the broker, run `gemmapod-signal reset-clock` and start it again"
+        "this broker's clock shows {shows}, but showed {before} before, and until then nothing signed is accepted. Its operator has to set the clock or, if it is right now, to stop the broker and its sockets, run `gemmapod-signal reset-clock` with the broker's --config or --data-dir, and start it again"
     )]
     Clock {
         /// What it shows now.
@@ -194,8 +197,9 @@ impl Replay {
         if once.made > now.saturating_add(self.ahead) {
             return Err(because(ReplayError::Ahead { allowed: self.ahead, shows }));
         }
-        if once.made <= taken.started.saturating_add(self.ahead) {
-            return Err(because(ReplayError::BeforeStart(self.ahead)));
+        let earliest = taken.started.saturating_add(self.ahead).saturating_add(1);
+        if once.made < earliest {
+            return Err(because(ReplayError::BeforeStart(earliest - once.made)));
         }
         if once.ends <= now {
             return Err(because(ReplayError::Over));

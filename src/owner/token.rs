@@ -25,7 +25,7 @@ use super::{
 };
 use crate::pods::OwnerKey;
 
-/// How long a token may be good for.
+/// How long a token may be valid.
 pub const MAX_LIFETIME: Duration = Duration::from_hours(1);
 /// How far the clock of the one who made a token may be off.
 pub const LEEWAY: Duration = Duration::from_secs(90);
@@ -54,7 +54,7 @@ pub struct TokenRequest<'a> {
     pub pod_id: &'a str,
     /// The public URL of the broker that it is for.
     pub audience: &'a str,
-    /// How long it is good for, at most [`MAX_LIFETIME`].
+    /// How long it is valid, at most [`MAX_LIFETIME`].
     pub lifetime: Duration,
     /// A name for a token that is to be taken once only.
     pub once: Option<String>,
@@ -98,8 +98,8 @@ pub enum TokenError {
     /// Its time has not come.
     #[error("the owner token is not good yet: this broker's clock shows {0}; set the clock that is wrong")]
     NotYet(Utc),
-    /// It is good for too long.
-    #[error("the owner token is good for more than an hour; make one with a shorter life")]
+    /// It is valid for too long.
+    #[error("the owner token is valid for more than an hour; make one with a shorter lifetime")]
     TooLongLived,
 }
 

@@ -20,7 +20,7 @@ pub struct Credential {
     pub name: CredentialName,
     /// The SHA-256 of the secret as text. No two credentials have the same.
     pub secret_hash: Digest,
-    /// The pod ids that it is good for; `None` stands for all.
+    /// The pod ids that it is valid for; `None` stands for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_ids: Option<CredentialPodIds>,
     /// When it was added, to the millisecond.
@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for CredentialName {
     }
 }
 
-/// The pod ids that a credential is good for: at least one, and not too many.
+/// The pod ids that a credential is valid for: at least one, and not too many.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 pub struct CredentialPodIds(Vec<String>);
@@ -104,7 +104,7 @@ pub struct CredentialPodIds(Vec<String>);
 /// A list cannot be the pod ids of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a credential is good for all pod ids, or for 1 to {} of 1 to {MAX_RECORDED} bytes each and {MAX_BYTES} together",
+    "a credential is valid for all pod ids, or for 1 to {} of 1 to {MAX_RECORDED} bytes each and {MAX_BYTES} together",
     CredentialPodIds::MAX
 )]
 pub struct NotCredentialPodIds;

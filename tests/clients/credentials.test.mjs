@@ -85,12 +85,12 @@ async function stageForTwo(scene) {
   return { ...stage, models: [model, other], proxy };
 }
 
-/** The pod's folder as a host has it: with the lines that `credentials add` prints in its pod.toml; by way of `host`, if given. */
+/** The pod's folder as a host has it: with the line that `credentials add` prints in its pod.toml; by way of `host`, if given. */
 async function withCredential(scene, broker, pod, name, host = new URL(broker.url).host) {
   const printed = await signedCommand(
     "credentials", "add", "--name", name, "--key", pod.keyPath, "--broker", broker.url,
   );
-  const [, line] = printed.match(/^\[transport\.dartc\]\n(signal_url = "ws:\/\/\w+:[\w-]{43}@.*")$/);
+  const [, line] = printed.match(/^(signal_url = "ws:\/\/\w+:[\w-]{43}@.*")$/);
   const folder = await scene.newFolder("host-pod");
   const toml = await readFile(pod.tomlPath, "utf8");
   await writeFile(join(folder, "pod.toml"), toml.replace(/^signal_url = .*$/m, line.replace(new URL(broker.url).host, host)));

@@ -35,7 +35,10 @@ async fn a_person_sees_what_would_go_and_has_it_go() {
     let output = ended(&mut janitor(directory, &["--dry-run"]));
     assert_eq!(output.status.code(), Some(1));
     let complaint = String::from_utf8(output.stderr).unwrap();
-    assert!(complaint.contains("is in use by another broker"), "{complaint}");
+    assert!(
+        complaint.contains("is in use by a running broker; stop it and its sockets first"),
+        "{complaint}"
+    );
     assert!(
         complaint.contains("a running broker does this itself, with janitor.enabled = true"),
         "{complaint}"
@@ -51,7 +54,8 @@ async fn a_person_sees_what_would_go_and_has_it_go() {
     while !foreseen.contains(" 2 deleted") && begun.elapsed() < SOON {
         foreseen = said(janitor(directory, &short).arg("--dry-run"));
     }
-    let foreseen = foreseen.strip_prefix("nothing is deleted in this dry run; else: ").unwrap();
+    let foreseen =
+        foreseen.strip_prefix("nothing is deleted in this dry run; otherwise it would be: ").unwrap();
     assert!(
         foreseen.starts_with("3 pods looked at; 2 deleted: 0 expired, 0 unused, 2 for room; "),
         "{foreseen}"

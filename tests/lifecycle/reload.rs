@@ -154,7 +154,7 @@ async fn what_holds_only_after_a_restart_is_named() {
                 [pods]\nmemory_limit = \"64 MiB\"\n[http]\nmax_connections = 7\n[signal]\nrequire_owner = true";
     running.reload(toml);
     let warning = running.broker.wait_for("WARN");
-    let named = "these settings changed, but hold only after a restart: \
+    let named = "these settings changed, but take effect only after a restart: \
                  listen, registry, log.format, pods.memory_limit, http.max_connections";
     assert!(warning.ends_with(named), "{warning}");
     // The others hold, and nothing broke.
@@ -240,7 +240,7 @@ async fn certificates_and_their_directory_stay_until_the_restart() {
         write(if named == "data_dir" { &other } else { &data }, tls);
         for _ in 0..2 {
             broker.signal("HUP");
-            let warning = broker.wait_for("hold only after a restart: ");
+            let warning = broker.wait_for("take effect only after a restart: ");
             assert!(warning.ends_with(&format!(": {named}")), "{tls}: {warning}");
         }
         // The source of certificates has seen the reloads once it has seen this one.

@@ -54,7 +54,7 @@ pub struct NewCredential {
     pub name: CredentialName,
     /// The SHA-256 of the secret as text.
     pub secret_hash: Digest,
-    /// The pod ids that it is good for; `None` stands for all.
+    /// The pod ids that it is valid for; `None` stands for all.
     pub pod_ids: Option<CredentialPodIds>,
 }
 

@@ -50,6 +50,9 @@ pub enum OpenError {
     /// Another broker has it open.
     #[error("the data directory {} is in use by another broker; stop that one, or choose another with --data-dir", .0.display())]
     InUse(PathBuf),
+    /// A broker has it open that a command wants to look after.
+    #[error("the data directory {} is in use by a running broker; stop it and its sockets first", .0.display())]
+    BrokerRunning(PathBuf),
     /// A newer broker wrote it.
     #[error("{} was written by a newer broker ({found}); start that version again, or restore a backup", .path.display())]
     Newer {
@@ -102,7 +105,10 @@ impl RedbRegistry {
         if !is_there && !BlobFiles::any_in(&blobs_in(directory)) {
             return Err(OpenError::Missing(directory.into()));
         }
-        Self::open(directory)
+        Self::open(directory).map_err(|error| match error {
+            OpenError::InUse(directory) => OpenError::BrokerRunning(directory),
+            other => other,
+        })
     }
 
     /// Opens the registry whose database is opened by `source`, now and after I/O errors.

@@ -218,7 +218,7 @@ fn found_authority(
         directory: file.parent().unwrap_or(&file).into(),
         source,
     })?;
-    tracing::info!("a certificate authority was made: {}", file.display());
+    tracing::info!("a certificate authority was created: {}", file.display());
     Authority::read(&made.certificate, &made.key)
         .map_err(|problem| SelfSignedError::Damaged { file, problem })
 }

@@ -105,13 +105,14 @@ fn an_owner_puts_replaces_lists_and_deletes_pods() {
             .ends_with("refused (404 Not Found): there is no such pod, or this broker does not do that"),
         "{again:?}"
     );
-    assert_eq!(text(&pods(&["list"]).stdout), "");
+    let none = pods(&["list"]);
+    assert_eq!((text(&none.stdout), text(&none.stderr)), ("".into(), "no pods".into()));
 }
 
-/// The URL in the lines for a `pod.toml`.
+/// The URL in the line for a `pod.toml`.
 fn signal_url(printed: &Output) -> String {
     let toml: toml::Table = text(&printed.stdout).parse().unwrap_or_else(|_| panic!("{printed:?}"));
-    toml["transport"]["dartc"]["signal_url"].as_str().unwrap().to_owned()
+    toml["signal_url"].as_str().unwrap().to_owned()
 }
 
 /// What a host is told that registers `pod_id` with this `signal_url`, as its WebSocket client reads it.
@@ -278,6 +279,10 @@ fn what_is_missing_or_wrong_is_named() {
     assert!(code == 2 && says.contains("is not the URL of a broker"), "{says}");
     let (code, says) = problem(&["pods", "list", "--key", "owner.key", "--broker", "http://127.0.0.1:1"]);
     assert!(code == 1 && says.contains("gave no answer"), "{says}");
+    let broker = Broker::start(&["-r", "memory"]);
+    let over_tls = broker.url("").replace("http:", "https:");
+    let (code, says) = problem(&["pods", "list", "--key", "owner.key", "--broker", &over_tls]);
+    assert!(code == 1 && says.ends_with("use http:// in place of https://"), "{says}");
     let (code, says) =
         problem(&["pods", "put", "none.html", "--key", "owner.key", "--broker", "http://127.0.0.1:1"]);
     assert!(code == 2 && says.starts_with("cannot read none.html"), "{says}");
@@ -301,7 +306,10 @@ fn an_operator_unbinds_a_pod_id_whose_owner_has_lost_the_key() {
     let unbind = |pod_id: &str| home.run(&["unbind", pod_id, "-d", "data"]);
     let in_use = unbind("pod");
     assert_eq!(in_use.status.code(), Some(1));
-    assert!(text(&in_use.stderr).contains("in use by another broker"), "{in_use:?}");
+    assert!(
+        text(&in_use.stderr).contains("in use by a running broker; stop it and its sockets first"),
+        "{in_use:?}"
+    );
     assert!(broker.terminate().success());
     assert_eq!(text(&unbind("pod").stdout), "the pod id \"pod\" is free");
     let again = unbind("pod");

@@ -161,10 +161,14 @@ async fn a_network_that_all_may_share_claims_nothing_that_is_in_use() {
     let server = broker("").await;
     let owner = Owner::new();
     let _host = server.origin("pod").await;
-    assert_eq!(ask(&server, &owner, Method::PUT, "pod", "192.0.2.1").await.0, 409);
+    let why = "comes from the broker's own machine or through a proxy";
+    let (status, body) = ask(&server, &owner, Method::PUT, "pod", "192.0.2.1").await;
+    assert!(status == 409 && body.contains(why), "{body}");
     let path = format!("/owner/{}/pod-ids/pod", owner.key());
     let direct = owner.signed(&server, Method::PUT, &path, None, later()).send().await.unwrap();
     assert_eq!(direct.status(), 409);
+    let body = direct.text().await.unwrap();
+    assert!(body.contains(why), "{body}");
     assert_eq!(ask(&server, &owner, Method::PUT, "free", "192.0.2.1").await.0, 204);
 }
 
