@@ -32,7 +32,7 @@ pub const AHEAD: u64 = 10;
 /// Total of the names that are remembered: about 20 MB.
 const MAX_NAMES: usize = 65_536;
 /// Keys of which something was taken while the memory was full.
-const MAX_LATEST: usize = 16_384;
+const MAX_LATEST: usize = 65_536;
 /// Names that are remembered for one key.
 const MAX_FOR_KEY: u32 = 1024;
 /// Names that are remembered for one client network at most, of keys that own something here, and of others.
