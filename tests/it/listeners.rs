@@ -101,8 +101,9 @@ async fn ipv6_only_leaves_ipv4_alone() {
     let (_broker, addresses) = broker("[[listen]]\naddress = \"[::]:0\"\nipv6_only = true", 1);
     let port = port(&addresses[0]);
     assert_eq!(raw::ask(&format!("[::1]:{port}"), HEALTH).await.status, 200);
-    TcpStream::connect(("127.0.0.1", port)).unwrap_err();
-    TcpListener::bind(("127.0.0.1", port)).expect("the port should be free for IPv4");
+    // An address of IPv4 that no other test has.
+    TcpStream::connect(("127.99.0.1", port)).unwrap_err();
+    TcpListener::bind(("127.99.0.1", port)).expect("the port should be free for IPv4");
 }
 
 #[tokio::test]
