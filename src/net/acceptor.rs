@@ -197,7 +197,8 @@ impl AcceptContext {
         AcceptedConnection { connection, counted, room, silent }
     }
 
-    /// Waits for room for a connection. Where there is none, silent ones of others end.
+    /// Waits for room for a connection. Where there is little, a silent one of others ends; where there is none, one after the
+    /// other until there is.
     async fn room(
         &self,
         listen: &Listen,
@@ -205,7 +206,8 @@ impl AcceptContext {
         counted: Option<&ConnectionPermit>,
     ) -> Option<OwnedSemaphorePermit> {
         let client = counted.map(ConnectionPermit::client);
-        if !self.announces_client(listen, peer) {
+        let is_full = self.room.available_permits() == 0;
+        if !is_full && !self.announces_client(listen, peer) {
             self.make_room_if_nearly_full(client);
         }
         let room = self.room.clone().acquire_owned();

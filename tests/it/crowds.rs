@@ -98,3 +98,30 @@ async fn a_newcomer_is_answered_beside_one_that_opens_connections_again_and_agai
         assert_eq!(raw.answer().await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn a_newcomer_ends_no_more_silent_connections_than_one() {
+    let server = TestServer::with(
+        "[http]\nhead_timeout = \"1h\"\nmax_connections = 5\nmax_connections_per_address = 1",
+    )
+    .await;
+    let mut silent = Vec::new();
+    for number in 0..5 {
+        silent.push(Raw::open_from(host(0, 1 + number), &server.address).await);
+    }
+    let mut newcomers = Vec::new();
+    for newcomer in 1..3 {
+        let mut raw = Raw::open_from(host(1, newcomer), &server.address).await;
+        raw.send(HEALTH).await;
+        // The first one waits until they are old enough.
+        assert_eq!(raw.answer().await.status, 200);
+        newcomers.push(raw);
+    }
+    let mut answered = 0;
+    for raw in &mut silent {
+        if raw.try_send_bytes(HEALTH.replace('\n', "\r\n").as_bytes()).await.is_ok() {
+            answered += usize::from(raw.try_answer().await.is_some());
+        }
+    }
+    assert_eq!(answered, 3);
+}
