@@ -1,23 +1,7 @@
 //! Frames of HTTP/2, written by hand.
 
-pub use crate::support::http2::{PREFACE, frame};
+pub use crate::support::http2_frames::*;
 use crate::target::Transport;
-
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const PRIORITY: u8 = 2;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PUSH_PROMISE: u8 = 5;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
-
-/// Flags: the first also says that PING and SETTINGS are answers.
-pub const END_STREAM: u8 = 0x1;
-pub const END_HEADERS: u8 = 0x4;
-pub const PADDED: u8 = 0x8;
 
 /// The largest payload that a frame may have.
 pub const MAX_PAYLOAD: usize = 16 << 10;

@@ -7,6 +7,7 @@ pub mod certs;
 pub mod credential;
 pub mod frames;
 pub mod http2;
+pub mod http2_frames;
 pub mod mount;
 pub mod pod;
 pub mod process;

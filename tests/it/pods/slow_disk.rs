@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::support::{
     SOON,
-    http2::{PREFACE, frame},
+    http2_frames::{END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, frame},
     pod::Pod,
     process::Broker,
     raw::Raw,
@@ -20,10 +20,6 @@ const FLOOD: usize = 700;
 /// Downloads of a client that a broker opens at a time.
 const AT_A_TIME: u32 = 4;
 
-/// Frames (RFC 9113, sections 6.2 and 6.7), and the flags END_HEADERS and END_STREAM.
-const HEADERS: u8 = 1;
-const PING: u8 = 6;
-const END_OF_BOTH: u8 = 5;
 const MARK: &[u8] = b"all read";
 
 /// A broker on whose disk one pod hangs for whoever opens it.
@@ -98,7 +94,7 @@ async fn downloads_that_hang_and_are_given_up_hold_up_nobody_else() {
         let mut raw = Raw::open_from(flooder(), &scene.broker.address).await;
         raw.send_bytes(PREFACE).await;
         for stream in (0..AT_A_TIME).map(|n| 2 * n + 1) {
-            raw.send_bytes(&frame(HEADERS, END_OF_BOTH, stream, &get(&scene.hanging))).await;
+            raw.send_bytes(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &get(&scene.hanging))).await;
         }
         raw.send_bytes(&frame(PING, 0, 0, MARK)).await;
         // The broker has read what came before the PING when it answers that.

@@ -7,24 +7,9 @@ use tokio::time::{interval, timeout};
 use super::{Scene, TRANSPORTS};
 use crate::support::{
     SOON,
-    http2::{PREFACE, frame},
+    http2_frames::{CONTINUATION, END_HEADERS, HEADERS, PING, PREFACE, SETTINGS, field, frame, next_frame},
     raw::Raw,
 };
-
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-
-/// A field whose name is in the table of every client (RFC 7541, appendix A), or is not.
-fn field(name: Result<u8, &str>, value: &str) -> Vec<u8> {
-    let literal = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
-    match name {
-        Ok(index) => [vec![index], literal(value)].concat(),
-        Err(name) => [vec![0], literal(name), literal(value)].concat(),
-    }
-}
 
 /// Asks for a WebSocket.
 fn connect(stream: u32) -> Vec<u8> {
@@ -47,26 +32,14 @@ async fn until_frame(raw: &mut Raw, kind: u8) {
 /// Reads frames until one of `kind` comes, or the end of the connection. Returns whether one came.
 async fn comes(raw: &mut Raw, kind: u8) -> bool {
     let reading = async {
-        while let Some(header) = exactly(raw, 9).await {
-            exactly(raw, u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize).await?;
-            if header[3] == kind {
-                return Some(());
+        while let Some(frame) = next_frame(raw).await {
+            if frame.kind == kind {
+                return true;
             }
         }
-        None
+        false
     };
-    timeout(SOON, reading).await.expect("a frame should have come").is_some()
-}
-
-/// Returns the next `length` bytes, or nothing if the broker closed the connection.
-pub async fn exactly(raw: &mut Raw, length: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    let mut read = 0;
-    while read < length {
-        let more = raw.read(&mut bytes[read..]).await.unwrap_or(0);
-        read += (more > 0).then_some(more)?;
-    }
-    Some(bytes)
+    timeout(SOON, reading).await.expect("a frame should have come")
 }
 
 /// Sends `more` every 20 ms, if it is anything, until the broker closes the connection.

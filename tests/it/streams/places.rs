@@ -10,11 +10,7 @@ use tokio::{
 };
 
 use super::{Scene, Transport};
-use crate::support::{
-    SOON,
-    http2::{Http2, PREFACE},
-    server::TestServer,
-};
+use crate::support::{SOON, http2::Http2, http2_frames::PREFACE, server::TestServer};
 
 const NO_EXEMPTION: &str = "[limits]\nexempt = []\n[http]\nmax_connections = 1000";
 /// What one address leaves of the 256 places of a broker with room for a thousand connections.

@@ -12,7 +12,8 @@ use tokio::{
 
 use crate::support::{
     SOON,
-    http2::{Http2, PREFACE, frame},
+    http2::Http2,
+    http2_frames::{PREFACE, frame},
     raw::UPGRADE,
     server::{TestServer, config},
 };

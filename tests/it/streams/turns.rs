@@ -24,7 +24,8 @@ use tokio::{
 
 use crate::support::{
     SOON,
-    http2::{Http2, PREFACE, body, frame, request},
+    http2::{Http2, body, request},
+    http2_frames::{PREFACE, frame},
     server::{TestServer, config},
 };
 

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::{ClientConnection, pki_types::ServerName};
 
 use crate::support::{
     certs::{Authority, Files},
-    http2::{PREFACE, frame},
+    http2_frames::{PREFACE, frame},
     process::{Broker, command},
     tls_client::Client,
 };
